@@ -1,0 +1,93 @@
+"""The decision record: one tick on the robot, as fixed-size bytes. Ring, log and uplink carry the same bytes."""
+
+import enum
+import hashlib
+
+import numpy as np
+
+from contracts.observation import COMMAND_SIZE, OBSERVATION_SIZE
+
+
+class Source(enum.IntEnum):
+    """Who proposed the command."""
+
+    NONE = 0
+    POLICY = 1
+    RULE_BASED = 2
+
+
+class Verdict(enum.IntEnum):
+    """What the safety monitor did, in order of severity: the most restrictive wins."""
+
+    PASS = 0
+    LIMIT = 1
+    STOP = 2
+    DISARM = 3
+    EMERGENCY_STOP = 4
+
+
+class Reason(enum.IntEnum):
+    """Why the monitor did it. Values are part of the log format and are never reused."""
+
+    CLEAR = 0
+    OBSTACLE_AHEAD = 1
+    COMMAND_OUT_OF_LIMITS = 2
+    ACCELERATION_LIMITED = 3
+    COMMAND_MISSING = 10
+    COMMAND_NOT_FINITE = 11
+    SCAN_MISSING = 20
+    SCAN_STALE = 21
+    SCAN_FROM_FUTURE = 22
+    SCAN_INVALID = 23
+    SCAN_WRONG_SHAPE = 24
+    ODOMETRY_MISSING = 30
+    ODOMETRY_STALE = 31
+    ODOMETRY_NOT_FINITE = 32
+    NOT_ARMED = 40
+    STOP_REQUESTED = 41
+    EMERGENCY_STOP_LATCHED = 42
+    NO_GOAL = 50
+
+
+DECISION_DTYPE = np.dtype(
+    [
+        ("tick", "<u8"),
+        ("mono_ns", "<i8"),
+        ("wall_ns", "<i8"),
+        ("policy_digest", "u1", (32,)),
+        ("release_counter", "<u4"),
+        ("source", "u1"),
+        ("verdict", "u1"),
+        ("reason", "<u2"),
+        ("flags", "<u4"),
+        ("pose", "<f4", (3,)),
+        ("velocity", "<f4", (2,)),
+        ("goal", "<f4", (2,)),
+        ("clearance_m", "<f4"),
+        ("raw_command", "<f4", (COMMAND_SIZE,)),
+        ("final_command", "<f4", (COMMAND_SIZE,)),
+        ("scan_age_us", "<u4"),
+        ("odometry_age_us", "<u4"),
+        ("late_us", "<u4"),
+        ("encode_us", "<u4"),
+        ("infer_us", "<u4"),
+        ("guard_us", "<u4"),
+        ("publish_us", "<u4"),
+        ("total_us", "<u4"),
+        ("missed_ticks", "<u4"),
+        ("trip", "<u4"),
+        ("observation", "<f4", (OBSERVATION_SIZE,)),
+    ]
+)
+"""Pose x, y (m), heading (rad) in the map frame; commands and velocity in m/s and rad/s in the base frame.
+
+``total_us`` is observation, inference, monitor and command; ``publish_us`` the ROS hop; ``late_us`` how long
+after its deadline the tick began; ``missed_ticks`` how many deadlines have been skipped since the start.
+A digest of zeros means no policy was asked. ``trip`` counts the goals the robot has been given.
+"""
+
+FLAG_ARMED = 1
+FLAG_SWAPPED = 2
+"""The first tick of a newly swapped-in policy."""
+
+DECISION_SCHEMA_HASH = hashlib.sha256(repr(DECISION_DTYPE.descr).encode()).hexdigest()

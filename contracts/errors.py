@@ -1,0 +1,133 @@
+"""The errors of what two rooms agree on. One root; a subclass per condition."""
+
+
+class ContractError(Exception):
+    """Root of every error raised by ``contracts``."""
+
+
+class ObservationContractError(ContractError):
+    """An observation layout, or an array said to follow it, is not what was agreed."""
+
+
+class BundleError(ContractError):
+    """Root of every reason to refuse a bundle. ``code`` is what a robot reports to the hub."""
+
+    code = "refused"
+
+
+class BundleUnreadable(BundleError):
+    """The file is missing or cannot be read."""
+
+    code = "unreadable"
+
+
+class BundleTooLarge(BundleError):
+    """The file, or one member of it, is larger than its limit."""
+
+    code = "too_large"
+
+
+class BundleTruncated(BundleError):
+    """The file ends before its directory, or is no zip file at all."""
+
+    code = "truncated"
+
+
+class BundleWrongMembers(BundleError):
+    """The file holds other members than the four of a bundle: extra, missing, twice, or with a path."""
+
+    code = "wrong_members"
+
+
+class BundleNotCanonical(BundleError):
+    """The same members in another encoding: compressed, padded, prefixed or with other time stamps."""
+
+    code = "not_canonical"
+
+
+class BundleManifestInvalid(BundleError):
+    """The manifest is no manifest of ours, or says what cannot be."""
+
+    code = "manifest_invalid"
+
+
+class BundleProvenanceInvalid(BundleError):
+    """The provenance is no signed in-toto statement about exactly these files."""
+
+    code = "provenance_invalid"
+
+
+class BundleContentChanged(BundleError):
+    """A member's hash is not the one that was signed."""
+
+    code = "content_changed"
+
+
+class BundleSignatureRefused(BundleError):
+    """Fewer trusted signatures than the threshold asks for."""
+
+    code = "signature_refused"
+
+
+class BundleWrongLayout(BundleError):
+    """The policy was made for another observation layout."""
+
+    code = "wrong_layout"
+
+
+class BundleWrongRobot(BundleError):
+    """The policy was not made for this robot model."""
+
+    code = "wrong_robot"
+
+
+class BundleWrongMonitor(BundleError):
+    """The policy was trained behind another safety monitor."""
+
+    code = "wrong_monitor"
+
+
+class BundleLimitsExceeded(BundleError):
+    """The policy's command limits are beyond the robot's."""
+
+    code = "limits_exceeded"
+
+
+class BundleNetworkRefused(BundleError):
+    """The ONNX network uses an operator, a domain or outside data that is not allowed."""
+
+    code = "network_refused"
+
+
+class BundleGoldenInvalid(BundleError):
+    """The golden vectors are not two finite float32 arrays of the agreed shapes."""
+
+    code = "golden_invalid"
+
+
+class BundleGoldenMismatch(BundleError):
+    """Replayed on this machine, the policy answers something else than where it was made."""
+
+    code = "golden_mismatch"
+
+
+class BundleCounterTooLow(BundleError):
+    """The release counter is below what this robot or hub has already accepted."""
+
+    code = "counter_too_low"
+
+
+class KeyFileError(ContractError):
+    """A key file is missing, unreadable, open to others, or holds no key of the expected kind."""
+
+
+class RingError(ContractError):
+    """The shared-memory ring is missing, or is of another version."""
+
+
+class LogFormatError(ContractError):
+    """A log segment is not ours, is of another version, or is damaged where it must not be."""
+
+
+class MessageError(ContractError):
+    """Bytes from the wire are no message of ours."""

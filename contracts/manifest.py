@@ -1,0 +1,83 @@
+"""The bundle's manifest: what a policy is, what it was made for, and within which limits it may drive."""
+
+from typing import Annotated
+
+import msgspec
+
+from contracts.canonical import canonical_json
+from contracts.errors import BundleManifestInvalid
+from contracts.observation import OBSERVATION_SIZE
+
+BUNDLE_FORMAT_VERSION = 1
+MANIFEST_MAX_BYTES = 64 * 1024
+PARITY_LIMIT = 1e-5
+ONNX_INPUT = "observation"
+"""Name of the network's only input: float32[1 or dynamic, observation_size]."""
+ONNX_OUTPUT = "command"
+"""Name of the network's only output: float32[same, 2], m/s and rad/s in the base frame."""
+
+Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+PolicyName = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")]
+VersionText = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")]
+Text = Annotated[str, msgspec.Meta(max_length=256)]
+Positive = Annotated[float, msgspec.Meta(gt=0.0, le=1000.0)]
+
+
+class RobotModelRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A robot model that the policy may drive: its name and the hash of its description."""
+
+    name: Text
+    hash: Digest
+
+
+class CommandLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The largest commands that the policy gives; never beyond those of the robot."""
+
+    speed_max_mps: Positive
+    turn_rate_max_radps: Positive
+    reverse_max_mps: Annotated[float, msgspec.Meta(ge=0.0, le=1000.0)]
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is said about a policy; unknown keys are refused."""
+
+    format_version: int = BUNDLE_FORMAT_VERSION
+    policy_name: PolicyName
+    version: VersionText
+    release_counter: Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)]
+    observation_layout_hash: Digest
+    observation_size: Annotated[int, msgspec.Meta(ge=1, le=4096)] = OBSERVATION_SIZE
+    control_rate_hz: Positive
+    history_interval_s: Positive
+    robot_models: Annotated[tuple[RobotModelRef, ...], msgspec.Meta(min_length=1, max_length=32)]
+    limits: CommandLimits
+    monitor_hash: Digest
+    training_run_digest: Digest
+    created: Text
+    """Taken from the inputs (the training run), never from the clock: same inputs, same bytes."""
+    parity_max_abs: Annotated[float, msgspec.Meta(ge=0.0, le=PARITY_LIMIT)]
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The one byte string of a manifest; raises BundleManifestInvalid when its values are out of range."""
+    data = canonical_json(manifest)
+    decode_manifest(data)
+    return data
+
+
+def decode_manifest(data: bytes) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        BundleManifestInvalid: Not JSON, unknown or missing keys, values out of range, another format.
+    """
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BundleManifestInvalid(f"manifest.json is not a bundle manifest: {error}; export it anew") from None
+    if manifest.format_version != BUNDLE_FORMAT_VERSION:
+        raise BundleManifestInvalid(
+            f"expected bundle format {BUNDLE_FORMAT_VERSION}, came {manifest.format_version}; "
+            "export the policy with this version of outrider, or update this machine"
+        )
+    return manifest

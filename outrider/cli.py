@@ -1,0 +1,65 @@
+"""``outrider VERB``: finds the verb's file and imports only that one."""
+
+import difflib
+import importlib
+import sys
+
+import typer
+
+VERSION = "0.1.0"
+VERBS = {
+    "demo": "Everything on one machine: train, release, drive, update, report.",
+    "sim": "Warehouses: generate, check, render, run (with ROS 2).",
+    "train": "Train a policy; resume a run.",
+    "evaluate": "Compare controllers in PyBullet on floors nobody trained on.",
+    "bundle": "Export, inspect and verify policy bundles.",
+    "keys": "Make the keys of a fleet.",
+    "hub": "Run the fleet's hub.",
+    "release": "Register a bundle in the hub's catalogue.",
+    "rollout": "Send a release to robots, watch it arrive.",
+    "fleet": "What the robots run and what they have reported.",
+    "agent": "Run a robot's agent; arm it, stop it, load a policy.",
+    "logs": "What happened on a robot: its own record, offline.",
+}
+USAGE_ERROR = 2
+
+
+def fail(message: str, code: int = 1) -> typer.Exit:
+    """Print one clear line to standard error; raise what is returned to end with ``code``."""
+    typer.secho(f"outrider: {message}", err=True, fg=typer.colors.RED)
+    return typer.Exit(code)
+
+
+def usage() -> str:
+    """The list of verbs, made without importing one of them."""
+    lines = [
+        "Learned policies on warehouse robots: fast, safe, up to date.",
+        "",
+        "Usage: outrider VERB [OPTIONS]      outrider VERB --help      outrider --version",
+        "",
+    ]
+    lines += [f"  {verb:<10}{about}" for verb, about in VERBS.items()]
+    return "\n".join([*lines, "", "First time here:  outrider demo"])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the ``outrider`` command; ends the process with the verb's exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        typer.echo(usage())
+        sys.exit(0 if arguments else USAGE_ERROR)
+    verb, *rest = arguments
+    if verb == "--version":
+        typer.echo(f"outrider {VERSION}")
+        sys.exit(0)
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else "see 'outrider --help'"
+        typer.secho(f"outrider: no verb '{verb}'; {hint}", err=True, fg=typer.colors.RED)
+        sys.exit(USAGE_ERROR)
+    module = importlib.import_module(f"outrider.verbs.{verb}")
+    module.app(args=rest, prog_name=f"outrider {verb}")
+
+
+if __name__ == "__main__":
+    main()

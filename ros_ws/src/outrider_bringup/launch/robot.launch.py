@@ -1,0 +1,51 @@
+"""Start one robot: the agent, and the simulator instead of hardware where asked for.
+
+    ros2 launch outrider_bringup robot.launch.py robot_id:=amr_001
+    ros2 launch outrider_bringup robot.launch.py robot_id:=amr_001 sim:=true
+
+Needs a ROS distribution (`launch_ros` and `robot_state_publisher` are in no wheel). Without one, run
+`outrider agent run` and `outrider sim run` themselves: this file adds nothing but namespaces and tf.
+"""
+
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+
+def generate_launch_description() -> LaunchDescription:
+    """The robot's nodes, in the namespace given by `robot_id`."""
+    share = Path(get_package_share_directory("outrider_bringup"))
+    parameters = str(share / "config" / "outrider_agent.yaml")
+    description = (share / "urdf" / "outrider_amr.urdf").read_text()
+    robot_id, simulated = LaunchConfiguration("robot_id"), LaunchConfiguration("sim")
+    return LaunchDescription(
+        [
+            DeclareLaunchArgument("robot_id", description="the robot's name; its namespace, too"),
+            DeclareLaunchArgument("sim", default_value="false", description="simulate the hardware"),
+            Node(
+                package="robot_state_publisher",
+                executable="robot_state_publisher",
+                namespace=robot_id,
+                parameters=[{"robot_description": description, "use_sim_time": simulated}],
+            ),
+            Node(
+                package="outrider_agent",
+                executable="agent",
+                namespace=robot_id,
+                parameters=[parameters, {"use_sim_time": simulated}],
+                output="screen",
+            ),
+            Node(
+                package="outrider_sim",
+                executable="sim",
+                namespace=robot_id,
+                condition=IfCondition(simulated),
+                output="screen",
+            ),
+        ]
+    )

@@ -1,0 +1,9 @@
+"""The errors of the safety monitor's set-up. At run time it raises nothing: it stops the robot."""
+
+
+class SafetyError(Exception):
+    """Root of every error raised by ``safety``."""
+
+
+class MonitorConfigError(SafetyError):
+    """A setting would weaken or disable a protection."""

@@ -1,0 +1,1 @@
+"""The warehouse: floors, robots, people and orders, in PyBullet and in a compiled twin of the same task."""

@@ -1,0 +1,1 @@
+"""Signing. The only user of private release keys; robots and the hub can only verify."""
