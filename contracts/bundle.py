@@ -1,7 +1,8 @@
 """Reading and verifying bundles. Never signing: that is ``trainer/release``'s alone.
 
-A bundle has exactly one encoding: four stored (not compressed) members in a fixed order with fixed time stamps. A
-reader takes the members out, encodes them again and wants the same bytes, so nothing can hide between them.
+A bundle has exactly one encoding: four stored (not compressed) members in a fixed order with fixed time
+stamps. A reader takes the members out, encodes them again and wants the same bytes, so nothing can hide
+between them.
 """
 
 import io
@@ -15,18 +16,24 @@ import numpy.typing as npt
 
 from contracts.canonical import digest_hex
 from contracts.errors import (
-    BundleGoldenInvalid,
-    BundleLimitsExceeded,
-    BundleNotCanonical,
-    BundleTooLarge,
-    BundleTruncated,
-    BundleUnreadable,
-    BundleWrongLayout,
-    BundleWrongMembers,
-    BundleWrongMonitor,
-    BundleWrongRobot,
+    BundleDamagedError,
+    BundleGoldenInvalidError,
+    BundleLimitsExceededError,
+    BundleNotCanonicalError,
+    BundleTooLargeError,
+    BundleUnreadableError,
+    BundleWrongLayoutError,
+    BundleWrongMembersError,
+    BundleWrongMonitorError,
+    BundleWrongRobotError,
 )
-from contracts.manifest import MANIFEST_MAX_BYTES, Manifest, decode_manifest, encode_manifest
+from contracts.manifest import (
+    BUNDLE_MAX_BYTES,
+    MANIFEST_MAX_BYTES,
+    Manifest,
+    decode_manifest,
+    encode_manifest,
+)
 from contracts.observation import COMMAND_SIZE
 from contracts.onnx_scan import scan_network
 from contracts.provenance import PROVENANCE_MAX_BYTES, TrustedKeys, verify_provenance
@@ -39,7 +46,6 @@ PROVENANCE_MEMBER = "provenance.dsse.json"
 POLICY_MAX_BYTES = 24 * 1024 * 1024
 GOLDEN_MAX_BYTES = 4 * 1024 * 1024
 GOLDEN_MAX_ROWS = 4096
-BUNDLE_MAX_BYTES = 32 * 1024 * 1024
 MEMBER_MAX_BYTES = {
     POLICY_MEMBER: POLICY_MAX_BYTES,
     MANIFEST_MEMBER: MANIFEST_MAX_BYTES,
@@ -85,7 +91,9 @@ def encode_golden(observations: Floats, commands: Floats) -> bytes:
     return encode_zip(parts)
 
 
-def unsigned_members(manifest: Manifest, policy_onnx: bytes, observations: Floats, commands: Floats) -> dict[str, bytes]:
+def unsigned_members(
+    manifest: Manifest, policy_onnx: bytes, observations: Floats, commands: Floats
+) -> dict[str, bytes]:
     """The three members that get signed, checked as a reader would check them; raises BundleError."""
     members = {
         POLICY_MEMBER: policy_onnx,
@@ -100,7 +108,8 @@ def unsigned_members(manifest: Manifest, policy_onnx: bytes, observations: Float
 
 
 def verify_signed(source: Path | bytes, trusted: TrustedKeys) -> VerifiedBundle:
-    """Everything that can be checked without knowing the robot: form, sizes, signatures, network, golden vectors.
+    """Everything that can be checked without knowing the robot: form, sizes, signatures, network, golden
+    vectors.
 
     Raises:
         BundleError: A subclass for each reason.
@@ -135,15 +144,17 @@ def verify_bundle(
     bundle = verify_signed(source, trusted)
     manifest = bundle.manifest
     if manifest.observation_layout_hash != expected_layout_hash:
-        raise BundleWrongLayout(
-            f"expected observation layout {expected_layout_hash[:12]}, came {manifest.observation_layout_hash[:12]}; "
+        raise BundleWrongLayoutError(
+            f"expected observation layout {expected_layout_hash[:12]}, came "
+            f"{manifest.observation_layout_hash[:12]}; "
             "train and export for this robot's layout, or update its software"
         )
     _check_robot(manifest, robot_model)
     if expected_monitor_hash is not None and manifest.monitor_hash != expected_monitor_hash:
-        raise BundleWrongMonitor(
+        raise BundleWrongMonitorError(
             f"expected a policy trained behind monitor {expected_monitor_hash[:12]}, came "
-            f"{manifest.monitor_hash[:12]}; a policy is unsafe behind another monitor: train it behind this one"
+            f"{manifest.monitor_hash[:12]}; a policy is unsafe behind another monitor: train it behind "
+            "this one"
         )
     return bundle
 
@@ -152,7 +163,9 @@ def _check_robot(manifest: Manifest, model: RobotModel) -> None:
     wanted = (model.name, model.hash())
     if wanted not in [(ref.name, ref.hash) for ref in manifest.robot_models]:
         came = ", ".join(f"{ref.name} {ref.hash[:12]}" for ref in manifest.robot_models)
-        raise BundleWrongRobot(f"expected a policy for {model.name} {wanted[1][:12]}, came one for {came}")
+        raise BundleWrongRobotError(
+            f"expected a policy for {model.name} {wanted[1][:12]}, came one for {came}"
+        )
     limits = manifest.limits
     for name, asked, allowed in (
         ("speed_max_mps", limits.speed_max_mps, model.speed_max_mps),
@@ -160,11 +173,13 @@ def _check_robot(manifest: Manifest, model: RobotModel) -> None:
         ("reverse_max_mps", limits.reverse_max_mps, model.reverse_max_mps),
     ):
         if not asked <= allowed:
-            raise BundleLimitsExceeded(f"{name}: {model.name} allows {allowed}, the policy asks for {asked}")
+            raise BundleLimitsExceededError(
+                f"{name}: {model.name} allows {allowed}, the policy asks for {asked}"
+            )
 
 
 def read_bundle(source: Path | bytes) -> bytes:
-    """The file's bytes, never more than BUNDLE_MAX_BYTES; raises BundleUnreadable or BundleTooLarge."""
+    """The file's bytes, at most BUNDLE_MAX_BYTES; raises BundleUnreadableError, BundleTooLargeError."""
     if isinstance(source, bytes):
         data = source
     else:
@@ -172,14 +187,14 @@ def read_bundle(source: Path | bytes) -> bytes:
             with source.open("rb") as file:
                 data = file.read(BUNDLE_MAX_BYTES + 1)
         except OSError as error:
-            raise BundleUnreadable(f"no bundle at {source} ({error.strerror}); check the path") from None
+            raise BundleUnreadableError(f"no bundle at {source} ({error.strerror}); check the path") from None
     _check_size("the bundle", len(data), BUNDLE_MAX_BYTES)
     return data
 
 
 def _check_size(name: str, size: int, limit: int) -> None:
     if size > limit:
-        raise BundleTooLarge(f"{name} may have {limit} bytes, came {size}")
+        raise BundleTooLargeError(f"{name} may have {limit} bytes, came {size}")
 
 
 def _read_zip(data: bytes, limits: dict[str, int]) -> dict[str, bytes]:
@@ -190,9 +205,11 @@ def _read_zip(data: bytes, limits: dict[str, int]) -> dict[str, bytes]:
             _check_members(infos, limits)
             members = {info.filename: archive.read(info) for info in infos}
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise BundleTruncated(f"not a whole zip file ({error}); fetch the bundle again") from None
+        raise BundleDamagedError(f"not a whole zip file ({error}); fetch the bundle again") from None
     if encode_zip(members) != data:
-        raise BundleNotCanonical("bytes beside or between the members; fetch the bundle again or export it anew")
+        raise BundleNotCanonicalError(
+            "bytes beside or between the members; fetch the bundle again or export it anew"
+        )
     return members
 
 
@@ -200,11 +217,13 @@ def _check_members(infos: list[zipfile.ZipInfo], limits: dict[str, int]) -> None
     names = [info.filename for info in infos]
     if names != list(limits):
         came = ", ".join(repr(name[:40]) for name in names[:8])
-        raise BundleWrongMembers(f"expected the members {', '.join(limits)} in this order, came {came}")
+        raise BundleWrongMembersError(f"expected the members {', '.join(limits)} in this order, came {came}")
     for info in infos:
         _check_size(info.filename, info.file_size, limits[info.filename])
         if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
-            raise BundleNotCanonical(f"{info.filename} is compressed; bundles store their members as they are")
+            raise BundleNotCanonicalError(
+                f"{info.filename} is compressed; bundles store their members as they are"
+            )
 
 
 def decode_golden(data: bytes, observation_size: int) -> tuple[Floats, Floats]:
@@ -217,14 +236,16 @@ def decode_golden(data: bytes, observation_size: int) -> tuple[Floats, Floats]:
     observations, commands = (_read_array(name, parts[name]) for name in _GOLDEN_ARRAYS)
     rows = observations.shape[0] if observations.ndim == 2 else 0
     if not 1 <= rows <= GOLDEN_MAX_ROWS:
-        raise BundleGoldenInvalid(f"expected 1 to {GOLDEN_MAX_ROWS} golden rows, came shape {observations.shape}")
+        raise BundleGoldenInvalidError(
+            f"expected 1 to {GOLDEN_MAX_ROWS} golden rows, came shape {observations.shape}"
+        )
     if observations.shape != (rows, observation_size) or commands.shape != (rows, COMMAND_SIZE):
-        raise BundleGoldenInvalid(
+        raise BundleGoldenInvalidError(
             f"expected golden shapes ({rows}, {observation_size}) and ({rows}, {COMMAND_SIZE}), "
             f"came {observations.shape} and {commands.shape}"
         )
     if not (np.isfinite(observations).all() and np.isfinite(commands).all()):
-        raise BundleGoldenInvalid("golden vectors hold NaN or infinity; export the policy anew")
+        raise BundleGoldenInvalidError("golden vectors hold NaN or infinity; export the policy anew")
     return observations, commands
 
 
@@ -235,10 +256,10 @@ def _read_array(name: str, data: bytes) -> Floats:
         if np.lib.format.read_magic(buffer) == (1, 0):
             header = np.lib.format.read_array_header_1_0(buffer)
     except (ValueError, EOFError, OSError) as error:
-        raise BundleGoldenInvalid(f"{name} is no numpy array: {error}") from None
+        raise BundleGoldenInvalidError(f"{name} is no numpy array: {error}") from None
     if header is None or header[1] or header[2] != np.dtype("<f4"):
-        raise BundleGoldenInvalid(f"{name}: expected float32 in C order, came {header}")
+        raise BundleGoldenInvalidError(f"{name}: expected float32 in C order, came {header}")
     shape, start = header[0], buffer.tell()
     if int(np.prod(shape, dtype=object)) * 4 != len(data) - start:
-        raise BundleGoldenInvalid(f"{name}: shape {shape} does not fit {len(data) - start} bytes")
+        raise BundleGoldenInvalidError(f"{name}: shape {shape} does not fit {len(data) - start} bytes")
     return np.frombuffer(data, dtype="<f4", offset=start).reshape(shape)

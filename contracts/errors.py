@@ -15,103 +15,103 @@ class BundleError(ContractError):
     code = "refused"
 
 
-class BundleUnreadable(BundleError):
+class BundleUnreadableError(BundleError):
     """The file is missing or cannot be read."""
 
     code = "unreadable"
 
 
-class BundleTooLarge(BundleError):
+class BundleTooLargeError(BundleError):
     """The file, or one member of it, is larger than its limit."""
 
     code = "too_large"
 
 
-class BundleTruncated(BundleError):
-    """The file ends before its directory, or is no zip file at all."""
+class BundleDamagedError(BundleError):
+    """The file ends early, a checksum does not fit, or it is no zip file at all."""
 
-    code = "truncated"
+    code = "damaged"
 
 
-class BundleWrongMembers(BundleError):
+class BundleWrongMembersError(BundleError):
     """The file holds other members than the four of a bundle: extra, missing, twice, or with a path."""
 
     code = "wrong_members"
 
 
-class BundleNotCanonical(BundleError):
+class BundleNotCanonicalError(BundleError):
     """The same members in another encoding: compressed, padded, prefixed or with other time stamps."""
 
     code = "not_canonical"
 
 
-class BundleManifestInvalid(BundleError):
+class BundleManifestInvalidError(BundleError):
     """The manifest is no manifest of ours, or says what cannot be."""
 
     code = "manifest_invalid"
 
 
-class BundleProvenanceInvalid(BundleError):
+class BundleProvenanceInvalidError(BundleError):
     """The provenance is no signed in-toto statement about exactly these files."""
 
     code = "provenance_invalid"
 
 
-class BundleContentChanged(BundleError):
+class BundleContentChangedError(BundleError):
     """A member's hash is not the one that was signed."""
 
     code = "content_changed"
 
 
-class BundleSignatureRefused(BundleError):
+class BundleSignatureRefusedError(BundleError):
     """Fewer trusted signatures than the threshold asks for."""
 
     code = "signature_refused"
 
 
-class BundleWrongLayout(BundleError):
+class BundleWrongLayoutError(BundleError):
     """The policy was made for another observation layout."""
 
     code = "wrong_layout"
 
 
-class BundleWrongRobot(BundleError):
+class BundleWrongRobotError(BundleError):
     """The policy was not made for this robot model."""
 
     code = "wrong_robot"
 
 
-class BundleWrongMonitor(BundleError):
+class BundleWrongMonitorError(BundleError):
     """The policy was trained behind another safety monitor."""
 
     code = "wrong_monitor"
 
 
-class BundleLimitsExceeded(BundleError):
+class BundleLimitsExceededError(BundleError):
     """The policy's command limits are beyond the robot's."""
 
     code = "limits_exceeded"
 
 
-class BundleNetworkRefused(BundleError):
+class BundleNetworkRefusedError(BundleError):
     """The ONNX network uses an operator, a domain or outside data that is not allowed."""
 
     code = "network_refused"
 
 
-class BundleGoldenInvalid(BundleError):
+class BundleGoldenInvalidError(BundleError):
     """The golden vectors are not two finite float32 arrays of the agreed shapes."""
 
     code = "golden_invalid"
 
 
-class BundleGoldenMismatch(BundleError):
+class BundleGoldenMismatchError(BundleError):
     """Replayed on this machine, the policy answers something else than where it was made."""
 
     code = "golden_mismatch"
 
 
-class BundleCounterTooLow(BundleError):
+class BundleCounterTooLowError(BundleError):
     """The release counter is below what this robot or hub has already accepted."""
 
     code = "counter_too_low"

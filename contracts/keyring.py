@@ -1,10 +1,10 @@
 """Where keys lie and how they are read. One folder a party; a robot's folder holds nothing of anyone else.
 
-    KEYS/release/release.pem             private Ed25519 release key; only ``trainer/release`` opens it
-    KEYS/trusted_release_keys.json       whose signatures count, and how many are needed
-    KEYS/hub/{curve,trusted_release_keys}.json, KEYS/hub/authorized/{robots,operators}.json
-    KEYS/operator/{curve,hub_public}.json
-    KEYS/robots/ROBOT/{curve,hub_public,trusted_release_keys}.json
+KEYS/release/release.pem             private Ed25519 release key; only ``trainer/release`` opens it
+KEYS/trusted_release_keys.json       whose signatures count, and how many are needed
+KEYS/hub/{curve,trusted_release_keys}.json, KEYS/hub/authorized/{robots,operators}.json
+KEYS/operator/{curve,hub_public}.json
+KEYS/robots/ROBOT/{curve,hub_public,trusted_release_keys}.json
 """
 
 import stat
@@ -73,6 +73,6 @@ def read_key_file(path: Path, kind: type[S], private: bool = False) -> S:
 
 
 def party_folder(keys: Path, *party: str) -> Path:
-    """The party's own folder inside a fleet's key folder, or ``keys`` itself when it is that folder already."""
+    """The party's own folder inside a fleet's key folder, or ``keys`` when it is that folder itself."""
     inside = keys.joinpath(*party)
     return inside if inside.is_dir() else keys

@@ -5,11 +5,12 @@ from typing import Annotated
 import msgspec
 
 from contracts.canonical import canonical_json
-from contracts.errors import BundleManifestInvalid
+from contracts.errors import BundleManifestInvalidError
 from contracts.observation import OBSERVATION_SIZE
 
 BUNDLE_FORMAT_VERSION = 1
 MANIFEST_MAX_BYTES = 64 * 1024
+BUNDLE_MAX_BYTES = 32 * 1024 * 1024
 PARITY_LIMIT = 1e-5
 ONNX_INPUT = "observation"
 """Name of the network's only input: float32[1 or dynamic, observation_size]."""
@@ -59,7 +60,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """The one byte string of a manifest; raises BundleManifestInvalid when its values are out of range."""
+    """The one byte string of a manifest; raises BundleManifestInvalidError for values out of range."""
     data = canonical_json(manifest)
     decode_manifest(data)
     return data
@@ -69,14 +70,16 @@ def decode_manifest(data: bytes) -> Manifest:
     """Read a manifest.
 
     Raises:
-        BundleManifestInvalid: Not JSON, unknown or missing keys, values out of range, another format.
+        BundleManifestInvalidError: Not JSON, unknown or missing keys, values out of range, another format.
     """
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise BundleManifestInvalid(f"manifest.json is not a bundle manifest: {error}; export it anew") from None
+        raise BundleManifestInvalidError(
+            f"manifest.json is not a bundle manifest: {error}; export it anew"
+        ) from None
     if manifest.format_version != BUNDLE_FORMAT_VERSION:
-        raise BundleManifestInvalid(
+        raise BundleManifestInvalidError(
             f"expected bundle format {BUNDLE_FORMAT_VERSION}, came {manifest.format_version}; "
             "export the policy with this version of outrider, or update this machine"
         )

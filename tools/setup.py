@@ -3,6 +3,7 @@
 
     python3 tools/setup.py                          # everything, into .venv; repeat as often as you like
     python3 tools/setup.py --edge --venv /opt/or    # only what a robot's computer needs, no ROS build
+    python3 tools/setup.py --edge --ros             # that, and ROS 2 with the project's interfaces
     python3 tools/setup.py --check                  # change nothing, say what is missing (exit 1)
     . /opt/ros/kilted/setup.sh; python3 tools/setup.py   # use that ROS instead of the pip wheels
 
@@ -15,6 +16,7 @@ Exit codes: 0 done, 1 a step failed (one line says which and what to do), 2 wron
 from __future__ import annotations
 
 import argparse
+import fcntl
 import hashlib
 import json
 import os
@@ -34,6 +36,8 @@ PACKAGES = ["outrider_msgs", "outrider_bringup", "outrider_agent", "outrider_sim
 STAMP_VERSION = 1
 COMMAND_TIMEOUT_S = 3600
 TAIL_LINES = 12
+NOISE = ("it is neither a file nor a directory", "Requirement already satisfied", "[notice]")
+TRY_INTERFACES = "from outrider_msgs.msg import SafetyStatus as S; S.__class__.__import_type_support__()"
 # The wheels' CMake files name the include directories of the machine that built them.
 BAKED_PYTHON = re.compile(r'[^";]*/include/python3\.\d+(?=[";])')
 BAKED_NUMPY = re.compile(r'[^";]*/numpy/(?:_core|core)/include(?=[";])')
@@ -52,7 +56,8 @@ def clean_environment(environment: dict[str, str]) -> dict[str, str]:
     cleaned = dict(environment)
     if cleaned.pop(GUARD, None):
         entries = [e for e in cleaned.pop("LD_LIBRARY_PATH", "").split(os.pathsep) if e]
-        kept = [e for e in entries if not (Path(e).parent / "pyvenv.cfg").exists() and "/ros_" not in e]
+        bundled = re.compile(r"/site-packages/ros_\w+\.libs/?$")
+        kept = [e for e in entries if not (Path(e).parent / "pyvenv.cfg").exists() and not bundled.search(e)]
         if kept:
             cleaned["LD_LIBRARY_PATH"] = os.pathsep.join(kept)
     for name in ("PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__"):
@@ -93,9 +98,10 @@ class Log:
 class Setup:
     """The steps, in order, and what they share."""
 
-    def __init__(self, venv: Path, edge: bool, check: bool) -> None:
-        self.venv, self.edge, self.check = venv, edge, check
+    def __init__(self, venv: Path, edge: bool, ros: bool, check: bool) -> None:
+        self.venv, self.edge, self.ros, self.check = venv, edge, ros, check
         self.python = venv / "bin" / "python"
+        self.pip_install = [str(self.python), "-m", "pip", "install", "--progress-bar", "off"]
         self.site = venv / "lib" / f"python{PYTHON}" / "site-packages"
         self.stamp_file = venv / ".outrider-setup.json"
         self.environment = clean_environment(dict(os.environ))
@@ -120,7 +126,7 @@ class Setup:
                 try:
                     for line in process.stdout:
                         log_file.write(line)
-                        if line.strip() and "it is neither a file nor a directory" not in line:
+                        if line.strip() and not any(noise in line for noise in NOISE):
                             tail = [*tail[-TAIL_LINES:], line.rstrip()]
                             self.log.progress(line)
                     code = process.wait(timeout=COMMAND_TIMEOUT_S)
@@ -160,7 +166,7 @@ class Setup:
             raise SetupError(f"{why}: install {', '.join(packages)} with your system's package manager")
         if os.geteuid() == 0:
             prefix: list[str] = []
-        elif shutil.which("sudo") and subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode == 0:
+        elif shutil.which("sudo") and succeeds(["sudo", "-n", "true"], self.environment):
             prefix = ["sudo", "-n"]
         else:
             raise SetupError(by_hand)
@@ -183,13 +189,10 @@ class Setup:
             return None
 
         found = candidate()
-        if found is None and not self.check:
-            listed = subprocess.run(
-                ["apt-cache", "show", f"python{PYTHON}"], capture_output=True
-            ).returncode == 0 if shutil.which("apt-cache") else False  # fmt: skip
-            if listed:
-                self.apt([f"python{PYTHON}", f"python{PYTHON}-venv"], f"Python {PYTHON} is missing")
-                found = candidate()
+        offered = ["apt-cache", "show", f"python{PYTHON}"]
+        if found is None and not self.check and succeeds(offered, self.environment):
+            self.apt([f"python{PYTHON}", f"python{PYTHON}-venv"], f"Python {PYTHON} is missing")
+            found = candidate()
         if found is None:
             raise SetupError(
                 f"no Python {PYTHON} on PATH (the ROS wheels exist for no other version): install it, e.g. "
@@ -198,7 +201,7 @@ class Setup:
         return found
 
     def version_of(self, python: str) -> str:
-        """"major.minor" of a Python; empty when it does not run."""
+        """The major.minor version of a Python; empty when it does not run."""
         code = "import sys; print('%d.%d' % sys.version_info[:2])"
         try:
             answer = subprocess.run(
@@ -208,14 +211,18 @@ class Setup:
             return ""
         return answer.stdout.strip() if answer.returncode == 0 else ""
 
+    def configured(self, key: str) -> str:
+        """A value of the venv's pyvenv.cfg, read without starting its Python; empty when absent."""
+        pairs = (line.partition("=") for line in (self.venv / "pyvenv.cfg").read_text().splitlines())
+        return next((value.strip() for name, _, value in pairs if name.strip() == key), "")
+
     def make_venv(self) -> None:
         """The virtual environment, kept when it is whole."""
         configuration = self.venv / "pyvenv.cfg"
         if configuration.exists() and self.python.exists():
-            text = configuration.read_text()
-            version = next((v for k, _, v in (x.partition("=") for x in text.splitlines()) if k.strip() == "version"), "")
-            if not version.strip().startswith(PYTHON + "."):
-                raise SetupError(f"{self.venv} is of Python{version}, not {PYTHON}: remove it, then this again")
+            version = self.configured("version")
+            if not version.startswith(PYTHON + "."):
+                raise SetupError(f"{self.venv} is of Python {version}, not {PYTHON}: remove it, then again")
             self.stamps = json.loads(self.stamp_file.read_text()) if self.stamp_file.exists() else {}
             if self.stamps.get("version") != str(STAMP_VERSION) or self.stamps.get("venv") != str(self.venv):
                 self.stamps = {"version": str(STAMP_VERSION), "venv": str(self.venv)}  # older, or moved
@@ -226,8 +233,7 @@ class Setup:
         if self.would("venv", f"{self.venv}"):
             return
         python = self.find_python()
-        has_venv = subprocess.run([python, "-c", "import venv, ensurepip"], capture_output=True, env=self.environment)
-        if has_venv.returncode != 0:
+        if not succeeds([python, "-c", "import venv, ensurepip"], self.environment):
             self.apt([f"python{PYTHON}-venv"], f"{python} cannot make virtual environments")
         self.run([python, "-m", "venv", str(self.venv)], "making the venv", "see the lines below")
         self.stamps = {"version": str(STAMP_VERSION), "venv": str(self.venv)}
@@ -236,7 +242,7 @@ class Setup:
     def install(self, step: str, lock: Path, *evidence: Path) -> None:
         """Everything a lock names, at its versions."""
         if not lock.exists():
-            raise SetupError(f"{lock} is missing: restore it, or write it with 'python{PYTHON} tools/lock.py'")
+            raise SetupError(f"{lock} is missing: restore it, or run 'python{PYTHON} tools/lock.py'")
         stamp = digest([lock])
         if self.is_done(step, stamp, *evidence):
             self.log.step(step, f"{lock.name} is installed")
@@ -246,7 +252,7 @@ class Setup:
         count = sum(1 for line in lock.read_text().splitlines() if "==" in line)
         self.log.begin(step, f"installing {count} packages of {lock.name} (first time: minutes)")
         self.run(
-            [str(self.python), "-m", "pip", "install", "--progress-bar", "off", "--prefer-binary", "-r", str(lock)],
+            [*self.pip_install, "--prefer-binary", "-c", str(ROOT / "requirements.lock"), "-r", str(lock)],
             f"pip install -r {lock.name}",
             "check the network and pip's index settings ('pip config list'), then this again",
         )
@@ -266,9 +272,10 @@ class Setup:
         if self.would("project", "outrider itself"):
             return
         self.run(
-            [str(self.python), "-m", "pip", "install", "--no-deps", "--progress-bar", "off", "-e", str(ROOT)],
-            "pip install --no-deps -e .", "see the lines below; pyproject.toml is the usual culprit",
-        )  # fmt: skip
+            [*self.pip_install, "--no-deps", "-e", str(ROOT)],
+            "pip install --no-deps -e .",
+            "see the lines below; pyproject.toml is the usual culprit",
+        )
         self.done("project", stamp)
         self.log.step("project", "installed outrider (editable)")
 
@@ -285,13 +292,12 @@ class Setup:
         if not self.python.exists():
             return name
         code = "import sys, rclpy; sys.exit(rclpy.__file__.startswith(sys.prefix))"
-        importable = subprocess.run([str(self.python), "-c", code], capture_output=True, env=self.environment)
-        if importable.returncode == 0:
+        if succeeds([str(self.python), "-c", code], self.environment):
             return name
         raise SetupError(
             f"ROS '{name}' is sourced but Python {PYTHON} cannot import its rclpy: run this in a shell where "
-            "it is not sourced ('env -u ROS_DISTRO -u PYTHONPATH -u AMENT_PREFIX_PATH -u LD_LIBRARY_PATH ...')"
-            " to use the pip wheels instead"
+            "it is not sourced, to use the pip wheels instead ('env -u ROS_DISTRO -u PYTHONPATH "
+            "-u AMENT_PREFIX_PATH -u LD_LIBRARY_PATH python3 tools/setup.py')"
         )
 
     def need_tools(self, with_colcon: bool) -> None:
@@ -309,10 +315,7 @@ class Setup:
         """Point the wheels' CMake files at this machine's include directories."""
         files = sorted(self.venv.glob("share/*/cmake/*.cmake"))
         suspects = [f for f in files if f.name.endswith("__rosidl_generator_pyExport.cmake")]
-        home = next(
-            (v.strip() for k, _, v in (x.partition("=") for x in (self.venv / "pyvenv.cfg").read_text().splitlines())
-             if k.strip() == "home"), "")  # fmt: skip
-        python_include = Path(home).parent / "include" / f"python{PYTHON}"
+        python_include = Path(self.configured("home")).parent / "include" / f"python{PYTHON}"
         numpy_include = self.site / "numpy" / "_core" / "include"
         if not self.check and not (python_include / "Python.h").exists():
             self.apt([f"python{PYTHON}-dev"], f"no Python.h in {python_include}")
@@ -343,9 +346,37 @@ class Setup:
         if self.would("ros_ws", "colcon build"):
             return
         self.log.begin("ros_ws", f"building {' '.join(PACKAGES)} (about half a minute)")
-        for directory in ("build", "install"):  # colcon keeps absolute paths: start clean
-            shutil.rmtree(ROS_WS / directory, ignore_errors=True)
-        extra = {"VIRTUAL_ENV": str(self.venv), "PATH": f"{self.venv / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"}
+        # Start clean, for colcon keeps absolute paths and what a deleted message left; but a failed build
+        # must leave the last good one in place.
+        previous = ROS_WS / "log" / "install.previous"
+        shutil.rmtree(ROS_WS / "build", ignore_errors=True)
+        shutil.rmtree(previous, ignore_errors=True)
+        if install.exists():
+            previous.parent.mkdir(exist_ok=True)
+            install.rename(previous)
+        try:
+            self.run_colcon(install, distribution)
+            if not (package_path / "outrider_msgs").is_dir():
+                raise SetupError(f"colcon build left no {package_path}/outrider_msgs: see {self.log.file}")
+            (self.site / "outrider_ros_ws.pth").write_text(f"{package_path}\n")
+            self.run(
+                [str(self.python), "-c", TRY_INTERFACES],
+                "importing outrider_msgs",
+                "the build is not usable; remove ros_ws/build and run this again",
+            )
+        except BaseException:
+            if previous.exists():
+                shutil.rmtree(install, ignore_errors=True)
+                previous.rename(install)
+            raise
+        shutil.rmtree(previous, ignore_errors=True)
+        self.done("ros_ws", stamp)
+        self.log.step("ros_ws", f"built {len(PACKAGES)} packages")
+
+    def run_colcon(self, install: Path, distribution: str | None) -> None:
+        """Build all of ros_ws into `install`, against the distribution or the venv's wheels."""
+        path = f"{self.venv / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+        extra = {"VIRTUAL_ENV": str(self.venv), "PATH": path}
         if distribution is None:
             extra.update(AMENT_PREFIX_PATH=str(self.venv), CMAKE_PREFIX_PATH=str(self.venv), PYTHONPATH="")
         colcon = shutil.which("colcon") if distribution else str(self.venv / "bin" / "colcon")
@@ -358,15 +389,6 @@ class Setup:
              f"-DPython3_EXECUTABLE={self.python}", f"-DPYTHON_EXECUTABLE={self.python}"],
             "colcon build", "see the lines below", **extra,
         )  # fmt: skip
-        if not (package_path / "outrider_msgs").is_dir():
-            raise SetupError(f"colcon build left no {package_path / 'outrider_msgs'}: see {self.log.file}")
-        (self.site / "outrider_ros_ws.pth").write_text(f"{package_path}\n")
-        self.run(
-            [str(self.python), "-c", "from outrider_msgs.msg import SafetyStatus as S; S.__class__.__import_type_support__()"],
-            "importing outrider_msgs", "the build is not usable; remove ros_ws/build and run this again",
-        )  # fmt: skip
-        self.done("ros_ws", stamp)
-        self.log.step("ros_ws", f"built {len(PACKAGES)} packages")
 
     def all_steps(self) -> None:
         """Do, or check, everything."""
@@ -374,11 +396,12 @@ class Setup:
         if self.check and not self.python.exists():
             return
         if self.edge:
-            self.install("packages", ROOT / "requirements-edge.lock", self.site / "onnxruntime")
-            self.install_project()
-            return
-        self.install("packages", ROOT / "requirements.lock", self.site / "torch")
+            self.install("edge", ROOT / "requirements-edge.lock", self.site / "onnxruntime")
+        else:
+            self.install("packages", ROOT / "requirements.lock", self.site / "torch")
         self.install_project()
+        if not self.ros:
+            return
         distribution = self.distribution()
         if distribution:
             self.log.step("ros", f"using the sourced distribution '{distribution}'")
@@ -388,6 +411,14 @@ class Setup:
         if not distribution:
             self.mend_cmake_files()
         self.build_interfaces(distribution)
+
+
+def succeeds(command: list[str], environment: dict[str, str]) -> bool:
+    """Whether a command exists and exits with 0."""
+    try:
+        return subprocess.run(command, capture_output=True, timeout=60, env=environment).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 def digest(paths: list[Path], *more: str) -> str:
@@ -413,15 +444,19 @@ def main() -> int:
         prog="tools/setup.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv", metavar="DIR", help="default: .venv")
-    parser.add_argument("--edge", action="store_true", help="only the edge extra: no torch, no simulator, no ROS")
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when something is missing")
+    parser.add_argument("--edge", action="store_true", help="the edge extra alone, no ROS build")
+    parser.add_argument("--ros", action="store_true", help="with --edge: ROS 2 and ros_ws, too")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if not set up")
     arguments = parser.parse_args()
     if sys.platform != "linux":
         fail(f"Outrider runs on Linux, this is {sys.platform}: use a container or a virtual machine")
     started_s = time.monotonic()
-    setup = Setup(Path(os.path.abspath(arguments.venv)), arguments.edge, arguments.check)
+    ros = arguments.ros or not arguments.edge
+    setup = Setup(arguments.venv.absolute(), arguments.edge, ros, arguments.check)
     try:
-        setup.all_steps()
+        with Path(__file__).open() as this_file:  # two at once would build into the same directories
+            fcntl.flock(this_file, fcntl.LOCK_EX)
+            setup.all_steps()
     except SetupError as error:
         fail(f"{setup.log.wipe()}{error}")
     except KeyboardInterrupt:

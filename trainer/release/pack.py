@@ -1,4 +1,4 @@
-"""Packs and signs a bundle. Deterministic: Ed25519, fixed order and dates, so same inputs give the same bytes."""
+"""Packs and signs a bundle. Ed25519, fixed order and dates: same inputs, same bytes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,8 +24,8 @@ def pack(
 
     Args:
         manifest: What is said about the policy.
-        policy_onnx: The network; one input ``observation``, one output ``command``, normaliser, clip, rescale inside.
-        golden_observations: float32[N, observation_size], as the encoder makes them.
+        policy_onnx: The network; one input ``observation``, one output ``command``, normaliser, clip, rescale
+        inside. golden_observations: float32[N, observation_size], as the encoder makes them.
         golden_commands: float32[N, 2], what the network must answer (m/s, rad/s).
         signers: One or more release keys.
 

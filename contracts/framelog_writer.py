@@ -1,0 +1,130 @@
+"""Appends frames to a log folder: the robot's recorder and the hub's intake both keep their logs with it.
+
+One ``os.write`` a batch, into the page cache (survives ``kill -9``); ``sync`` makes it survive a power cut. A
+failed write is undone, so that the file always ends with a whole frame as far as this process can help it.
+"""
+
+import os
+from pathlib import Path
+
+from contracts.atomic import sync_folder
+from contracts.decision import DECISION_SCHEMA_HASH
+from contracts.framelog import (
+    SEGMENT_MAX_BYTES,
+    SEGMENT_SUFFIX,
+    Kind,
+    Segment,
+    SegmentHeader,
+    encode_segment_header,
+    iterate_frames,
+    list_segments,
+    scan_frames,
+)
+
+
+class LogTail:
+    """Where an existing log ends: its id, its last sequence number, and its last decision's bytes."""
+
+    def __init__(self, folder: Path) -> None:
+        """Cut off a torn tail, remove empty segments at the end; raises LogFormatError for foreign files."""
+        self.log_id = ""
+        self.last_seq = 0
+        self.last_decision = b""
+        self.cut_bytes = 0
+        self.next_index = 0
+        for segment in reversed(list_segments(folder)):
+            self.next_index = max(self.next_index, int(segment.path.stem) + 1)
+            if self._ends_in(segment):
+                return
+
+    def _ends_in(self, segment: Segment) -> bool:
+        data = segment.path.read_bytes()
+        scan = scan_frames(data, segment.data_start) if segment.header else None
+        if scan is None or segment.header is None or scan.frames == 0:
+            self.cut_bytes += len(data) - segment.data_start if segment.header else len(data)
+            segment.path.unlink()
+            return False
+        if scan.good_bytes < len(data):
+            self.cut_bytes += len(data) - scan.good_bytes
+            os.truncate(segment.path, scan.good_bytes)
+        self.log_id, self.last_seq = segment.header.log_id, scan.last_seq
+        for frame in iterate_frames(data, segment.data_start):
+            if frame.kind is Kind.DECISION:
+                self.last_decision = frame.payload
+        return True
+
+
+class LogWriter:
+    """An open log. Not thread safe; one process writes a folder."""
+
+    def __init__(
+        self, folder: Path, robot: str, boot_id: str, log_id: str, next_seq: int, next_index: int
+    ) -> None:
+        """Go on in ``folder``; the first segment is made with the first append."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._identity = (robot, boot_id, log_id)
+        self.log_id = log_id
+        self.next_seq = next_seq
+        self._index = next_index
+        self._file = -1
+        self._size = 0
+        self.dirty = False
+
+    def append(self, frames: bytes, count: int, wall_ns: int) -> None:
+        """Append ``count`` whole frames that begin with ``next_seq``; all or none.
+
+        Raises:
+            OSError: The disk refused; nothing has been appended.
+        """
+        if self._file < 0 or self._size + len(frames) > SEGMENT_MAX_BYTES:
+            self._begin_segment(wall_ns)
+        try:
+            written = os.write(self._file, frames)
+            if written != len(frames):
+                raise OSError(28, "disk full: only part of a batch was written")
+        except OSError:
+            os.ftruncate(self._file, self._size)
+            raise
+        self._size += written
+        self.next_seq += count
+        self.dirty = True
+
+    def sync(self) -> None:
+        """Make everything appended so far durable; raises OSError."""
+        if self.dirty:
+            os.fdatasync(self._file)
+            self.dirty = False
+
+    def begin_new_log(self, log_id: str) -> None:
+        """Start again at sequence 1 under another id, in a new segment."""
+        self.close()
+        self._identity = (self._identity[0], self._identity[1], log_id)
+        self.log_id, self.next_seq = log_id, 1
+
+    def close(self) -> None:
+        """Sync and close; appending again begins a new segment."""
+        if self._file >= 0:
+            try:
+                self.sync()
+            finally:
+                os.close(self._file)
+                self._file = -1
+
+    def _begin_segment(self, wall_ns: int) -> None:
+        self.close()
+        header = encode_segment_header(
+            SegmentHeader(DECISION_SCHEMA_HASH, *self._identity, self.next_seq, wall_ns)
+        )
+        path = self.folder / f"{self._index:08d}{SEGMENT_SUFFIX}"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        try:
+            if os.write(descriptor, header) != len(header):
+                raise OSError(28, "disk full: no room for a segment header")
+            sync_folder(self.folder)
+        except OSError:
+            os.close(descriptor)
+            path.unlink()
+            raise
+        self._file, self._size = descriptor, len(header)
+        self._index += 1

@@ -1,0 +1,303 @@
+"""What travels between robots, operators and the hub: a tagged union over msgpack, one direction each.
+
+Every message begins with the first eight bytes of the protocol hash, so that two sides of different versions
+notice before they misread each other. The hash is taken over the messages' own schema and the decision
+record's.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+from contracts.canonical import hash_of
+from contracts.decision import DECISION_SCHEMA_HASH
+from contracts.errors import MessageError
+from contracts.framelog import HexId
+from contracts.keyring import PartyName
+from contracts.manifest import Digest, PolicyName, VersionText
+
+CHUNK_MAX_BYTES = 256 * 1024
+RECORDS_MAX_BYTES = 256 * 1024
+RECORDS_MAX_COUNT = 512
+MESSAGE_MAX_BYTES = 512 * 1024
+TARGETS_MAX = 4096
+LIST_MAX = 4096
+REASON_MAX_CHARS = 500
+HELLO_FIRST = "hello_first"
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Reason = Annotated[str, msgspec.Meta(max_length=REASON_MAX_CHARS)]
+Label = Annotated[str, msgspec.Meta(max_length=128)]
+OptionalDigest = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$")]
+ChunkBytes = Annotated[bytes, msgspec.Meta(max_length=CHUNK_MAX_BYTES)]
+RecordBytes = Annotated[bytes, msgspec.Meta(max_length=RECORDS_MAX_BYTES)]
+ReportedState = Annotated[str, msgspec.Meta(pattern="^(downloading|staged|active|refused)$")]
+
+
+class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_unknown_fields=True):
+    pass
+
+
+# Robot to hub
+
+
+class Hello(_Message, frozen=True):
+    """First message of a robot after connecting: who it is, what it runs, where its log stands."""
+
+    robot: PartyName
+    boot_id: HexId
+    log_id: HexId
+    last_seq: Count
+    robot_model: Label
+    layout_hash: Digest
+    active_digest: OptionalDigest
+    active_version: Label
+
+
+class Heartbeat(_Message, frozen=True):
+    """Still here; ``last_seq`` is the newest record in the robot's log."""
+
+    last_seq: Count
+
+
+class FetchChunk(_Message, frozen=True):
+    """Please send the bundle's bytes from ``offset``."""
+
+    digest: Digest
+    offset: Count
+
+
+class RolloutReport(_Message, frozen=True):
+    """How far this robot has come with a rollout; a reason when it refused."""
+
+    rollout: Count
+    digest: Digest
+    state: ReportedState
+    reason: Reason = ""
+
+
+class Running(_Message, frozen=True):
+    """What this robot runs now, after it changed."""
+
+    active_digest: OptionalDigest
+    active_version: Label
+
+
+class Records(_Message, frozen=True):
+    """``count`` log frames, whole, gapless, beginning with ``first_seq``."""
+
+    log_id: HexId
+    first_seq: Count
+    count: Annotated[int, msgspec.Meta(ge=1, le=RECORDS_MAX_COUNT)]
+    frames: RecordBytes
+
+
+# Operator to hub
+
+
+class BeginRelease(_Message, frozen=True):
+    """A bundle is coming; the hub says from which offset."""
+
+    digest: Digest
+    size_bytes: Count
+
+
+class ReleaseChunk(_Message, frozen=True):
+    """Part of that bundle."""
+
+    digest: Digest
+    offset: Count
+    data: ChunkBytes
+
+
+class CommitRelease(_Message, frozen=True):
+    """That was all of it: verify it and put it into the catalogue."""
+
+    digest: Digest
+
+
+class ListReleases(_Message, frozen=True):
+    """What is in the catalogue?"""
+
+
+class StartRollout(_Message, frozen=True):
+    """Send a release (digest or its beginning, version, name, name@version); no targets means all."""
+
+    release: Label
+    targets: Annotated[tuple[PartyName, ...], msgspec.Meta(max_length=TARGETS_MAX)]
+
+
+class AskRollout(_Message, frozen=True):
+    """How far is this rollout? 0 asks for the newest."""
+
+    rollout: Count
+
+
+class AskFleet(_Message, frozen=True):
+    """How is every robot?"""
+
+
+# Hub to robot
+
+
+class Welcome(_Message, frozen=True):
+    """Answer to Hello: the newest record of that log that is safe on the hub's disk."""
+
+    durable_seq: Count
+
+
+class Ack(_Message, frozen=True):
+    """Every record up to ``durable_seq`` is on the hub's disk. Also the answer to a heartbeat."""
+
+    log_id: HexId
+    durable_seq: Count
+
+
+class Offer(_Message, frozen=True):
+    """This is what you should run."""
+
+    rollout: Count
+    digest: Digest
+    size_bytes: Count
+    policy_name: PolicyName
+    version: VersionText
+    release_counter: Count
+
+
+class Chunk(_Message, frozen=True):
+    """The bundle's bytes from ``offset``; no bytes when the hub does not have it."""
+
+    digest: Digest
+    offset: Count
+    data: ChunkBytes
+
+
+# Hub to operator
+
+
+class UploadFrom(_Message, frozen=True):
+    """Go on with the upload from here."""
+
+    offset: Count
+
+
+class ReleaseInfo(_Message, frozen=True):
+    """One release of the catalogue."""
+
+    digest: Digest
+    policy_name: PolicyName
+    version: VersionText
+    release_counter: Count
+    size_bytes: Count
+    released_wall_ns: int
+
+
+class ReleaseList(_Message, frozen=True):
+    """The newest releases, newest first."""
+
+    releases: Annotated[tuple[ReleaseInfo, ...], msgspec.Meta(max_length=LIST_MAX)]
+
+
+class RobotProgress(_Message, frozen=True):
+    """One robot's state in a rollout."""
+
+    robot: PartyName
+    state: Label
+    reason: Reason
+    updated_wall_ns: int
+
+
+class RolloutView(_Message, frozen=True):
+    """A rollout and how far each robot is."""
+
+    rollout: Count
+    release: ReleaseInfo
+    started_wall_ns: int
+    robots: Annotated[tuple[RobotProgress, ...], msgspec.Meta(max_length=LIST_MAX)]
+
+
+class RobotStatus(_Message, frozen=True):
+    """One robot as the hub sees it."""
+
+    robot: PartyName
+    online: bool
+    active_digest: OptionalDigest
+    active_version: Label
+    log_id: str
+    durable_seq: Count
+    last_seq: Count
+    records_stored: Count
+    last_seen_wall_ns: int
+
+
+class FleetView(_Message, frozen=True):
+    """Every robot of the allow-list."""
+
+    robots: Annotated[tuple[RobotStatus, ...], msgspec.Meta(max_length=LIST_MAX)]
+
+
+class Refused(_Message, frozen=True):
+    """No, and why. ``code`` is for programs, ``reason`` for people."""
+
+    code: Label
+    reason: Reason
+
+
+FromRobot = Hello | Heartbeat | FetchChunk | RolloutReport | Running | Records
+FromOperator = (
+    BeginRelease | ReleaseChunk | CommitRelease | ListReleases | StartRollout | AskRollout | AskFleet
+)
+FromClient = FromRobot | FromOperator
+FromHub = (
+    Welcome | Ack | Offer | Chunk | UploadFrom | ReleaseInfo | ReleaseList | RolloutView | FleetView | Refused
+)
+
+PROTOCOL_HASH = hash_of(
+    {
+        "from_client": msgspec.json.schema(FromClient),
+        "from_hub": msgspec.json.schema(FromHub),
+        "decision": DECISION_SCHEMA_HASH,
+    }
+)
+_PREFIX = bytes.fromhex(PROTOCOL_HASH[:16])
+_encoder = msgspec.msgpack.Encoder()
+_client_decoder: msgspec.msgpack.Decoder[FromClient] = msgspec.msgpack.Decoder(FromClient)
+_hub_decoder: msgspec.msgpack.Decoder[FromHub] = msgspec.msgpack.Decoder(FromHub)
+
+
+def encode(message: FromClient | FromHub) -> bytes:
+    """A message as bytes, protocol prefix first."""
+    return _PREFIX + _encoder.encode(message)
+
+
+def _body(data: bytes) -> memoryview:
+    if len(data) > MESSAGE_MAX_BYTES:
+        raise MessageError(f"a message may have {MESSAGE_MAX_BYTES} bytes, came {len(data)}")
+    if data[: len(_PREFIX)] != _PREFIX:
+        raise MessageError(
+            f"this side speaks protocol {PROTOCOL_HASH[:16]}, the other {data[:8].hex() or 'nothing'}; "
+            "install the same outrider version on both"
+        )
+    return memoryview(data)[len(_PREFIX) :]
+
+
+def decode_from_client(data: bytes) -> FromClient:
+    """Read a message of a robot or an operator; raises MessageError."""
+    try:
+        return _client_decoder.decode(_body(data))
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise MessageError(f"not a message of a robot or an operator: {error}") from None
+
+
+def decode_from_hub(data: bytes) -> FromHub:
+    """Read a message of the hub; raises MessageError."""
+    try:
+        return _hub_decoder.decode(_body(data))
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise MessageError(f"not a message of a hub: {error}") from None
+
+
+def short(reason: object) -> str:
+    """A reason cut to what a message may carry."""
+    text = str(reason)
+    return text if len(text) <= REASON_MAX_CHARS else text[: REASON_MAX_CHARS - 3] + "..."

@@ -1,0 +1,125 @@
+"""What a log says in a dozen lines: how many, when, which policy, which verdicts, how fast, what is missing."""
+
+from collections import Counter
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from contracts.decision import Reason, Source, Verdict
+from edge_agent.recorder.reading import Log
+from edge_agent.uplink.uplink import read_acked
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """Percentiles in microseconds."""
+
+    p50_us: float
+    p99_us: float
+    p99_9_us: float
+    max_us: float
+
+
+class PolicyUse(msgspec.Struct, frozen=True):
+    """How many decisions a policy made; an empty digest is none."""
+
+    digest: str
+    version: str
+    decisions: int
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """The facts of one log."""
+
+    robot: str
+    folder: str
+    records: int
+    decisions: int
+    events: dict[str, int]
+    first_wall_ns: int
+    last_wall_ns: int
+    boots: int
+    policies: tuple[PolicyUse, ...]
+    sources: dict[str, int]
+    verdicts: dict[str, int]
+    reasons: dict[str, int]
+    tick: Spread | None
+    late: Spread | None
+    missed_ticks: int
+    last_seq: int
+    gaps: int
+    acked_seq: int | None
+    unsent: int | None
+    damage: tuple[str, ...]
+
+
+def summarize(log: Log) -> Summary:
+    """Count everything in a log."""
+    decisions = log.decisions
+    walls = [event.wall_ns for _, event in log.events]
+    if len(decisions):
+        walls += [int(decisions["wall_ns"].min()), int(decisions["wall_ns"].max())]
+    seqs = np.sort(np.concatenate([log.decision_seqs, np.array([s for s, _ in log.events], np.uint64)]))
+    last_seq = int(seqs[-1]) if len(seqs) else 0
+    position = read_acked(log.folder)
+    acked = (
+        position.acked_seq if position and log.headers and position.log_id == log.headers[-1].log_id else None
+    )
+    return Summary(
+        robot=log.robot,
+        folder=str(log.folder),
+        records=log.records,
+        decisions=len(decisions),
+        events=dict(Counter(event.name for _, event in log.events)),
+        first_wall_ns=min(walls, default=0),
+        last_wall_ns=max(walls, default=0),
+        boots=len({header.boot_id for header in log.headers}),
+        policies=_policies(log),
+        sources=_names(decisions["source"], Source),
+        verdicts=_names(decisions["verdict"], Verdict),
+        reasons=_names(decisions["reason"], Reason),
+        tick=_spread(decisions["total_us"]),
+        late=_spread(decisions["late_us"]),
+        missed_ticks=_missed(decisions["missed_ticks"]),
+        last_seq=last_seq,
+        gaps=int((np.diff(seqs.astype(np.int64)) > 1).sum()) if len(seqs) else 0,
+        acked_seq=acked,
+        unsent=None if acked is None else max(last_seq - acked, 0),
+        damage=tuple(log.damage),
+    )
+
+
+def _names(values: "np.ndarray[Any, Any]", kind: Any) -> dict[str, int]:
+    known = {int(member): member.name.lower() for member in kind}
+    numbers, counts = np.unique(values, return_counts=True)
+    pairs = sorted(zip(numbers.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1])
+    return {known.get(number, f"unknown_{number}"): count for number, count in pairs}
+
+
+def _spread(values: "np.ndarray[Any, Any]") -> Spread | None:
+    if not len(values):
+        return None
+    return Spread(*(float(value) for value in np.percentile(values, [50, 99, 99.9, 100])))
+
+
+def _missed(values: "np.ndarray[Any, Any]") -> int:
+    """The counter starts at 0 with each control process: sum the growth, and what a new one starts with."""
+    if not len(values):
+        return 0
+    counter = values.astype(np.int64)
+    steps = np.diff(counter)
+    return int(counter[0] + np.where(steps >= 0, steps, counter[1:]).sum())
+
+
+def _policies(log: Log) -> tuple[PolicyUse, ...]:
+    versions = {
+        str(event.detail["digest"]): str(event.detail["version"])
+        for _, event in log.events
+        if {"digest", "version"} <= event.detail.keys()
+    }
+    digests, counts = np.unique(log.decisions["policy_digest"].reshape(-1, 32), axis=0, return_counts=True)
+    uses = []
+    for digest, count in zip(digests, counts.tolist(), strict=True):
+        text = digest.tobytes().hex() if digest.any() else ""
+        uses.append(PolicyUse(text, versions.get(text, ""), count))
+    return tuple(sorted(uses, key=lambda use: -use.decisions))

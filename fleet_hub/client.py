@@ -1,0 +1,128 @@
+"""An operator's way to the hub: ask, wait a named time, get an answer or one clear error."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import zmq
+
+from contracts.bundle import read_bundle
+from contracts.canonical import digest_hex
+from contracts.keyring import CURVE_FILE, HUB_PUBLIC_FILE, CurvePair, CurvePublic, party_folder, read_key_file
+from contracts.messages import (
+    MESSAGE_MAX_BYTES,
+    AskFleet,
+    AskRollout,
+    BeginRelease,
+    CommitRelease,
+    FleetView,
+    FromHub,
+    FromOperator,
+    ListReleases,
+    Refused,
+    ReleaseChunk,
+    ReleaseInfo,
+    ReleaseList,
+    RolloutView,
+    StartRollout,
+    UploadFrom,
+    decode_from_hub,
+    encode,
+)
+from fleet_hub.errors import HubUnreachableError, RefusedByHubError
+from fleet_hub.limits import HANDSHAKE_MAX_MS, UPLOAD_CHUNK_BYTES
+
+ANSWER_MAX_S = 5.0
+T = TypeVar("T")
+
+
+class HubClient:
+    """A connection of one operator; use it as a context manager."""
+
+    def __init__(self, hub: str, keys: Path, answer_max_s: float = ANSWER_MAX_S) -> None:
+        """Connect to ``hub`` (tcp://HOST:PORT) with the operator's keys in ``keys``; raises KeyFileError."""
+        own = party_folder(keys, "operator")
+        pair = read_key_file(own / CURVE_FILE, CurvePair, private=True)
+        server = read_key_file(own / HUB_PUBLIC_FILE, CurvePublic)
+        self._hub = hub
+        self._answer_max_ms = int(answer_max_s * 1000)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.linger = 0
+        self._socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_MAX_BYTES)
+        self._socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MAX_MS)
+        self._socket.curve_publickey, self._socket.curve_secretkey = (
+            pair.public.encode(),
+            pair.secret.encode(),
+        )
+        self._socket.curve_serverkey = server.public.encode()
+        try:
+            self._socket.connect(hub)
+        except zmq.ZMQError:
+            self.close()
+            raise HubUnreachableError(f"{hub!r} is no address; give --hub tcp://HOST:PORT") from None
+
+    def __enter__(self) -> "HubClient":
+        """Nothing more to do."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connection."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close()
+        self._context.term()
+
+    def call(self, message: FromOperator) -> FromHub:
+        """Send and wait for the answer.
+
+        Raises:
+            HubUnreachableError: No answer in time.
+            RefusedByHubError: The hub says no.
+        """
+        self._socket.send(encode(message))
+        if not self._socket.poll(self._answer_max_ms):
+            raise HubUnreachableError(
+                f"no answer from the hub at {self._hub} within {self._answer_max_ms / 1000:g} s; "
+                "is it running there, and does it know this operator's key?"
+            )
+        answer = decode_from_hub(self._socket.recv())
+        if isinstance(answer, Refused):
+            raise RefusedByHubError(answer.reason)
+        return answer
+
+    def release(self, path: Path, progress: Callable[[int, int], None] | None = None) -> ReleaseInfo:
+        """Upload a bundle (resuming a cut upload) and have the hub verify and register it."""
+        data = read_bundle(path)
+        digest = digest_hex(data)
+        offset = _expect(UploadFrom, self.call(BeginRelease(digest, len(data)))).offset
+        while offset < len(data):
+            if progress:
+                progress(offset, len(data))
+            chunk = data[offset : offset + UPLOAD_CHUNK_BYTES]
+            offset = _expect(UploadFrom, self.call(ReleaseChunk(digest, offset, chunk))).offset
+        return _expect(ReleaseInfo, self.call(CommitRelease(digest)))
+
+    def releases(self) -> tuple[ReleaseInfo, ...]:
+        """The catalogue, newest first."""
+        return _expect(ReleaseList, self.call(ListReleases())).releases
+
+    def start_rollout(self, release: str, targets: tuple[str, ...]) -> RolloutView:
+        """Send a release to robots (none: all)."""
+        return _expect(RolloutView, self.call(StartRollout(release, targets)))
+
+    def rollout(self, rollout: int = 0) -> RolloutView:
+        """One rollout, the newest for 0."""
+        return _expect(RolloutView, self.call(AskRollout(rollout)))
+
+    def fleet(self) -> FleetView:
+        """Every robot as the hub sees it."""
+        return _expect(FleetView, self.call(AskFleet()))
+
+
+def _expect(kind: type[T], answer: object) -> T:
+    if not isinstance(answer, kind):
+        raise RefusedByHubError(f"expected {kind.__name__}, the hub answered {type(answer).__name__}")
+    return answer

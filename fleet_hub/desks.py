@@ -1,0 +1,171 @@
+"""What the hub answers: one desk for robots, one for operators. No sockets here; answers are returned."""
+
+from dataclasses import dataclass
+
+from contracts.messages import (
+    HELLO_FIRST,
+    Ack,
+    AskFleet,
+    AskRollout,
+    BeginRelease,
+    Chunk,
+    CommitRelease,
+    FetchChunk,
+    FleetView,
+    FromHub,
+    FromOperator,
+    FromRobot,
+    Heartbeat,
+    Hello,
+    ListReleases,
+    Records,
+    Refused,
+    ReleaseChunk,
+    ReleaseList,
+    RobotStatus,
+    RolloutReport,
+    Running,
+    StartRollout,
+    UploadFrom,
+    Welcome,
+)
+from fleet_hub.catalogue.catalogue import Catalogue
+from fleet_hub.errors import NotAllowedError
+from fleet_hub.intake.intake import Intake
+from fleet_hub.limits import DOWNLOAD_CHUNK_BYTES, SILENT_MAX_S
+from fleet_hub.rollout.rollouts import Rollouts
+from fleet_hub.store.database import Database
+
+
+@dataclass
+class Session:
+    """One connection, and what its peer has said so far."""
+
+    routing_id: bytes
+    role: str
+    name: str
+    heard_ns: int
+    log_id: str = ""
+    last_seq: int = 0
+    offered: int = 0
+
+
+class RobotDesk:
+    """Answers robots."""
+
+    def __init__(self, database: Database, catalogue: Catalogue, rollouts: Rollouts, intake: Intake) -> None:
+        """Use the hub's parts."""
+        self._database = database
+        self._catalogue = catalogue
+        self._rollouts = rollouts
+        self._intake = intake
+
+    def answer(self, session: Session, message: FromRobot, wall_ns: int) -> list[FromHub]:
+        """Answers to one message; raises HubError for what is not allowed."""
+        if isinstance(message, Hello):
+            return self._welcome(session, message, wall_ns)
+        if not session.log_id:
+            return [Refused(HELLO_FIRST, "the hub does not know this connection yet; say Hello first")]
+        if isinstance(message, Records):
+            self._check_log(session, message.log_id)
+            self._intake.append(session.name, message, wall_ns)
+            session.last_seq = max(session.last_seq, message.first_seq + message.count - 1)
+            return []
+        if isinstance(message, Heartbeat):
+            session.last_seq = message.last_seq
+            return [Ack(session.log_id, self._intake.durable_seq(session.name, session.log_id))]
+        if isinstance(message, FetchChunk):
+            data = self._catalogue.read_chunk(message.digest, message.offset, DOWNLOAD_CHUNK_BYTES)
+            return [Chunk(message.digest, message.offset, data)]
+        if isinstance(message, RolloutReport):
+            self._rollouts.report(
+                session.name, message.rollout, message.digest, message.state, message.reason
+            )
+            return []
+        self._note_running(session, message, wall_ns)
+        return []
+
+    def _welcome(self, session: Session, hello: Hello, wall_ns: int) -> list[FromHub]:
+        if hello.robot != session.name:
+            raise NotAllowedError(
+                f"this key belongs to {session.name}, but the robot says it is {hello.robot}; "
+                "give each robot its own key folder"
+            )
+        session.log_id, session.last_seq, session.offered = hello.log_id, hello.last_seq, 0
+        self._note_running(session, Running(hello.active_digest, hello.active_version), wall_ns)
+        return [Welcome(self._intake.durable_seq(session.name, hello.log_id))]
+
+    def _note_running(self, session: Session, running: Running, wall_ns: int) -> None:
+        self._database.run(
+            "INSERT INTO robot VALUES (?, ?, ?, ?, ?) ON CONFLICT (robot) DO UPDATE SET active_digest = "
+            "excluded.active_digest, active_version = excluded.active_version, log_id = excluded.log_id, "
+            "seen_wall_ns = excluded.seen_wall_ns",
+            session.name,
+            running.active_digest,
+            running.active_version,
+            session.log_id,
+            wall_ns,
+        )
+
+    @staticmethod
+    def _check_log(session: Session, log_id: str) -> None:
+        if log_id != session.log_id:
+            raise NotAllowedError(f"records of log {log_id[:8]}, but Hello announced {session.log_id[:8]}")
+
+
+class OperatorDesk:
+    """Answers operators."""
+
+    def __init__(
+        self,
+        database: Database,
+        catalogue: Catalogue,
+        rollouts: Rollouts,
+        intake: Intake,
+        robots: frozenset[str],
+    ) -> None:
+        """Use the hub's parts; ``robots`` are the names in the allow-list."""
+        self._database = database
+        self._catalogue = catalogue
+        self._rollouts = rollouts
+        self._intake = intake
+        self._robots = robots
+
+    def answer(self, message: FromOperator, sessions: dict[str, Session], now_ns: int) -> FromHub:
+        """The answer to one message; ``sessions`` are those of robots, by name. Raises HubError."""
+        if isinstance(message, BeginRelease):
+            return UploadFrom(self._catalogue.begin_upload(message.digest, message.size_bytes))
+        if isinstance(message, ReleaseChunk):
+            return UploadFrom(self._catalogue.write_chunk(message.digest, message.offset, message.data))
+        if isinstance(message, CommitRelease):
+            return self._catalogue.commit_upload(message.digest)
+        if isinstance(message, ListReleases):
+            return ReleaseList(tuple(self._catalogue.releases()))
+        if isinstance(message, StartRollout):
+            release = self._catalogue.resolve(message.release)
+            return self._rollouts.view(self._rollouts.start(release, message.targets))
+        if isinstance(message, AskRollout):
+            return self._rollouts.view(message.rollout)
+        assert isinstance(message, AskFleet)
+        return self._fleet(sessions, now_ns)
+
+    def _fleet(self, sessions: dict[str, Session], now_ns: int) -> FleetView:
+        known = {str(row[0]): row for row in self._database.rows("SELECT * FROM robot")}
+        return FleetView(
+            tuple(
+                self._status(robot, known.get(robot), sessions.get(robot), now_ns)
+                for robot in sorted(self._robots)
+            )
+        )
+
+    def _status(
+        self, robot: str, row: tuple[str | int, ...] | None, session: Session | None, now_ns: int
+    ) -> RobotStatus:
+        online = session is not None and now_ns - session.heard_ns < SILENT_MAX_S * 1e9
+        digest, version, log_id, seen = row[1:] if row else ("", "", "", 0)
+        durable = self._intake.durable_seq(robot, str(log_id)) if log_id else 0
+        last_seq = max(durable, session.last_seq if session else 0)
+        stored = self._intake.records_stored(robot)
+        return RobotStatus(
+            robot, online, str(digest), str(version), str(log_id), durable, last_seq, stored, int(seen)
+        )

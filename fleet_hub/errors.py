@@ -1,0 +1,65 @@
+"""The errors of the hub. One root; a subclass per condition."""
+
+
+class HubError(Exception):
+    """Root of every error raised by ``fleet_hub``. ``code`` is what a client gets to see."""
+
+    code = "refused"
+
+
+class AddressBusyError(HubError):
+    """Somebody else listens at the hub's address, or it cannot be listened at."""
+
+
+class DataFolderError(HubError):
+    """Another hub uses the data folder, or it cannot be written."""
+
+
+class UploadError(HubError):
+    """A bundle upload does not fit what was announced."""
+
+    code = "upload"
+
+
+class ReleaseRefusedError(HubError):
+    """The bundle is not one that this fleet may release."""
+
+    code = "release_refused"
+
+
+class UnknownReleaseError(HubError):
+    """No release, or more than one, goes by that name."""
+
+    code = "unknown_release"
+
+
+class UnknownRobotError(HubError):
+    """No robot of that name is in the allow-list."""
+
+    code = "unknown_robot"
+
+
+class UnknownRolloutError(HubError):
+    """There is no such rollout."""
+
+    code = "unknown_rollout"
+
+
+class NotAllowedError(HubError):
+    """The client's key does not allow what it asked for."""
+
+    code = "not_allowed"
+
+
+class IntakeError(HubError):
+    """Records do not continue the robot's log, or are damaged."""
+
+    code = "records_refused"
+
+
+class HubUnreachableError(HubError):
+    """No answer from the hub."""
+
+
+class RefusedByHubError(HubError):
+    """The hub answered no; the message is the hub's reason."""

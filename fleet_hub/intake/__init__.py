@@ -1,0 +1,1 @@
+"""Intake: records that robots send, made durable before they are acknowledged."""

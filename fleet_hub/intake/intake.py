@@ -1,0 +1,126 @@
+"""Keeps what robots record: appended per robot and log id, synced, then acknowledged. Duplicates are dropped
+by seq.
+
+The high-water mark is read from the files themselves at the start, so it can never promise what is not there.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from contracts.errors import LogFormatError
+from contracts.framelog import list_segments, scan_frames, walk_frames
+from contracts.framelog_writer import LogTail, LogWriter
+from contracts.messages import Records
+from fleet_hub.errors import IntakeError
+
+
+@dataclass
+class _Log:
+    writer: LogWriter
+    durable_seq: int
+
+
+class Intake:
+    """The telemetry store of one hub: TELEMETRY/ROBOT/LOG_ID/*.olog."""
+
+    def __init__(self, folder: Path) -> None:
+        """Use ``folder``; logs are opened when their robot is heard of."""
+        self._folder = folder
+        self._logs: dict[tuple[str, str], _Log] = {}
+        self._touched: set[tuple[str, str]] = set()
+        self._sealed_counts: dict[str, int] = {}
+        self.duplicates = 0
+        self.stored = 0
+
+    def durable_seq(self, robot: str, log_id: str) -> int:
+        """The newest record of that log which is safe on disk; 0 for a log never seen."""
+        return self._log(robot, log_id).durable_seq
+
+    def append(self, robot: str, records: Records, wall_ns: int) -> None:
+        """Append what is new in a batch; it counts as durable only after ``commit``.
+
+        Raises:
+            IntakeError: Damaged frames, a count that lies, a gap before the batch, or a full disk.
+        """
+        log = self._log(robot, records.log_id)
+        self._touched.add((robot, records.log_id))
+        starts = [at for _, _, at in walk_frames(records.frames)]
+        scan = scan_frames(records.frames)
+        if scan.damage or (scan.frames, scan.first_seq) != (records.count, records.first_seq):
+            raise IntakeError(
+                f"expected {records.count} frames from {records.first_seq}, came {scan.frames} "
+                f"from {scan.first_seq} {scan.damage}; send them again"
+            )
+        old = log.writer.next_seq - records.first_seq
+        if old < 0:
+            raise IntakeError(
+                f"expected record {log.writer.next_seq} next, came {records.first_seq}; go back"
+            )
+        self.duplicates += min(old, records.count)
+        if old >= records.count:
+            return
+        try:
+            log.writer.append(records.frames[starts[old] :], records.count - old, wall_ns)
+        except OSError as error:
+            raise IntakeError(
+                f"the hub's disk refused: {error.strerror}; records stay on the robot"
+            ) from None
+        self.stored += records.count - old
+
+    def commit(self) -> list[tuple[str, str, int]]:
+        """Sync every log touched since the last commit; (robot, log id, durable seq) of each."""
+        acknowledged = []
+        for robot, log_id in sorted(self._touched):
+            log = self._logs[robot, log_id]
+            try:
+                log.writer.sync()
+            except OSError:
+                continue
+            log.durable_seq = log.writer.next_seq - 1
+            acknowledged.append((robot, log_id, log.durable_seq))
+        self._touched.clear()
+        return acknowledged
+
+    def records_stored(self, robot: str) -> int:
+        """All records of a robot on disk, over all of its logs."""
+        known = {log_id: log.durable_seq for (name, log_id), log in self._logs.items() if name == robot}
+        folder = self._folder / robot
+        if folder.is_dir():
+            for path in folder.iterdir():
+                if path.name not in known:
+                    known[path.name] = self._sealed_count(path)
+        return sum(known.values())
+
+    def _sealed_count(self, path: Path) -> int:
+        key = str(path)
+        if key not in self._sealed_counts:
+            last = 0
+            try:
+                for segment in list_segments(path):
+                    scan = scan_frames(segment.path.read_bytes(), segment.data_start)
+                    last = max(last, scan.last_seq)
+            except (LogFormatError, OSError):
+                last = 0
+            self._sealed_counts[key] = last
+        return self._sealed_counts[key]
+
+    def close(self) -> None:
+        """Sync and close every log."""
+        for log in self._logs.values():
+            log.writer.close()
+        self._logs.clear()
+
+    def _log(self, robot: str, log_id: str) -> _Log:
+        key = (robot, log_id)
+        if key not in self._logs:
+            folder = self._folder / robot / log_id
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                tail = LogTail(folder)
+            except (LogFormatError, OSError) as error:
+                raise IntakeError(
+                    f"the hub cannot read its own log {folder}: {error}; look at that folder"
+                ) from None
+            writer = LogWriter(folder, robot, log_id, log_id, tail.last_seq + 1, tail.next_index)
+            self._logs[key] = _Log(writer, tail.last_seq)
+        return self._logs[key]

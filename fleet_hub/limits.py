@@ -1,0 +1,25 @@
+"""Every named maximum of the hub in one place."""
+
+from contracts.messages import MESSAGE_MAX_BYTES
+
+SOCKET_MESSAGE_MAX_BYTES = MESSAGE_MAX_BYTES
+HANDSHAKE_MAX_MS = 5_000
+SEND_QUEUE_MAX = 64
+"""Messages waiting for one slow peer; beyond it a message for that peer is dropped, and counted."""
+RECEIVE_QUEUE_MAX = 256
+BACKLOG_MAX = 1024
+HEARTBEAT_MS = 2_000
+HEARTBEAT_TIMEOUT_MS = 6_000
+POLL_MS = 200
+DRAIN_MAX = 256
+"""Messages taken from the socket before the disk is synced and acknowledgements go out."""
+SESSIONS_MAX = 8_192
+SILENT_MAX_S = 5.0
+"""A robot that said nothing for this long counts as offline."""
+SESSION_MAX_SILENCE_S = 60.0
+UPLOAD_CHUNK_BYTES = 128 * 1024
+DOWNLOAD_CHUNK_BYTES = 128 * 1024
+OPEN_BUNDLES_MAX = 8
+DATABASE_BUSY_MS = 5_000
+DIGEST_PREFIX_MIN = 8
+"""Shortest beginning of a digest that names a release."""

@@ -1,0 +1,1 @@
+"""Rollouts: which robot should run which release, and how far each has come."""

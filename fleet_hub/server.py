@@ -1,0 +1,210 @@
+"""The hub process: one ROUTER socket over CURVE, one loop: poll, drain, handle, sync, acknowledge, offer."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from contracts.errors import ContractError, MessageError
+from contracts.keyring import CURVE_FILE, TRUSTED_FILE, CurvePair, party_folder, read_key_file
+from contracts.messages import (
+    Ack,
+    FromHub,
+    FromRobot,
+    Hello,
+    Refused,
+    StartRollout,
+    decode_from_client,
+    encode,
+    short,
+)
+from contracts.provenance import TrustedKeys
+from fleet_hub import limits
+from fleet_hub.access import Access, ZapThread
+from fleet_hub.catalogue.catalogue import Catalogue
+from fleet_hub.desks import OperatorDesk, RobotDesk, Session
+from fleet_hub.errors import AddressBusyError, HubError, NotAllowedError
+from fleet_hub.intake.intake import Intake
+from fleet_hub.rollout.rollouts import Rollouts
+from fleet_hub.store.database import Database
+from fleet_hub.store.folder import DataFolder
+
+
+class Hub:
+    """One hub. ``run`` returns when ``stop`` has been called."""
+
+    def __init__(
+        self,
+        data: Path,
+        keys: Path,
+        listen: str,
+        wall_ns: Callable[[], int] = time.time_ns,
+        mono_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        """Read keys, take the data folder, listen.
+
+        Raises:
+            KeyFileError: A key is missing or unusable.
+            DataFolderError: Another hub uses ``data``, or it is not a hub's.
+            AddressBusyError: ``listen`` is in use or no address.
+        """
+        own = party_folder(keys, "hub")
+        pair = read_key_file(own / CURVE_FILE, CurvePair, private=True)
+        access = Access.load(own)
+        trusted = TrustedKeys.load(own / TRUSTED_FILE)
+        self._wall_ns, self._mono_ns = wall_ns, mono_ns
+        self._folder = DataFolder(data)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        try:
+            self._zap = ZapThread(self._context, access)
+            self._zap.start()
+            self._socket = _listen(self._context, pair, listen)
+        except AddressBusyError:
+            self._zap.stop()
+            self._context.term()
+            self._folder.close()
+            raise
+        self.endpoint = str(self._socket.getsockopt_string(zmq.LAST_ENDPOINT))
+        self._database = Database(self._folder.database)
+        self._catalogue = Catalogue(self._database, self._folder, trusted, wall_ns)
+        self._rollouts = Rollouts(self._database, access.robots, wall_ns)
+        self._intake = Intake(self._folder.telemetry)
+        self._robot_desk = RobotDesk(self._database, self._catalogue, self._rollouts, self._intake)
+        self._operator_desk = OperatorDesk(
+            self._database, self._catalogue, self._rollouts, self._intake, access.robots
+        )
+        self._sessions: dict[bytes, Session] = {}
+        self._robots: dict[str, Session] = {}
+        self._stopping = False
+        self._offers_due = False
+        self.dropped = 0
+
+    def stop(self) -> None:
+        """Let ``run`` return after the messages at hand; safe in a signal handler."""
+        self._stopping = True
+
+    def run(self) -> None:
+        """Serve until stopped, then close everything."""
+        try:
+            while not self._stopping:
+                self._socket.poll(limits.POLL_MS)
+                self._drain()
+                for robot, log_id, durable_seq in self._intake.commit():
+                    self._send_to_robot(robot, Ack(log_id, durable_seq))
+                if self._offers_due:
+                    self._offers_due = False
+                    self._push_offers()
+                self._forget_silent()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close socket, files and lock."""
+        self._socket.close(linger=200)
+        self._zap.stop()
+        self._context.term()
+        self._intake.close()
+        self._catalogue.close()
+        self._database.close()
+        self._folder.close()
+
+    def _drain(self) -> None:
+        for _ in range(limits.DRAIN_MAX):
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            if len(frames) != 2:
+                continue
+            session = self._session(frames[0].bytes, str(frames[1].get("User-Id")))
+            if session:
+                self._handle(session, frames[1].bytes)
+
+    def _session(self, routing_id: bytes, user: str) -> Session | None:
+        session = self._sessions.get(routing_id)
+        if session is None:
+            if len(self._sessions) >= limits.SESSIONS_MAX:
+                self.dropped += 1
+                return None
+            role, _, name = user.partition(":")
+            session = self._sessions[routing_id] = Session(routing_id, role, name, 0)
+        session.heard_ns = self._mono_ns()
+        return session
+
+    def _handle(self, session: Session, data: bytes) -> None:
+        try:
+            message = decode_from_client(data)
+            if isinstance(message, FromRobot):
+                self._handle_robot(session, message)
+                return
+            if session.role != "operator":
+                raise NotAllowedError(f"{session.name} is a robot; only operators may ask for that")
+            self._send(session, self._operator_desk.answer(message, self._robots, self._mono_ns()))
+            self._offers_due |= isinstance(message, StartRollout)
+        except HubError as error:
+            self._send(session, Refused(error.code, short(error)))
+        except MessageError as error:
+            self._send(session, Refused("message", short(error)))
+        except (ContractError, OSError) as error:
+            self._send(session, Refused("refused", short(error)))
+
+    def _handle_robot(self, session: Session, message: FromRobot) -> None:
+        if session.role != "robot":
+            raise NotAllowedError(f"{session.name} is an operator; only robots may say that")
+        self._offers_due |= isinstance(message, Hello)
+        for answer in self._robot_desk.answer(session, message, self._wall_ns()):
+            self._send(session, answer)
+        if session.log_id:
+            self._robots[session.name] = session
+
+    def _push_offers(self) -> None:
+        for session in self._robots.values():
+            offer = self._rollouts.offer_for(session.name)
+            if offer and session.offered != offer.rollout and self._send(session, offer):
+                session.offered = offer.rollout
+
+    def _send_to_robot(self, robot: str, message: FromHub) -> None:
+        if session := self._robots.get(robot):
+            self._send(session, message)
+
+    def _send(self, session: Session, message: FromHub) -> bool:
+        try:
+            self._socket.send_multipart([session.routing_id, encode(message)], zmq.NOBLOCK)
+        except zmq.ZMQError:
+            self.dropped += 1
+            return False
+        return True
+
+    def _forget_silent(self) -> None:
+        before = self._mono_ns() - int(limits.SESSION_MAX_SILENCE_S * 1e9)
+        for routing_id in [key for key, session in self._sessions.items() if session.heard_ns < before]:
+            session = self._sessions.pop(routing_id)
+            if self._robots.get(session.name) is session:
+                del self._robots[session.name]
+
+
+def _listen(context: "zmq.Context[zmq.Socket[bytes]]", pair: CurvePair, listen: str) -> Any:
+    socket = context.socket(zmq.ROUTER)
+    socket.linger = 0
+    socket.curve_server = True
+    socket.curve_publickey, socket.curve_secretkey = pair.public.encode(), pair.secret.encode()
+    socket.setsockopt_string(zmq.ZAP_DOMAIN, "outrider")
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    socket.setsockopt(zmq.MAXMSGSIZE, limits.SOCKET_MESSAGE_MAX_BYTES)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, limits.HANDSHAKE_MAX_MS)
+    socket.setsockopt(zmq.SNDHWM, limits.SEND_QUEUE_MAX)
+    socket.setsockopt(zmq.RCVHWM, limits.RECEIVE_QUEUE_MAX)
+    socket.setsockopt(zmq.BACKLOG, limits.BACKLOG_MAX)
+    socket.setsockopt(zmq.HEARTBEAT_IVL, limits.HEARTBEAT_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, limits.HEARTBEAT_TIMEOUT_MS)
+    try:
+        socket.bind(listen)
+    except zmq.ZMQError as error:
+        socket.close()
+        raise AddressBusyError(
+            f"cannot listen at {listen}: {zmq.strerror(error.errno or 0)}; "
+            "stop what is listening there, or give another --listen tcp://HOST:PORT"
+        ) from None
+    return socket

@@ -1,0 +1,53 @@
+"""What the operator's verbs share: where the hub is, which keys to use, and errors as one clear line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from outrider.cli import fail
+
+DEFAULT_HUB = "tcp://127.0.0.1:5755"
+Keys = Annotated[Path, typer.Option("--keys", envvar="OUTRIDER_KEYS", help="Folder with the fleet's keys.")]
+HubAddress = Annotated[str, typer.Option("--hub", envvar="OUTRIDER_HUB", help="Address of the hub.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DEFAULT_KEYS = Path("keys")
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """Turn the rooms' errors into one line and exit code 1."""
+    from contracts.errors import ContractError
+    from fleet_hub.errors import HubError
+
+    try:
+        yield
+    except (ContractError, HubError) as error:
+        raise fail(str(error)) from None
+    except OSError as error:
+        raise fail(f"{error.filename or 'disk'}: {error.strerror}") from None
+
+
+def clock_text(wall_ns: int) -> str:
+    """A wall time for people; a dash for never."""
+    return datetime.fromtimestamp(wall_ns / 1e9).strftime("%Y-%m-%d %H:%M:%S") if wall_ns else "-"
+
+
+def print_json(value: object) -> None:
+    """Print a message as JSON."""
+    import msgspec
+
+    typer.echo(msgspec.json.encode(_plain(value)).decode())
+
+
+def _plain(value: object) -> object:
+    import msgspec
+
+    if isinstance(value, msgspec.Struct):
+        return {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,76 @@
+"""``outrider bundle inspect|verify``: what a bundle says, and whether a robot would take it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from outrider.cli import fail
+from outrider.verbs._operator import DEFAULT_KEYS, AsJson, Keys, clear_errors
+
+if TYPE_CHECKING:
+    from contracts.bundle import VerifiedBundle
+
+app = typer.Typer(no_args_is_help=True, help="Export, inspect and verify policy bundles.")
+BundleFile = Annotated[Path, typer.Argument(help="The bundle file.")]
+
+
+@app.command()
+def inspect(bundle: BundleFile, keys: Keys = DEFAULT_KEYS, as_json: AsJson = False) -> None:
+    """Show what a bundle says, after its signatures have been verified."""
+    import msgspec
+
+    checked = _verify_signed(bundle, keys)
+    if as_json:
+        manifest = msgspec.to_builtins(checked.manifest)
+        value = {"digest": checked.digest, "signed_by": checked.signed_by, "manifest": manifest}
+        typer.echo(msgspec.json.encode(value).decode())
+        return
+    typer.echo(f"digest        {checked.digest}")
+    typer.echo(f"signed by     {', '.join(checked.signed_by)}")
+    for name, value in msgspec.to_builtins(checked.manifest).items():
+        typer.echo(f"{name:24} {value}")
+    typer.echo(f"policy.onnx   {len(checked.policy_onnx)} bytes")
+    typer.echo(f"golden rows   {len(checked.golden_observations)}")
+
+
+@app.command()
+def verify(
+    bundle: BundleFile,
+    keys: Keys = DEFAULT_KEYS,
+    model: Annotated[str, typer.Option(help="Robot model that should drive with it.")] = "amr_small",
+    replay: Annotated[bool, typer.Option(help="Replay the golden vectors too.")] = True,
+) -> None:
+    """Check everything that a robot checks before it takes a bundle."""
+    from contracts.bundle import verify_bundle
+    from contracts.keyring import TRUSTED_FILE
+    from contracts.observation import ROUTING_LAYOUT
+    from contracts.provenance import TrustedKeys
+    from contracts.robot import ROBOT_MODELS
+
+    if model not in ROBOT_MODELS:
+        raise fail(f"no robot model {model!r}; there are: {', '.join(ROBOT_MODELS)}", 2)
+    with clear_errors():
+        trusted = TrustedKeys.load(keys / TRUSTED_FILE)
+        checked = verify_bundle(bundle, trusted, ROUTING_LAYOUT.hash(), ROBOT_MODELS[model])
+        worst = ""
+        if replay:
+            from edge_agent.update.golden import replay_golden
+
+            rows = len(checked.golden_observations)
+            worst = f", {rows} golden vectors replayed within {replay_golden(checked):.2g}"
+    manifest = checked.manifest
+    signers = ", ".join(checked.signed_by)
+    typer.echo(
+        f"good: {manifest.policy_name}@{manifest.version} counter {manifest.release_counter} for {model}, "
+        f"signed by {signers}{worst}\n{checked.digest}"
+    )
+
+
+def _verify_signed(bundle: Path, keys: Path) -> "VerifiedBundle":
+    from contracts.bundle import verify_signed
+    from contracts.keyring import TRUSTED_FILE
+    from contracts.provenance import TrustedKeys
+
+    with clear_errors():
+        return verify_signed(bundle, TrustedKeys.load(keys / TRUSTED_FILE))

@@ -1,0 +1,41 @@
+"""``outrider fleet status``: what the robots run and what they have reported."""
+
+import typer
+
+from outrider.verbs._operator import (
+    DEFAULT_HUB,
+    DEFAULT_KEYS,
+    AsJson,
+    HubAddress,
+    Keys,
+    clear_errors,
+    clock_text,
+    print_json,
+)
+
+app = typer.Typer(no_args_is_help=True, help="What the robots run and what they have reported.")
+
+
+@app.callback()
+def _group() -> None:
+    """What the robots run and what they have reported."""
+
+
+@app.command()
+def status(keys: Keys = DEFAULT_KEYS, hub: HubAddress = DEFAULT_HUB, as_json: AsJson = False) -> None:
+    """One line a robot: is it there, which policy, how many of its records are safe here, how far behind."""
+    from fleet_hub.client import HubClient
+
+    with clear_errors(), HubClient(hub, keys) as client:
+        view = client.fleet()
+    if as_json:
+        print_json(view)
+        return
+    typer.echo(f"{'robot':20} {'link':8} {'policy':28} {'records safe':>12} {'lag':>8}  last change")
+    for robot in view.robots:
+        policy = f"{robot.active_version} {robot.active_digest[:12]}" if robot.active_digest else "none"
+        typer.echo(
+            f"{robot.robot:20} {'online' if robot.online else 'offline':8} {policy:28} "
+            f"{robot.records_stored:>12} {robot.last_seq - robot.durable_seq:>8}  "
+            f"{clock_text(robot.last_seen_wall_ns)}"
+        )

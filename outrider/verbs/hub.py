@@ -1,0 +1,34 @@
+"""``outrider hub run``: the fleet's hub, in the foreground."""
+
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from outrider.verbs._operator import DEFAULT_HUB, DEFAULT_KEYS, Keys, clear_errors
+
+app = typer.Typer(no_args_is_help=True, help="Run the fleet's hub.")
+
+
+@app.callback()
+def _group() -> None:
+    """Run the fleet's hub."""
+
+
+@app.command()
+def run(
+    data: Annotated[Path, typer.Option(help="Folder for catalogue, rollouts and telemetry.")],
+    keys: Keys = DEFAULT_KEYS,
+    listen: Annotated[str, typer.Option(help="Address to listen at.")] = DEFAULT_HUB,
+) -> None:
+    """Serve robots and operators until Ctrl-C or SIGTERM."""
+    from fleet_hub.server import Hub
+
+    with clear_errors():
+        hub = Hub(data, keys, listen)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: hub.stop())
+        typer.echo(f"hub listens at {hub.endpoint}, data in {data}")
+        hub.run()
+    typer.echo("hub stopped")

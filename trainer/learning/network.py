@@ -1,0 +1,44 @@
+"""The normaliser that lives inside the policy: it is trained, saved and exported with the weights."""
+
+import gymnasium
+import torch
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+
+CLIP = 5.0
+VARIANCE_MIN = 1e-4
+
+
+class Normaliser(BaseFeaturesExtractor):  # type: ignore[misc]
+    """``clip((x - mean) / std, -5, 5)`` with mean and variance of all observations seen so far.
+
+    The statistics are buffers, updated once per batch of episodes by ``update`` (Chan, Golub, LeVeque 1979),
+    never inside a gradient step.
+    """
+
+    mean: torch.Tensor
+    variance: torch.Tensor
+    count: torch.Tensor
+
+    def __init__(self, observation_space: gymnasium.spaces.Box) -> None:
+        size = int(observation_space.shape[0])
+        super().__init__(observation_space, size)
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("variance", torch.ones(size))
+        self.register_buffer("count", torch.tensor(1e-4))
+
+    def update(self, observations: torch.Tensor) -> None:
+        """Take in a batch float32[n, size]."""
+        batch_count = torch.tensor(float(observations.shape[0]))
+        batch_mean = observations.mean(dim=0)
+        batch_variance = observations.var(dim=0, unbiased=False)
+        delta = batch_mean - self.mean
+        total = self.count + batch_count
+        self.mean += delta * batch_count / total
+        spread = self.variance * self.count + batch_variance * batch_count
+        self.variance.copy_((spread + delta**2 * self.count * batch_count / total) / total)
+        self.count.copy_(total)
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        """Normalised observations float32[n, size]."""
+        scaled = (observations - self.mean) / torch.sqrt(self.variance + VARIANCE_MIN)
+        return torch.clamp(scaled, -CLIP, CLIP)
