@@ -19,3 +19,19 @@ class GoldenReplayError(AgentError):
 
 class LogFolderError(AgentError):
     """A folder holds no log, or a foreign one."""
+
+
+class PolicyRejectedError(AgentError):
+    """A policy's network does not load, does not answer in the agreed form, or not as it did when made."""
+
+
+class AgentRunningError(AgentError):
+    """Another agent already runs this robot."""
+
+
+class RosUnavailableError(AgentError):
+    """ROS 2, or this project's interfaces for it, cannot be imported."""
+
+
+class RobotSilentError(AgentError):
+    """The robot's agent did not answer over ROS in time."""

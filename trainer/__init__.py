@@ -1,0 +1,1 @@
+"""Learning, evaluation, export and release of policies."""

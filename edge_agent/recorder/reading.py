@@ -1,4 +1,4 @@
-"""Reads log folders back: a robot's state folder, its log folder, or the hub's telemetry. Torn and live ones too."""
+"""Reads log folders back: a robot's state or log folder, the hub's telemetry; torn and live ones too."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ _EMPTY = np.zeros(0, DECISION_DTYPE)
 
 @dataclass
 class Log:
-    """The records of one folder, in order. ``decisions`` is DECISION_DTYPE[n], ``decision_seqs`` uint64[n]."""
+    """The records of one folder: ``decisions`` DECISION_DTYPE[n], ``decision_seqs`` uint64[n]."""
 
     folder: Path
     robot: str
@@ -78,8 +78,8 @@ def find_folders(root: Path, robot: str | None = None) -> list[Path]:
     if not root.is_dir():
         raise LogFolderError(f"no folder {root}; give a robot's state folder or the hub's telemetry folder")
     found = sorted({path.parent for path in root.rglob(f"*{SEGMENT_SUFFIX}")})[:FOLDERS_MAX]
-    if robot is not None:
-        found = [folder for folder in found if _robot_of(folder) == robot]
+    robots = {folder: _robot_of(folder) for folder in found}  # also refuses foreign files
+    found = [folder for folder in found if robot in (None, robots[folder])]
     if not found:
         whose = f" of {robot}" if robot else ""
         raise LogFolderError(

@@ -1,4 +1,4 @@
-"""What a log says in a dozen lines: how many, when, which policy, which verdicts, how fast, what is missing."""
+"""What a log says in a dozen lines: how many, when, which policy and verdicts, how fast, what is missing."""
 
 from collections import Counter
 from typing import Any

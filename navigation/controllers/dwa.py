@@ -26,15 +26,29 @@ class DwaConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weight_clearance: float = 0.35
     weight_speed: float = 0.25
     clearance_enough_m: float = 0.6
-    clearance_min_m: float = 0.05
+    clearance_min_m: float = 0.10
     slow_within_m: float = 1.0
+    stuck_after_s: float = 2.0
+    """Standing this long short of the goal starts a recovery: back off, turning right."""
+    recovery_s: float = 1.5
+    recovery_speed_mps: float = -0.25
+    recovery_turn_radps: float = -0.7
 
 
 class DwaController:
-    """Follows a route around what the lidar sees. Stateless between calls."""
+    """Follows one robot's route around what its lidar sees; remembers only how long it has been stuck.
 
-    def __init__(self, model: RobotModel, config: DwaConfig | None = None) -> None:
+    Args:
+        model: the robot.
+        tick_s: time between two calls of ``command``, s.
+        config: settings.
+    """
+
+    def __init__(self, model: RobotModel, tick_s: float = 0.1, config: DwaConfig | None = None) -> None:
         self.model = model
+        self.tick_s = tick_s
+        self._stuck_s = 0.0
+        self._recovering_s = 0.0
         self.config = config or DwaConfig()
         self._times = (np.arange(1, self.config.arc_points + 1) / self.config.arc_points) * self.config.horizon_s
         angles = (np.arange(BEAMS) + 0.5) * (2 * math.pi / BEAMS) + model.lidar.angle_min_rad
@@ -53,6 +67,8 @@ class DwaController:
         goal_x, goal_y = float(observation[78]), float(observation[79])
         speed, turn_rate = float(observation[81]), float(observation[82])
         goal_m = math.hypot(goal_x, goal_y)
+        if self._recover(speed, goal_m):
+            return config.recovery_speed_mps, config.recovery_turn_radps
         target_x, target_y = float(carrots[2]), float(carrots[3])
         top = model.speed_max_mps * min(1.0, max(goal_m, 0.15) / config.slow_within_m)
         speeds = np.linspace(
@@ -83,6 +99,17 @@ class DwaController:
         score[blocked] = -np.inf
         best = int(np.argmax(score))
         return float(v[best, 0]), float(w[best, 0])
+
+    def _recover(self, speed: float, goal_m: float) -> bool:
+        """Whether to back off in this tick, having stood too long; two robots nose to nose part this way."""
+        if self._recovering_s > 0.0:
+            self._recovering_s -= self.tick_s
+            return True
+        standing = abs(speed) < 0.05 and goal_m > 0.5
+        self._stuck_s = self._stuck_s + self.tick_s if standing else 0.0
+        if self._stuck_s > self.config.stuck_after_s:
+            self._stuck_s, self._recovering_s = 0.0, self.config.recovery_s
+        return self._recovering_s > 0.0
 
     def _arcs(
         self, v: npt.NDArray[np.float64], w: npt.NDArray[np.float64]

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Warehouses: generate, check, render, run (with ROS 2).")
 
-FloorFile = Annotated[Path, typer.Argument(help="A warehouse's YAML file.", show_default=False)]
+FloorFile = Annotated[
+    Path, typer.Argument(help="A warehouse's YAML file, or small, standard or dense.", show_default=False)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Seed = Annotated[
     int | None, typer.Option("--seed", help="Of orders and people; of the floor too without --layout.", min=0)
@@ -72,12 +74,19 @@ def check(file: FloorFile, as_json: AsJson = False) -> None:
     typer.echo(f"{file}: good; {_one_line(warehouse)}")
 
 
-@app.command(epilog="Examples:  outrider sim render floor.yaml --out floor.png\n\noutrider sim render floor.yaml --out floor.mp4")
+@app.command(
+    epilog="Examples:  outrider sim render floor.yaml --out floor.png\n\n"
+    "outrider sim render floor.yaml --out floor.mp4"
+)
 def render(
     file: FloorFile,
-    out: Annotated[Path, typer.Option(help="A .png for a still, a .gif or .mp4 for a film.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option(help="A .png for a still, a .gif or .mp4 for a film.", show_default=False)
+    ],
     robots: Robots = 3,
-    duration: Annotated[float, typer.Option(help="Simulated seconds to drive (the still is the last).", min=0)] = 20.0,
+    duration: Annotated[
+        float, typer.Option(help="Simulated seconds to drive (the still is the last).", min=0)
+    ] = 20.0,
     seed: Annotated[int, typer.Option(help="Of orders and people.", min=0)] = 0,
     width: Annotated[int, typer.Option(help="Pixels.")] = 960,
     physics: PhysicsKind = "planar",
@@ -108,17 +117,24 @@ def render(
 
 @app.command(
     epilog="Examples:  outrider sim run --seed 7 --robots 3 --ros --out run\n\n"
-    "outrider sim run --layout floor.yaml --ros --rate 4 --duration 120\n\noutrider sim run --seed 7 --gui"
+    "outrider sim run --layout standard --ros --rate 4 --duration 120\n\noutrider sim run --seed 7 --gui"
 )
 def run(
-    layout: Annotated[Path | None, typer.Option(help="A warehouse's YAML file.", show_default=False)] = None,
+    layout: Annotated[
+        Path | None,
+        typer.Option(help="A warehouse's YAML file, or small, standard or dense.", show_default=False),
+    ] = None,
     seed: Seed = None,
     robots: Robots = 3,
-    ros: Annotated[bool, typer.Option("--ros", help="Drive through ROS 2; without it the rule-based controller drives.")] = False,
+    ros: Annotated[
+        bool, typer.Option("--ros", help="Drive through ROS 2; without it the rule-based controller drives.")
+    ] = False,
     rate: Annotated[float, typer.Option(help="Simulated seconds per second.")] = 1.0,
     physics: PhysicsKind = "planar",
     gui: Annotated[bool, typer.Option("--gui", help="Open PyBullet's window.")] = False,
-    duration: Annotated[float | None, typer.Option(help="Simulated seconds; without it until Ctrl-C.", min=0.05)] = None,
+    duration: Annotated[
+        float | None, typer.Option(help="Simulated seconds; without it until Ctrl-C.", min=0.05)
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for deliveries, trajectories and summary.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -133,7 +149,8 @@ def run(
         return
     contacts = sum(sum(robot["contacts"].values()) for robot in summary["robots"].values())
     typer.echo(
-        f"{summary['simulated_s']:.1f} s simulated in {summary['wall_s']:.1f} s: {summary['deliveries']} deliveries,"
+        f"{summary['simulated_s']:.1f} s simulated in {summary['wall_s']:.1f} s:"
+        f" {summary['deliveries']} deliveries,"
         f" {contacts} contacts, {summary['late_steps']} late steps"
     )
 
@@ -164,7 +181,9 @@ def _run_with_ros(
 
     bridge = FloorBridge(floor, rate, out)
     try:
-        typer.echo(f"outrider sim: {_one_line(floor.warehouse)}; {len(floor.names)} robots, rate {rate:g}", err=True)
+        typer.echo(
+            f"outrider sim: {_one_line(floor.warehouse)}; {len(floor.names)} robots, rate {rate:g}", err=True
+        )
         bridge.run(stopped, duration)
     finally:
         summary = bridge.close()
@@ -249,9 +268,10 @@ def _render_film(run: "FloorRun", out: Path, duration: float, width: int) -> Non
 def _load(file: Path) -> "Warehouse":
     from navigation.route import check_reachable
     from navigation.warehouse import load_warehouse
+    from sim.world.library import find_layout
 
     with clear_errors():
-        warehouse = load_warehouse(file)
+        warehouse = load_warehouse(find_layout(file))
         check_reachable(warehouse, str(file))
         return warehouse
 

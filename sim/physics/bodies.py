@@ -61,7 +61,13 @@ def build_statics(client: int, warehouse: Warehouse) -> None:
             pybullet.GEOM_BOX, halfExtents=half, rgbaColor=colour, physicsClientId=client
         )
         pybullet.createMultiBody(
-            0, shape, visual, positions[0], batchPositions=positions, useMaximalCoordinates=True, physicsClientId=client
+            0,
+            shape,
+            visual,
+            positions[0],
+            batchPositions=positions,
+            useMaximalCoordinates=True,
+            physicsClientId=client,
         )
 
 
@@ -100,7 +106,12 @@ def build_planar_robot(client: int, model: RobotModel, index: int) -> int:
         physicsClientId=client,
     )
     body = pybullet.createMultiBody(
-        ROBOT_MASS_KG, shape, visual, [0, 0, body_z_m(model)], useMaximalCoordinates=True, physicsClientId=client
+        ROBOT_MASS_KG,
+        shape,
+        visual,
+        [0, 0, body_z_m(model)],
+        useMaximalCoordinates=True,
+        physicsClientId=client,
     )
     pybullet.changeDynamics(
         body,

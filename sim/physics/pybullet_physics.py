@@ -1,4 +1,4 @@
-"""PyBullet as the physics of the warehouse: one client for each world, robots as planar bodies or on wheels."""
+"""PyBullet as the physics of the warehouse: a client for each world, robots as planar bodies or on wheels."""
 
 import math
 from typing import Literal, get_args
@@ -31,7 +31,7 @@ LIDAR_HEIGHT_M = 0.2
 WHEEL_RADIUS_M = 0.08
 WHEEL_TRACK_M = 0.40
 WHEEL_TORQUE_MAX_NM = 20.0
-ROBOT_MASS_FREE_GROUP = 2
+SELF_GROUP = 64
 """Collision group of a robot while its own lidar looks past it."""
 
 _CONTACT_BODY_A, _CONTACT_BODY_B, _CONTACT_DISTANCE, _CONTACT_FORCE = 1, 2, 8, 9
@@ -40,8 +40,8 @@ _CONTACT_BODY_A, _CONTACT_BODY_B, _CONTACT_DISTANCE, _CONTACT_FORCE = 1, 2, 8, 9
 class PyBulletPhysics:
     """Moves the robots of a ``WorldState`` in PyBullet; see ``sim.world.state.Physics``.
 
-    ``planar`` robots are cylinders without friction whose velocity is set at each ramp step: without contact an
-    exact unicycle. ``wheeled`` ones stand on the floor of a URDF's driven wheels and casters and slip a little.
+    ``planar`` robots are cylinders without friction whose velocity is set at each ramp step: without contact
+    an exact unicycle. ``wheeled`` ones stand on the driven wheels and casters of a URDF and slip a little.
 
     Args:
         state: worlds, with every pose already set.
@@ -88,7 +88,10 @@ class PyBulletPhysics:
         self._worlds[world].place(robot, *state.pose[world, robot].tolist())
 
     def advance(self, state: WorldState, command: npt.NDArray[np.float64], step_s: float) -> None:
-        """Drive for ``step_s``, a multiple of 0.05 s, with ``command`` float64[E, R, 2]; write pose, velocity, contact."""
+        """Drive for ``step_s``, a multiple of 0.05 s, with ``command`` float64[E, R, 2].
+
+        Writes pose, velocity and contact.
+        """
         ramp_steps = round(step_s / RAMP_STEP_S)
         assert ramp_steps >= 1, "a step is at least one ramp step"
         assert abs(ramp_steps * RAMP_STEP_S - step_s) < 1e-9, "a step is a whole number of ramp steps"
@@ -114,7 +117,7 @@ class PyBulletPhysics:
         self._worlds.clear()
 
     def ray_ends(self, world: int, robot: int, start: list[float], ends: list[list[float]]) -> list[float]:
-        """Fraction of the way from ``start`` to each of ``ends`` (map frame, m) that is free; 1 where all is."""
+        """Free fraction of the way from ``start`` to each of ``ends`` (map frame, m); 1 where all is."""
         return self._worlds[world].ray_ends(robot, start, ends)
 
     def camera_image(
@@ -132,8 +135,8 @@ class PyBulletPhysics:
 def ray_test(physics: PyBulletPhysics, state: WorldState, world: int, robot: int) -> npt.NDArray[np.float32]:
     """Lidar ranges by ``rayTestBatch``, float32[rays], ``range_max_m`` where nothing is hit.
 
-    The slow reference that analytic lidars are tested against. Rays start at the robot's centre and pass its own
-    body; ray ``i`` points at heading + ``angle_min_rad`` + ``i`` * ``angle_step_rad``.
+    The slow reference that analytic lidars are tested against. Rays start at the robot's centre and pass
+    its own body; ray ``i`` points at heading + ``angle_min_rad`` + ``i`` * ``angle_step_rad``.
     """
     lidar = physics._model.lidar
     x, y, heading = state.pose[world, robot].tolist()
@@ -161,7 +164,7 @@ class _World:
         client = self._client
         pybullet.setPhysicsEngineParameter(
             fixedTimeStep=substep_s,
-            numSolverIterations=10 if self._planar else 50,
+            numSolverIterations=10 if self._planar else 30,
             deterministicOverlappingPairs=1,
             enableFileCaching=0,
             physicsClientId=client,
@@ -180,8 +183,10 @@ class _World:
         self._robot_index = {body: robot for robot, body in enumerate(self._robots)}
         self._people_set = frozenset(self._people)
         # Where Bullet puts a body is its centre of mass, not the URDF's origin.
-        self._com_z_m = 0.0 if self._planar else float(
-            pybullet.getDynamicsInfo(self._robots[0], -1, physicsClientId=client)[3][2]
+        self._com_z_m = (
+            0.0
+            if self._planar
+            else float(pybullet.getDynamicsInfo(self._robots[0], -1, physicsClientId=client)[3][2])
         )
         self._heading = state.pose[index, :, 2].copy()
         self._speed = np.zeros((len(self._robots), 2))
@@ -246,7 +251,8 @@ class _World:
         force = (WHEEL_TORQUE_MAX_NM, WHEEL_TORQUE_MAX_NM)
         for k, body in enumerate(self._robots):
             pybullet.setJointMotorControlArray(
-                body, self._wheels[k], pybullet.VELOCITY_CONTROL, targetVelocities=(left[k], right[k]), forces=force,
+                body, self._wheels[k], pybullet.VELOCITY_CONTROL,
+                targetVelocities=(left[k], right[k]), forces=force,
                 physicsClientId=client,
             )  # fmt: skip
         for _ in range(substeps):
@@ -269,9 +275,11 @@ class _World:
                 robot = index.get(body)
                 if robot is None:
                     continue
-                kind = Contact.ROBOT if other in index else Contact.PERSON if other in people else Contact.STATIC
+                kind = (
+                    Contact.ROBOT if other in index else Contact.PERSON if other in people else Contact.STATIC
+                )
                 # A person outranks a robot, a robot outranks a shelf.
-                contact[robot] = max(int(contact[robot]), kind, key=_RANK.__getitem__)
+                contact[robot] = max(Contact(int(contact[robot])), kind, key=lambda touched: _RANK[touched])
 
     def read(self, pose: npt.NDArray[np.float64], velocity: npt.NDArray[np.float64]) -> None:
         """Write ``pose`` float64[R, 3] and ``velocity`` float64[R, 2] as measured."""
@@ -302,10 +310,10 @@ class _World:
         body, client = self._robots[robot], self._client
         links = range(-1, pybullet.getNumJoints(body, physicsClientId=client))
         for link in links:
-            pybullet.setCollisionFilterGroupMask(body, link, ROBOT_MASS_FREE_GROUP, -1, physicsClientId=client)
+            pybullet.setCollisionFilterGroupMask(body, link, SELF_GROUP, -1, physicsClientId=client)
         try:
             hits = pybullet.rayTestBatch(
-                [start] * len(ends), ends, collisionFilterMask=~ROBOT_MASS_FREE_GROUP, physicsClientId=client
+                [start] * len(ends), ends, collisionFilterMask=~SELF_GROUP, physicsClientId=client
             )
         finally:
             for link in links:
@@ -351,7 +359,9 @@ def _connect(gui: bool) -> int:
     except pybullet.error:
         client = -1
     if client < 0:
-        raise SimConfigError("PyBullet did not start" + (": no display for --gui; leave it out" if gui else ""))
+        raise SimConfigError(
+            "PyBullet did not start" + (": no display for --gui; leave it out" if gui else "")
+        )
     return int(client)
 
 
@@ -363,4 +373,6 @@ def _wheel_joints(client: int, body: int) -> tuple[int, int]:
     try:
         return names["wheel_left_joint"], names["wheel_right_joint"]
     except KeyError as error:
-        raise SimConfigError(f"the URDF has no joint {error}; it needs a left and a right wheel joint") from None
+        raise SimConfigError(
+            f"the URDF has no joint {error}; it needs a left and a right wheel joint"
+        ) from None

@@ -86,13 +86,22 @@ def draw_floor(
     """
     draw_warehouse(ax, warehouse, labels)
     for robot, trail in enumerate(trails or []):
-        ax.plot(trail[:, 0], trail[:, 1], color=_rgb(look.robot_colour(robot)), linewidth=1.0, alpha=0.55, zorder=2)
+        ax.plot(
+            trail[:, 0],
+            trail[:, 1],
+            color=_rgb(look.robot_colour(robot)),
+            linewidth=1.0,
+            alpha=0.55,
+            zorder=2,
+        )
     if snapshot is None:
         return
     for robot in range(len(snapshot.pose)):
         _draw_robot(ax, snapshot, robot)
     for x, y in snapshot.people_xy.tolist():
-        ax.add_patch(Circle((x, y), PERSON_RADIUS_M, facecolor=_rgb(look.PERSON), edgecolor="white", zorder=4))
+        ax.add_patch(
+            Circle((x, y), PERSON_RADIUS_M, facecolor=_rgb(look.PERSON), edgecolor="white", zorder=4)
+        )
         ax.add_patch(Circle((x, y), 0.4 * PERSON_RADIUS_M, facecolor="white", alpha=0.85, zorder=4.1))
 
 
@@ -134,7 +143,7 @@ def floor_png(
     width_in = width_px / dpi
     figure = Figure(figsize=(width_in, width_in * warehouse.height_m / warehouse.width_m + 0.7), dpi=dpi)
     figure.patch.set_facecolor("white")
-    ax = figure.add_axes((0.03, 0.05, 0.95, 0.88))
+    ax = figure.add_axes((0.045, 0.05, 0.94, 0.88))
     draw_floor(ax, warehouse, snapshot, trails)
     title = f"{warehouse.name}   {warehouse.width_m:g} x {warehouse.height_m:g} m"
     if snapshot is not None and snapshot.caption:

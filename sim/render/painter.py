@@ -74,12 +74,14 @@ class FloorPainter:
         x, y = self._at(*centre)
         draw.circle((x, y), radius_m * self._zoom, fill=colour)
 
-    def _ring(self, draw: ImageDraw.ImageDraw, centre: Point, radius_m: float, colour: Colour, thick_m: float) -> None:
+    def _ring(
+        self, draw: ImageDraw.ImageDraw, centre: Point, radius_m: float, colour: Colour, thick_m: float
+    ) -> None:
         x, y = self._at(*centre)
         draw.circle((x, y), radius_m * self._zoom, outline=colour, width=max(1, round(thick_m * self._zoom)))
 
     def _paint_background(self) -> Image.Image:
-        warehouse, zoom = self._warehouse, self._zoom
+        warehouse = self._warehouse
         picture = Image.new("RGB", (self.size_px[0] * SCALE, self.size_px[1] * SCALE), (255, 255, 255))
         draw = ImageDraw.Draw(picture)
         draw.rectangle(self._box([0, 0, warehouse.width_m, warehouse.height_m]), fill=look.FLOOR)
@@ -87,21 +89,24 @@ class FloorPainter:
             draw.line([self._at(x, 0), self._at(x, warehouse.height_m)], fill=look.GRID, width=SCALE)
         for y in range(1, math.ceil(warehouse.height_m)):
             draw.line([self._at(0, y), self._at(warehouse.width_m, y)], fill=look.GRID, width=SCALE)
-        for station in warehouse.stations:
+        self._paint_stations(draw)
+        for box in warehouse.boxes().tolist()[:4]:
+            draw.rectangle(self._box(box), fill=look.WALL)
+        for box in warehouse.boxes().tolist()[4:]:
+            self._paint_shelf(draw, box)
+        return picture
+
+    def _paint_stations(self, draw: ImageDraw.ImageDraw) -> None:
+        for station in self._warehouse.stations:
             colour = look.STATION_COLOURS[station.kind]
             pale = tuple(round(0.84 * f + 0.16 * c) for f, c in zip(look.FLOOR, colour, strict=True))
             x, y, side = station.x_m, station.y_m, 0.38
             draw.rounded_rectangle(
-                self._box([x - side, y - side, x + side, y + side]), 0.1 * zoom, fill=pale, outline=colour,
-                width=max(1, round(0.05 * zoom)),
+                self._box([x - side, y - side, x + side, y + side]), 0.1 * self._zoom,
+                fill=pale, outline=colour,
+                width=max(1, round(0.05 * self._zoom)),
             )  # fmt: skip
             draw.text(self._at(x, y), station_label(station.name), fill=colour, font=self._font, anchor="mm")
-        for index, box in enumerate(warehouse.boxes().tolist()):
-            if index < 4:
-                draw.rectangle(self._box(box), fill=look.WALL)
-                continue
-            self._paint_shelf(draw, box)
-        return picture
 
     def _paint_shelf(self, draw: ImageDraw.ImageDraw, box: list[float]) -> None:
         x0, y0, x1, y1 = box
@@ -144,18 +149,24 @@ class FloorPainter:
         for k in range(1, count):
             share = 0.25 + 0.6 * k / count
             faded = tuple(round((1 - share) * f + share * c) for f, c in zip(look.FLOOR, colour, strict=True))
-            draw.line([self._at(*trail[k - 1]), self._at(*trail[k])], fill=faded, width=round(0.07 * self._zoom))
+            draw.line(
+                [self._at(*trail[k - 1]), self._at(*trail[k])], fill=faded, width=round(0.07 * self._zoom)
+            )
 
     def _paint_route(self, draw: ImageDraw.ImageDraw, route: list[Point], colour: Colour) -> None:
         pale = tuple(round(0.25 * f + 0.75 * c) for f, c in zip(look.FLOOR, colour, strict=True))
         for k in range(0, len(route) - 1, 2):
-            draw.line([self._at(*route[k]), self._at(*route[k + 1])], fill=pale, width=round(0.06 * self._zoom))
+            draw.line(
+                [self._at(*route[k]), self._at(*route[k + 1])], fill=pale, width=round(0.06 * self._zoom)
+            )
 
     def _paint_robot(self, draw: ImageDraw.ImageDraw, snapshot: FloorSnapshot, robot: int) -> None:
         x, y, heading = snapshot.pose[robot].tolist()
         radius, colour = snapshot.radius_m, look.robot_colour(robot)
         touching = bool(snapshot.contact[robot])
-        self._disc(draw, (x, y), radius + (0.12 if touching else 0.05), look.PERSON if touching else (255, 255, 255))
+        self._disc(
+            draw, (x, y), radius + (0.12 if touching else 0.05), look.PERSON if touching else (255, 255, 255)
+        )
         self._disc(draw, (x, y), radius, colour)
         nose = [
             (x + 0.9 * radius * math.cos(heading + turn), y + 0.9 * radius * math.sin(heading + turn))
@@ -174,5 +185,13 @@ class FloorPainter:
         y = (self.size_px[1] - CAPTION_PX / 2) * SCALE
         left = MARGIN_M * self._zoom
         right = self.size_px[0] * SCALE - left
-        draw.text((left, y), snapshot.caption or self._warehouse.name, fill=look.INK, font=self._caption_font, anchor="lm")
-        draw.text((right, y), f"{snapshot.time_s:.1f} s", fill=look.FAINT_INK, font=self._caption_font, anchor="rm")
+        draw.text(
+            (left, y),
+            snapshot.caption or self._warehouse.name,
+            fill=look.INK,
+            font=self._caption_font,
+            anchor="lm",
+        )
+        draw.text(
+            (right, y), f"{snapshot.time_s:.1f} s", fill=look.FAINT_INK, font=self._caption_font, anchor="rm"
+        )

@@ -90,9 +90,11 @@ class FloorRecorder:
 def _open_writer(path: Path, frames_per_s: float) -> Any:
     try:
         if path.suffix.lower() == ".gif":
-            return imageio.get_writer(path, mode="I", duration=1000.0 / frames_per_s, loop=0, subrectangles=True)
+            return imageio.get_writer(
+                path, mode="I", duration=1000.0 / frames_per_s, loop=0, subrectangles=True
+            )
         return imageio.get_writer(
-            path, fps=frames_per_s, codec="libx264", quality=8, macro_block_size=2, ffmpeg_log_level="error"
+            path, fps=frames_per_s, codec="libx264", quality=6, macro_block_size=2, ffmpeg_log_level="error"
         )
     except OSError as error:
         raise SimConfigError(f"{path.parent}: cannot be written: {error.strerror}") from None

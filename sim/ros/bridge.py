@@ -1,8 +1,8 @@
 """The warehouse as ROS 2 sees it: clock, scans, localisation and goals out, velocity commands in.
 
-For each robot ``/robot_i``: ``scan`` (LaserScan, best effort, inf where nothing is seen), ``odom`` (Odometry from
-``map`` to ``robot_i/base_link``: ground truth, where a real robot would publish its localisation), ``goal``
-(PoseStamped, latched) and ``cmd_vel`` (TwistStamped, best effort so that any publisher matches). Stamps are
+For each robot ``/robot_i``: ``scan`` (LaserScan, best effort, inf where nothing is seen), ``odom`` (Odometry
+from ``map`` to ``robot_i/base_link``: ground truth, where a real robot would publish its localisation),
+``goal`` (PoseStamped, latched) and ``cmd_vel`` (TwistStamped, best effort so that any publisher matches). Stamps are
 simulation time. A robot without a fresh, finite command stands still.
 """
 
@@ -36,9 +36,7 @@ LATE_MAX_S = 0.5
 """Further behind than this the schedule starts anew: simulation time then lags, it never jumps."""
 SPIN_MIN_S = 0.0005
 
-_BEST_EFFORT = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT
-)
+_BEST_EFFORT = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 _RELIABLE = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE)
 _LATCHED = QoSProfile(
     history=HistoryPolicy.KEEP_LAST,
@@ -84,14 +82,18 @@ class FloorBridge:
         self._clock = node.create_publisher(Clock, "/clock", _BEST_EFFORT)
         self._scans = [node.create_publisher(LaserScan, f"/{name}/scan", _BEST_EFFORT) for name in names]
         self._odoms = [node.create_publisher(Odometry, f"/{name}/odom", _RELIABLE) for name in names]
-        self._goal_publishers = [node.create_publisher(PoseStamped, f"/{name}/goal", _LATCHED) for name in names]
+        self._goal_publishers = [
+            node.create_publisher(PoseStamped, f"/{name}/goal", _LATCHED) for name in names
+        ]
         for robot, name in enumerate(names):
-            node.create_subscription(TwistStamped, f"/{name}/cmd_vel", partial(self._take, robot), _BEST_EFFORT)
+            node.create_subscription(
+                TwistStamped, f"/{name}/cmd_vel", partial(self._take, robot), _BEST_EFFORT
+            )
         self._scan_messages = [self._scan_message(name) for name in names]
         self._odom_messages = [self._odom_message(name) for name in names]
 
     def run(self, stopped: Callable[[], bool], duration_s: float | None = None) -> None:
-        """Step and publish at the set rate until ``stopped()`` or ``duration_s`` of simulation time are over."""
+        """Step and publish at the set rate until ``stopped()`` or ``duration_s`` (simulated) are over."""
         period_s = STEP_S / self._rate
         deadline_s = time.monotonic() + period_s
         self._publish()
@@ -160,7 +162,7 @@ class FloorBridge:
         if refusal is not None and (robot, refusal) not in self._told:
             self._told.add((robot, refusal))
             self._node.get_logger().warning(
-                f"{self._run.names[robot]}: command ignored: {refusal.value} (said once; see summary for the count)"
+                f"{self._run.names[robot]}: command ignored: {refusal.value} (said once)"
             )
 
     def _publish(self) -> None:
@@ -189,7 +191,10 @@ class FloorBridge:
         speed, turn_rate = self._run.state.velocity[0, robot].tolist()
         message.header.stamp = stamp
         message.pose.pose.position.x, message.pose.pose.position.y = x, y
-        message.pose.pose.orientation.z, message.pose.pose.orientation.w = math.sin(heading / 2), math.cos(heading / 2)
+        message.pose.pose.orientation.z, message.pose.pose.orientation.w = (
+            math.sin(heading / 2),
+            math.cos(heading / 2),
+        )
         message.twist.twist.linear.x, message.twist.twist.angular.z = speed, turn_rate
         self._odoms[robot].publish(message)
 

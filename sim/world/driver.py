@@ -1,4 +1,4 @@
-"""Robots that drive themselves by the rule-based controller, without ROS: for films and for a look at a floor."""
+"""Robots that drive by the rule-based controller, without ROS: for films and for a look at a floor."""
 
 import numpy as np
 import numpy.typing as npt

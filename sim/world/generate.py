@@ -1,7 +1,7 @@
 """New warehouses from a seed: rows of shelves with aisles and cross aisles, stations where work would be.
 
-A floor is laid out along ``u`` (the way shelves run) and ``v`` (across them), then turned and mirrored onto the
-map. Drop stations stand along the wall at one end of ``u``, charging bays along the other.
+A floor is laid out along ``u`` (the way shelves run) and ``v`` (across them), then turned and mirrored onto
+the map. Drop stations stand along the wall at one end of ``u``, charging bays along the other.
 """
 
 import math
@@ -50,7 +50,9 @@ class GenerateConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for name in self.__struct_fields__:
             value = getattr(self, name)
             if isinstance(value, tuple) and not 0 < value[0] <= value[1] < math.inf:
-                raise ValueError(f"{name} is {value}; it must be a lowest and a highest value above 0, in order")
+                raise ValueError(
+                    f"{name} is {value}; it must be a lowest and a highest value above 0, in order"
+                )
         if self.aisle_m[0] < AISLE_MIN_M:
             raise ValueError(f"aisle_m starts at {self.aisle_m[0]}; the narrowest aisle is {AISLE_MIN_M} m")
         if not 0.0 <= self.missing_share < 0.9:
@@ -95,14 +97,14 @@ def generate_warehouse(seed: int, config: GenerateConfig = DEFAULT_CONFIG) -> Wa
             warehouse = _lay_out(seed, config, rng)
             validate_warehouse(warehouse, warehouse.name)
             check_reachable(warehouse)
-        except (WarehouseError, _NoRoom) as error:
+        except (WarehouseError, _NoRoomError) as error:
             reason = str(error)
             continue
         return warehouse
     raise GenerateError(f"no floor in {ATTEMPTS_MAX} attempts ({reason}); give the config more room")
 
 
-class _NoRoom(Exception):
+class _NoRoomError(Exception):
     """This attempt has too few places for its stations."""
 
 
@@ -121,7 +123,9 @@ def _lay_out(seed: int, config: GenerateConfig, rng: np.random.Generator) -> War
             shelves.append(_pallet_in(block, rng))
     sites += _pick_sites(shelves, along, across, config, rng)
     sites += _wall_sites(StationKind.DROP, 0.75, math.pi, across, _count(rng, config.drop_stations), rng)
-    sites += _wall_sites(StationKind.CHARGE, along - 0.75, 0.0, across, _count(rng, config.charging_bays), rng)
+    sites += _wall_sites(
+        StationKind.CHARGE, along - 0.75, 0.0, across, _count(rng, config.charging_bays), rng
+    )
 
     def on_map(u: float, v: float) -> tuple[float, float]:
         x, y = (v, u) if turned else (u, v)
@@ -132,14 +136,17 @@ def _lay_out(seed: int, config: GenerateConfig, rng: np.random.Generator) -> War
         width_m=width,
         height_m=height,
         shelves=tuple(
-            Shelf(*on_map(b.u, b.v), *((b.depth, b.length) if turned else (b.length, b.depth))) for b in shelves
+            Shelf(*on_map(b.u, b.v), *((b.depth, b.length) if turned else (b.length, b.depth)))
+            for b in shelves
         ),
         stations=tuple(_stations(sites, on_map, turned, mirrored)),
         people=_count(rng, config.people),
     )
 
 
-def _place_blocks(along: float, across: float, config: GenerateConfig, rng: np.random.Generator) -> list[_Block]:
+def _place_blocks(
+    along: float, across: float, config: GenerateConfig, rng: np.random.Generator
+) -> list[_Block]:
     """Rows across ``v``, blocks along ``u``; the space that is left over widens the aisles evenly."""
     start, stop = _metres(rng, config.end_band_m), along - _metres(rng, config.end_band_m)
     columns = _fill(stop - start, config.block_length_m, config.cross_aisle_m, rng)
@@ -152,7 +159,12 @@ def _place_blocks(along: float, across: float, config: GenerateConfig, rng: np.r
         for left, length in columns:
             blocks.append(
                 _Block(
-                    round(start + left + length / 2, 3), round(edge + low + depth / 2, 3), length, depth, below, above
+                    round(start + left + length / 2, 3),
+                    round(edge + low + depth / 2, 3),
+                    length,
+                    depth,
+                    below,
+                    above,
                 )
             )
     return blocks
@@ -165,7 +177,7 @@ def _fill(
     count_max = int((room + gap[0]) / (size[0] + gap[0]))
     count_min = math.ceil((room + gap[1]) / (size[1] + gap[1]))
     if count_max < 1:
-        raise _NoRoom("the floor is too small for one row of shelves")
+        raise _NoRoomError("the floor is too small for one row of shelves")
     count = int(rng.integers(min(count_min, count_max), count_max + 1))
     gaps = rng.uniform(*gap, size=count - 1)
     sizes = rng.uniform(*size, size=count)
@@ -174,7 +186,7 @@ def _fill(
     sizes, spare = _absorb(sizes, spare, size)
     gaps, spare = _absorb(gaps, spare, gap)
     if spare < -1e-9:
-        raise _NoRoom("shelves and aisles do not fit")
+        raise _NoRoomError("shelves and aisles do not fit")
     pieces, at = [], spare / 2
     for k in range(count):
         piece = float(np.floor(sizes[k] * 100) / 100)
@@ -183,9 +195,9 @@ def _fill(
     return pieces
 
 
-def _absorb(values: np.typing.NDArray[np.float64], spare: float, limits: tuple[float, float]) -> tuple[
-    np.typing.NDArray[np.float64], float
-]:
+def _absorb(
+    values: np.typing.NDArray[np.float64], spare: float, limits: tuple[float, float]
+) -> tuple[np.typing.NDArray[np.float64], float]:
     """Move all values towards one limit, in the same proportion, until ``spare`` is used up."""
     room = (limits[1] - values) if spare > 0 else (values - limits[0])
     total = float(room.sum())
@@ -207,7 +219,7 @@ def _pallet_in(block: _Block, rng: np.random.Generator) -> _Block:
 def _pick_sites(
     shelves: list[_Block], along: float, across: float, config: GenerateConfig, rng: np.random.Generator
 ) -> list[_Site]:
-    """Pick stations in the middle of an aisle (or 0.9 m before a shelf, in a wide one), facing their shelf."""
+    """Pick stations in the middle of an aisle (in a wide one 0.9 m before the shelf), facing their shelf."""
     boxes = np.array(
         [(s.u - s.length / 2, s.v - s.depth / 2, s.u + s.length / 2, s.v + s.depth / 2) for s in shelves]
         + [(-1.0, -1.0, along + 1, 0.0), (-1.0, across, along + 1, across + 1)]
@@ -231,7 +243,7 @@ def _pick_sites(
         if len(chosen) == wanted:
             break
     if len(chosen) < config.pick_stations[0]:
-        raise _NoRoom(f"room for {len(chosen)} pick stations only")
+        raise _NoRoomError(f"room for {len(chosen)} pick stations only")
     return sorted(chosen, key=lambda site: (site.v, site.u))
 
 
@@ -242,7 +254,7 @@ def _wall_sites(
     margin = 1.2
     pitch = (across - 2 * margin) / count
     if pitch < STATION_SPACING_M:
-        raise _NoRoom(f"a wall of {across} m is too short for {count} stations")
+        raise _NoRoomError(f"a wall of {across} m is too short for {count} stations")
     slack = (pitch - STATION_SPACING_M) / 2
     return [
         _Site(kind, u, round(margin + (k + 0.5) * pitch + rng.uniform(-slack, slack), 3), heading)

@@ -45,7 +45,9 @@ class Journal:
             write_atomically(folder / FLOOR_FILE, dump_warehouse(warehouse).encode(), durable=False)
             self._deliveries = (folder / DELIVERIES_FILE).open("wb", buffering=0)
         except OSError as error:
-            raise SimConfigError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
+            raise SimConfigError(
+                f"cannot write to {folder}: {error.strerror}; choose another --out"
+            ) from None
 
     def records(self, records: list[Record]) -> None:
         """Append what ended."""
@@ -89,7 +91,9 @@ class Journal:
         )
         write_atomically(self.folder / TRAJECTORY_FILE, buffer.getvalue(), durable=False)
         summary = {**summary, "trajectory_rows_dropped": self.rows_dropped}
-        write_atomically(self.folder / SUMMARY_FILE, msgspec.json.format(msgspec.json.encode(summary)), durable=False)
+        write_atomically(
+            self.folder / SUMMARY_FILE, msgspec.json.format(msgspec.json.encode(summary)), durable=False
+        )
         os.fsync(self._deliveries.fileno())
         self._deliveries.close()
 

@@ -1,4 +1,4 @@
-"""Delivery orders: from a pick station to a drop station. A seeded stream for each robot, and how they went."""
+"""Delivery orders, from a pick to a drop station: a seeded stream for each robot, and how they went."""
 
 import enum
 import math
@@ -42,7 +42,7 @@ class OrderStream:
         self._last_pick = -1
 
     def next_order(self) -> tuple[Station, Station]:
-        """Where to fetch and where to bring; never the same pick station twice in a row where there are two."""
+        """Where to fetch and where to bring; where there are two, never the same pick twice in a row."""
         count = len(self._picks)
         if count > 1 and self._last_pick >= 0:
             pick = (self._last_pick + 1 + int(self._rng.integers(count - 1))) % count
@@ -148,7 +148,7 @@ class RobotDesk:
     def update(
         self, now_s: float, pose: npt.NDArray[np.float64], velocity: npt.NDArray[np.float64], contact: Contact
     ) -> list[Record]:
-        """One control step: pose float64[3], velocity float64[2]; returns what ended. ``goal`` changes with it."""
+        """One control step: pose float64[3], velocity float64[2]; returns what ended."""
         x, y = float(pose[0]), float(pose[1])
         if self._last_xy is not None:
             self._distance_m += math.hypot(x - self._last_xy[0], y - self._last_xy[1])

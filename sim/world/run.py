@@ -1,4 +1,4 @@
-"""A warehouse at work: physics, people, orders, one step at a time. What the ROS bridge drives; knows no ROS."""
+"""A warehouse at work: physics, people, orders, step by step. What the ROS bridge drives; knows no ROS."""
 
 import math
 from collections.abc import Callable
@@ -75,7 +75,9 @@ class FloorRun:
         self._keep_people_off(floors.spawn_xy[0])
         self._move_people = move_people or self._walkers.step
         self._scan = scan
-        self.desks = [RobotDesk(name, OrderStream(warehouse, seed, k), 0.0) for k, name in enumerate(self.names)]
+        self.desks = [
+            RobotDesk(name, OrderStream(warehouse, seed, k), 0.0) for k, name in enumerate(self.names)
+        ]
         self.physics = PyBulletPhysics(self.state, model, kind, gui)
         self.ranges = scan(self.state)[0]
 
@@ -102,7 +104,9 @@ class FloorRun:
 
     def _keep_people_off(self, spawn_xy: npt.NDArray[np.float64]) -> None:
         robots = self.state.pose[0, :, :2]
-        free = spawn_xy[np.hypot(*(spawn_xy[:, None] - robots[None]).transpose(2, 0, 1)).min(axis=1) > PERSON_GAP_M]
+        free = spawn_xy[
+            np.hypot(*(spawn_xy[:, None] - robots[None]).transpose(2, 0, 1)).min(axis=1) > PERSON_GAP_M
+        ]
         for person in range(self.state.person_xy.shape[1]):
             away = np.hypot(*(robots - self.state.person_xy[0, person]).T).min()
             if away < PERSON_GAP_M and len(free):
@@ -127,5 +131,7 @@ def starting_poses(
         if all(math.hypot(x - other[0], y - other[1]) >= START_GAP_M for other in poses):
             poses.append((x, y, 0.0))
     if len(poses) < robots:
-        raise SimConfigError(f"{warehouse.name} has room for {len(poses)} robots, not {robots}; ask for fewer")
+        raise SimConfigError(
+            f"{warehouse.name} has room for {len(poses)} robots, not {robots}; ask for fewer"
+        )
     return np.array(poses)

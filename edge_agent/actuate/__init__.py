@@ -1,0 +1,1 @@
+"""What leaves the tick: the command, and the record of how it came about."""

@@ -1,0 +1,62 @@
+"""Settings of the control process: one frozen model, read from a JSON file, unknown keys refused."""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from contracts.keyring import ROBOT_ID_PATTERN
+from edge_agent.errors import ConfigError
+
+CONFIG_MAX_BYTES = 64 * 1024
+RATE_STEP_HZ = 10
+NS = 1_000_000_000
+Name = Annotated[str, msgspec.Meta(pattern=ROBOT_ID_PATTERN)]
+
+
+class ControlConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What control needs to know. ``keys_dir`` is the robot's own key folder, or the whole fleet's."""
+
+    robot_id: Name
+    state_dir: str
+    keys_dir: str
+    layout_path: str
+    """A warehouse's YAML file (``navigation.warehouse``)."""
+    ring_name: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_.-]{1,128}$")]
+    robot_model: Name = "amr_small"
+    rate_hz: Annotated[int, msgspec.Meta(ge=10, le=200)] = 20
+    real_time_factor: Annotated[float, msgspec.Meta(ge=0.05, le=50.0)] = 1.0
+    """Robot seconds in a second: above 1 against a simulator that runs faster than real time."""
+    autostart: bool = True
+    """Configure and activate at start. Arming is always somebody's explicit request."""
+
+    def check(self) -> "ControlConfig":
+        """Return self when the rate fits the observation layout; raises ConfigError."""
+        if self.rate_hz % RATE_STEP_HZ:
+            raise ConfigError(
+                f"rate_hz is {self.rate_hz}; it must be a multiple of {RATE_STEP_HZ} (the layout's history)"
+            )
+        return self
+
+    @property
+    def period_ns(self) -> int:
+        """Time between two deadlines on this machine's clock."""
+        return round(NS / (self.rate_hz * self.real_time_factor))
+
+
+def decode_control_config(data: bytes, where: str) -> ControlConfig:
+    """Read settings from JSON; raises ConfigError."""
+    try:
+        return msgspec.json.decode(data, type=ControlConfig).check()
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{where}: {error}; see ControlConfig for the fields") from None
+
+
+def load_control_config(path: Path) -> ControlConfig:
+    """Read a settings file; raises ConfigError."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(CONFIG_MAX_BYTES)
+    except OSError as error:
+        raise ConfigError(f"no configuration at {path} ({error.strerror})") from None
+    return decode_control_config(data, str(path))

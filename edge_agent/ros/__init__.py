@@ -1,0 +1,1 @@
+"""ROS 2 adapters: the only place of the agent that imports rclpy."""

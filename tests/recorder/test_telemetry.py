@@ -1,0 +1,142 @@
+"""Every decision that control made is stored at the hub once, in order, whoever was killed in between."""
+
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+
+from contracts.framelog import Kind
+from edge_agent.recorder.reading import Log, find_folders, follow, load_log
+from edge_agent.recorder.summary import summarize
+from tests.support.fleet import Fleet, wait_for
+
+
+def stored(fleet: Fleet, robot: str = "robot_1") -> int:
+    with fleet.client() as client:
+        return next(r.records_stored for r in client.fleet().robots if r.robot == robot)
+
+
+def both(fleet: Fleet) -> tuple[Log, Log]:
+    (hub_folder,) = find_folders(fleet.folder / "data" / "telemetry", "robot_1")
+    return load_log(fleet.state() / "log"), load_log(hub_folder)
+
+
+def check_equal(fleet: Fleet) -> None:
+    robot, hub = both(fleet)
+    assert robot.decisions["tick"].tolist() == list(range(1, fleet.pushed + 1))
+    assert hub.decisions.tobytes() == robot.decisions.tobytes()
+    assert hub.decision_seqs.tolist() == robot.decision_seqs.tolist()
+    assert hub.events == robot.events
+    assert not robot.damage
+    assert not hub.damage
+    seqs = sorted([*robot.decision_seqs.tolist(), *(seq for seq, _ in robot.events)])
+    assert seqs == list(range(1, robot.records + 1))
+
+
+def test_kills_at_both_ends_lose_double_and_reorder_nothing(fleet: Fleet) -> None:
+    fleet.ring()
+    fleet.start_hub()
+    fleet.start_comms()
+    for turn in range(6):
+        fleet.push(150, pause_s=0.001)
+        if turn % 2:
+            fleet.kill_hub()
+            fleet.push(50, pause_s=0.001)
+            fleet.start_hub()
+        else:
+            fleet.end_comms(number=signal.SIGKILL)
+            fleet.push(50, pause_s=0.001)
+            fleet.start_comms()
+    wait_for(lambda: stored(fleet) >= fleet.pushed, "everything stored", 30.0)
+    assert fleet.end_comms() == 0
+    check_equal(fleet)
+    assert fleet.ring().dropped == 0
+    summary = summarize(both(fleet)[0])
+    assert (summary.unsent, summary.gaps) == (0, 0)
+
+
+def test_offline_first_then_it_catches_up(fleet: Fleet) -> None:
+    fleet.ring()
+    fleet.start_comms()
+    fleet.push(900)
+    time.sleep(0.5)
+    fleet.push(900)
+    wait_for(lambda: fleet.ring_waiting() == 0, "the ring drained")
+    fleet.start_hub()
+    wait_for(lambda: stored(fleet) >= fleet.pushed, "everything stored")
+    assert fleet.end_comms() == 0
+    check_equal(fleet)
+
+
+def test_sigterm_flushes_ring_and_link(fleet: Fleet) -> None:
+    fleet.ring()
+    fleet.start_hub()
+    fleet.start_comms()
+    fleet.push(10)
+    wait_for(lambda: stored(fleet) >= 10, "the first records")
+    fleet.push(300)
+    assert fleet.end_comms() == 0
+    check_equal(fleet)
+    assert summarize(both(fleet)[0]).unsent == 0
+    assert fleet.hub_process
+    fleet.hub_process.terminate()
+    assert fleet.hub_process.wait(timeout=10) == 0
+
+
+def test_a_log_lost_on_the_robot_begins_anew(fleet: Fleet) -> None:
+    """The robot's disk was replaced: a new log id, nothing taken for a duplicate."""
+    fleet.ring()
+    fleet.start_hub()
+    fleet.start_comms()
+    fleet.push(50)
+    wait_for(lambda: stored(fleet) >= 50, "the first records")
+    fleet.end_comms()
+    for path in (fleet.state() / "log").iterdir():
+        path.unlink()
+    before = stored(fleet)
+    fleet.start_comms()
+    fleet.push(50)
+    wait_for(lambda: stored(fleet) >= before + 50, "the records of the new log")
+    assert len(find_folders(fleet.folder / "data" / "telemetry")) == 2
+
+
+def test_following_a_live_log(fleet: Fleet) -> None:
+    fleet.ring()
+    fleet.start_comms()
+    log = fleet.state() / "log"
+    wait_for(lambda: list(log.glob("*.olog")), "the log")
+    records = follow(log)
+    next(records)
+    fleet.push(3)
+    seen: list[int] = []
+
+    def three() -> bool:
+        record = next(records)
+        if record and record[1] is Kind.DECISION:
+            seen.append(record[0])
+        return len(seen) == 3
+
+    wait_for(three, "three records")
+    assert np.diff(seen).tolist() == [1, 1]
+    assert Path(log).exists()
+
+
+def test_a_robot_set_back_behind_the_hub_begins_a_new_log(fleet: Fleet) -> None:
+    """An old copy of the disk: the hub has records that this log never will, so numbers must not be used twice."""
+    fleet.ring()
+    fleet.start_hub()
+    for _ in range(2):
+        fleet.start_comms()
+        fleet.push(50)
+        wait_for(lambda: stored(fleet) >= fleet.pushed, "the records")
+        fleet.end_comms()
+    (fleet.state() / "log" / "00000001.olog").unlink()
+    before = stored(fleet)
+    fleet.start_comms()
+    wait_for(lambda: len(find_folders(fleet.folder / "data" / "telemetry")) == 2, "a second log at the hub")
+    fleet.push(50)
+    wait_for(lambda: stored(fleet) >= before + 50, "the records of the new log")
+    folders = find_folders(fleet.folder / "data" / "telemetry")
+    ticks = sorted(tick for folder in folders for tick in load_log(folder).decisions["tick"].tolist())
+    assert ticks == list(range(1, 151))

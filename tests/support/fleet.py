@@ -1,0 +1,217 @@
+"""A small fleet for tests: keys, bundles, a hub and comms as real processes, and a stand-in for control."""
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from securesystemslib.signer import Signer
+
+from contracts.bundle import Floats
+from contracts.decision import DECISION_DTYPE
+from contracts.manifest import CommandLimits, Manifest, RobotModelRef
+from contracts.observation import OBSERVATION_SIZE, ROUTING_LAYOUT
+from contracts.ring import RingReader, RingWriter
+from contracts.robot import AMR_SMALL
+from edge_agent.update.mailbox import Candidate, ControlMailbox
+from edge_agent.update.slots import BundleFacts
+from fleet_hub.client import HubClient
+from outrider.verbs.keys import init
+from trainer.release.keys import load_signer
+from trainer.release.pack import pack
+
+POLICY_ONNX = (Path(__file__).parent / "policy.onnx").read_bytes()
+WAIT_MAX_S = 20.0
+
+
+def make_keys(folder: Path, robots: str = "robot_1,robot_2") -> Path:
+    """Keys of a whole fleet in ``folder``."""
+    init(folder, robots)
+    return folder
+
+
+def golden(rows: int = 8) -> tuple[Floats, Floats]:
+    """Observations float32[rows, 83] and what ``policy.onnx`` answers to them."""
+    import onnxruntime
+
+    observations = np.random.default_rng(1).normal(0.0, 1.0, (rows, OBSERVATION_SIZE)).astype(np.float32)
+    session = onnxruntime.InferenceSession(POLICY_ONNX, providers=["CPUExecutionProvider"])
+    return observations, session.run(["command"], {"observation": observations})[0]
+
+
+def make_manifest(**changes: Any) -> Manifest:
+    """A good manifest with some fields changed."""
+    manifest = Manifest(
+        policy_name="routing",
+        version="v1",
+        release_counter=1,
+        observation_layout_hash=ROUTING_LAYOUT.hash(),
+        control_rate_hz=20.0,
+        history_interval_s=ROUTING_LAYOUT.history_interval_s,
+        robot_models=(RobotModelRef(AMR_SMALL.name, AMR_SMALL.hash()),),
+        limits=CommandLimits(1.2, 1.8, 0.3),
+        monitor_hash="ab" * 32,
+        training_run_digest="cd" * 32,
+        created="training run of a test",
+        parity_max_abs=1e-7,
+    )
+    return msgspec.structs.replace(manifest, **changes)
+
+
+def make_bundle(keys: Path | Signer, **changes: Any) -> bytes:
+    """A signed bundle; ``changes`` go to the manifest."""
+    signer = load_signer(keys) if isinstance(keys, Path) else keys
+    return pack(make_manifest(**changes), POLICY_ONNX, *golden(), [signer])
+
+
+def facts_of(digest: str, counter: int = 1) -> BundleFacts:
+    """Facts of a checked bundle."""
+    return BundleFacts(digest, "routing", f"v{counter}", counter)
+
+
+def free_port() -> int:
+    """A TCP port that nobody uses at the moment."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def wait_for(condition: Callable[[], Any], what: str, max_s: float = WAIT_MAX_S) -> Any:
+    """Poll until ``condition`` is true; AssertionError when it never is."""
+    end = time.monotonic() + max_s
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"{what} did not happen within {max_s} s")
+
+
+@dataclass
+class Fleet:
+    """Processes of one test; everything ends with ``close``."""
+
+    folder: Path
+    keys: Path
+    port: int = field(default_factory=free_port)
+    hub_process: subprocess.Popen[str] | None = None
+    comms: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
+    rings: dict[str, RingWriter] = field(default_factory=dict)
+    prefix: str = field(default_factory=lambda: secrets.token_hex(4))
+    pushed: int = 0
+
+    @property
+    def address(self) -> str:
+        """The hub's address."""
+        return f"tcp://127.0.0.1:{self.port}"
+
+    def start_hub(self) -> None:
+        """Start the hub and wait until it listens."""
+        command = [sys.executable, "-m", "outrider.cli", "hub", "run", "--data", str(self.folder / "data")]
+        command += ["--keys", str(self.keys), "--listen", self.address]
+        self.hub_process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self.hub_process.stdout is not None
+        line = self.hub_process.stdout.readline()
+        assert "hub listens" in line, line
+
+    def kill_hub(self) -> None:
+        """kill -9."""
+        assert self.hub_process is not None
+        _end(self.hub_process, signal.SIGKILL)
+
+    def state(self, robot: str = "robot_1") -> Path:
+        """The robot's state folder."""
+        return self.folder / robot
+
+    def ring(self, robot: str = "robot_1") -> RingWriter:
+        """Control's end of the robot's ring."""
+        if robot not in self.rings:
+            self.rings[robot] = RingWriter(f"{self.prefix}-{robot}")
+        return self.rings[robot]
+
+    def ring_waiting(self, robot: str = "robot_1") -> int:
+        """Decisions that comms has not taken out of the ring."""
+        reader = RingReader(f"{self.prefix}-{robot}")
+        waiting = reader.waiting
+        reader.close()
+        return waiting
+
+    def start_comms(self, robot: str = "robot_1", keys: Path | None = None) -> None:
+        """Start a robot's comms process."""
+        config = self.folder / f"{robot}.json"
+        values = {"robot_id": robot, "state_dir": str(self.state(robot)), "hub_endpoint": self.address}
+        own_keys = keys or self.keys / "robots" / robot
+        values |= {"keys_dir": str(own_keys), "ring_name": f"{self.prefix}-{robot}"}
+        config.write_text(json.dumps(values))
+        command = [sys.executable, "-m", "edge_agent.comms", "--config", str(config)]
+        self.comms[robot] = subprocess.Popen(command, text=True)
+
+    def end_comms(self, robot: str = "robot_1", number: int = signal.SIGTERM) -> int:
+        """End comms; returns its exit code."""
+        return _end(self.comms.pop(robot), number)
+
+    def push(self, count: int, robot: str = "robot_1", pause_s: float = 0.0) -> None:
+        """Drive ``count`` ticks: decisions numbered on, with the clock's times."""
+        record = np.zeros(1, DECISION_DTYPE)
+        for _ in range(count):
+            self.pushed += 1
+            record["tick"], record["mono_ns"], record["wall_ns"] = (
+                self.pushed,
+                time.monotonic_ns(),
+                time.time_ns(),
+            )
+            assert self.ring(robot).push(record)
+            if pause_s:
+                time.sleep(pause_s)
+
+    def client(self) -> HubClient:
+        """An operator."""
+        return HubClient(self.address, self.keys)
+
+    def release(self, bundle: bytes) -> str:
+        """Register a bundle; returns its digest."""
+        path = self.folder / "upload.outrider"
+        path.write_bytes(bundle)
+        with self.client() as client:
+            return client.release(path).digest
+
+    def rollout_state(self, robot: str = "robot_1") -> tuple[str, str]:
+        """State and reason of a robot in the newest rollout."""
+        with self.client() as client:
+            found = {entry.robot: entry for entry in client.rollout().robots}[robot]
+        return found.state, found.reason
+
+    def answer_candidate(self, accepted: bool, reason: str = "", robot: str = "robot_1") -> Candidate:
+        """Be control: wait for a candidate and answer it."""
+        mailbox = ControlMailbox(self.state(robot))
+        candidate: Candidate = wait_for(mailbox.poll, "a candidate for control")
+        mailbox.answer(candidate, accepted, reason)
+        return candidate
+
+    def close(self) -> None:
+        """End every process this fleet started."""
+        for process in [*self.comms.values(), self.hub_process]:
+            if process is not None and process.poll() is None:
+                _end(process, signal.SIGKILL)
+        if self.hub_process is not None and self.hub_process.stdout:
+            self.hub_process.stdout.close()
+        for ring in self.rings.values():
+            ring.unlink()
+            ring.close()
+
+
+def _end(process: subprocess.Popen[str], number: int) -> int:
+    os.kill(process.pid, number)
+    code = process.wait(timeout=WAIT_MAX_S)
+    if process.stdout:
+        process.stdout.close()
+    return code
