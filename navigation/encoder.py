@@ -26,7 +26,7 @@ def pool_beams(ranges, rays_per_beam, beams):  # type: ignore[no-untyped-def]
     """
     beams[:] = ranges[0::rays_per_beam]
     for ray in range(1, rays_per_beam):
-        np.minimum(beams, ranges[ray::rays_per_beam], beams)
+        beams[:] = np.minimum(beams, ranges[ray::rays_per_beam])
 
 
 def encode_tail(out, x_m, y_m, heading_rad, speed, turn_rate, goal_x_m, goal_y_m, points, left_m):  # type: ignore[no-untyped-def]

@@ -54,7 +54,9 @@ class Recorder:
         fields["final_command"][0] = ruling.command
         self._observation[:] = _NO_OBSERVATION if observation is None else observation
 
-    def sensed(self, odometry: Odometry | None, goal: Goal | None, scan_age_ns: int, odometry_age_ns: int) -> None:
+    def sensed(
+        self, odometry: Odometry | None, goal: Goal | None, scan_age_ns: int, odometry_age_ns: int
+    ) -> None:
         """What the robot knew; NaN and the largest age where it knew nothing."""
         fields = self._fields
         fields["pose"][0] = odometry.pose if odometry else (math.nan,) * 3

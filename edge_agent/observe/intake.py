@@ -85,7 +85,9 @@ class Intake:
         if rays != lidar.rays:
             return False
         slack_rad = GEOMETRY_SLACK * lidar.angle_step_rad
-        last_rad = (angle_min_rad - lidar.angle_min_rad) + (angle_step_rad - lidar.angle_step_rad) * (rays - 1)
+        last_rad = (angle_min_rad - lidar.angle_min_rad) + (angle_step_rad - lidar.angle_step_rad) * (
+            rays - 1
+        )
         return (
             abs(angle_min_rad - lidar.angle_min_rad) < slack_rad
             and abs(last_rad) < slack_rad

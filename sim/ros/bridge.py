@@ -2,8 +2,8 @@
 
 For each robot ``/robot_i``: ``scan`` (LaserScan, best effort, inf where nothing is seen), ``odom`` (Odometry
 from ``map`` to ``robot_i/base_link``: ground truth, where a real robot would publish its localisation),
-``goal`` (PoseStamped, latched) and ``cmd_vel`` (TwistStamped, best effort so that any publisher matches). Stamps are
-simulation time. A robot without a fresh, finite command stands still.
+``goal`` (PoseStamped, latched) and ``cmd_vel`` (TwistStamped, best effort so that any publisher
+matches). Stamps are simulation time. A robot without a fresh, finite command stands still.
 """
 
 import array

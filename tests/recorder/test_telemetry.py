@@ -123,7 +123,7 @@ def test_following_a_live_log(fleet: Fleet) -> None:
 
 
 def test_a_robot_set_back_behind_the_hub_begins_a_new_log(fleet: Fleet) -> None:
-    """An old copy of the disk: the hub has records that this log never will, so numbers must not be used twice."""
+    """An old copy of the disk: what the hub has already must not take the numbers of new records."""
     fleet.ring()
     fleet.start_hub()
     for _ in range(2):

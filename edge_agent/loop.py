@@ -1,0 +1,74 @@
+"""The control thread: absolute deadlines, sleep, a short spin, tick. Deadlines that passed are skipped."""
+
+import gc
+import sys
+import threading
+import time
+
+from edge_agent.tick import TickCore
+
+SWITCH_INTERVAL_S = 0.0005
+SPIN_NS = 500_000
+WARM_LEAD_NS = 2_000_000
+"""How long before the deadline the warm run begins; shorter periods go without."""
+WARM_ROOM_NS = 1_000_000
+JOIN_MAX_S = 2.0
+NS = 1_000_000_000
+
+
+class ControlLoop:
+    """Runs ``core.tick`` every ``period_ns`` from ``start`` to ``stop``."""
+
+    def __init__(self, core: TickCore, period_ns: int) -> None:
+        self._core, self._period_ns = core, period_ns
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self.missed = 0
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread lives."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begin to tick. From here on the collector sleeps: the tick makes no cycles."""
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after its present tick."""
+        self._stopping = True
+        if self._thread is not None:
+            self._thread.join(JOIN_MAX_S)
+            self._thread = None
+        gc.enable()
+
+    def _run(self) -> None:
+        deadline_ns = time.monotonic_ns() + self._period_ns
+        while not self._stopping:
+            self._wait(deadline_ns)
+            behind_ns = time.monotonic_ns() - deadline_ns
+            if behind_ns >= self._period_ns:
+                skipped = behind_ns // self._period_ns
+                self.missed += skipped
+                deadline_ns += skipped * self._period_ns
+            self._core.tick(deadline_ns, self.missed)
+            deadline_ns += self._period_ns
+
+    def _wait(self, deadline_ns: int) -> None:
+        left_ns = deadline_ns - time.monotonic_ns()
+        if left_ns > WARM_LEAD_NS:
+            time.sleep((left_ns - WARM_LEAD_NS) / NS)
+            left_ns = deadline_ns - time.monotonic_ns()
+        if left_ns > WARM_ROOM_NS:
+            self._core.warm()
+            left_ns = deadline_ns - time.monotonic_ns()
+        if left_ns > SPIN_NS:
+            time.sleep((left_ns - SPIN_NS) / NS)
+        while time.monotonic_ns() < deadline_ns:
+            pass

@@ -1,0 +1,245 @@
+"""``outrider_agent``: the lifecycle node around ``edge_agent.control``. Callbacks only store."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from geometry_msgs.msg import PoseStamped, TwistStamped
+from nav_msgs.msg import Odometry
+from outrider_msgs.msg import DecisionStatus, PolicyStatus, SafetyStatus
+from outrider_msgs.srv import Arm, LoadPolicy, ResetStop, Stop
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.task import Future
+from sensor_msgs.msg import LaserScan
+
+from contracts.ring import RingWriter
+from edge_agent.config import ControlConfig
+from edge_agent.control import REFUSED, Control
+from edge_agent.infer.loader import LoadRequest
+from edge_agent.observe.slots import Stamp
+from edge_agent.ros.quality import LATCHED, NEWEST, RELIABLE
+from edge_agent.ros.status import decision_status, policy_status, safety_status
+
+NODE_NAME = "outrider_agent"
+STATUS_INTERVAL_NS = 200_000_000
+STOP_REPEATS = 3
+MESSAGE_MAX = 256
+BASE_FRAME = "base_link"
+
+
+class RosSink:
+    """Publishes ``cmd_vel``; one message, reused."""
+
+    def __init__(self) -> None:
+        self.publisher: Any = None
+        self._message = TwistStamped()
+        self._message.header.frame_id = BASE_FRAME
+
+    def send(self, speed_mps: float, turn_rate_radps: float, stamp: Stamp) -> None:
+        """Publish a command; nothing before the node is configured."""
+        message = self._message
+        message.header.stamp.sec, message.header.stamp.nanosec = stamp
+        message.twist.linear.x, message.twist.angular.z = speed_mps, turn_rate_radps
+        if self.publisher is not None:
+            self.publisher.publish(message)
+
+
+class AgentNode(LifecycleNode):  # type: ignore[misc]
+    """The robot's agent in its own namespace."""
+
+    def __init__(self, config: ControlConfig, context: Any) -> None:
+        super().__init__(NODE_NAME, namespace=config.robot_id, context=context)
+        self._config = config
+        self._ring = RingWriter(config.ring_name)
+        self._sink = RosSink()
+        self._control: Control | None = None
+        self._entities: list[Any] = []
+        self._loads: list[tuple[LoadRequest, Any]] = []
+        self._status_ns = 0
+        self._detail = ""
+        self._policy_told: tuple[object, ...] = ()
+
+    # -- lifecycle --------------------------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Floor, policy, monitor; then topics and services."""
+        try:
+            self._control = Control(self._config, self._sink, self._ring)
+        except REFUSED as error:
+            self.get_logger().error(str(error))
+            return TransitionCallbackReturn.FAILURE
+        self._open_topics(self._control)
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Commands begin, with zero: nobody has armed the robot yet."""
+        result = super().on_activate(state)
+        assert self._control is not None
+        self._control.gate.disarm()
+        self._control.core.stop_command()
+        self._control.loop.start()
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Commands end, with zero."""
+        self._halt()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let go of everything that was configured."""
+        self._release()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop, whatever state this comes from."""
+        self._halt()
+        self._release()
+        return super().on_shutdown(state)
+
+    def close(self) -> None:
+        """End of the process: zero commands, no threads, no ring."""
+        self._halt()
+        self._release()
+        self._ring.close()
+
+    def _halt(self) -> None:
+        if self._control is not None and self._control.loop.running:
+            self._control.loop.stop()
+            self._control.gate.disarm()
+            for _ in range(STOP_REPEATS):
+                self._control.core.stop_command()
+
+    def _release(self) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        for destroy, entity in self._entities:
+            destroy(entity)
+        self._entities.clear()
+        self._sink.publisher = None
+
+    def _open_topics(self, control: Control) -> None:
+        add = self._entities.append
+        for kind, topic, quality, callback in (
+            (LaserScan, "scan", NEWEST, self._on_scan),
+            (Odometry, "odom", NEWEST, self._on_odometry),
+            (PoseStamped, "goal", LATCHED, self._on_goal),
+        ):
+            add((self.destroy_subscription, self.create_subscription(kind, topic, callback, quality)))
+        for kind, name, answer in (
+            (Arm, "outrider/arm", self._on_arm),
+            (Stop, "outrider/stop", self._on_stop),
+            (ResetStop, "outrider/reset_stop", self._on_reset),
+            (LoadPolicy, "outrider/load_policy", self._on_load),
+        ):
+            add((self.destroy_service, self.create_service(kind, name, answer)))
+        self._safety = self.create_publisher(SafetyStatus, "outrider/safety", RELIABLE)
+        self._decision = self.create_publisher(DecisionStatus, "outrider/decision", RELIABLE)
+        self._policy = self.create_publisher(PolicyStatus, "outrider/policy", LATCHED)
+        self._sink.publisher = self.create_lifecycle_publisher(TwistStamped, "cmd_vel", RELIABLE)
+        for publisher in (self._safety, self._decision, self._policy):
+            add((self.destroy_publisher, publisher))
+        add((self.destroy_lifecycle_publisher, self._sink.publisher))
+        self._policy_told = ()
+        self._detail = "" if control.ladder.policy else "no policy: the rules drive"
+
+    # -- callbacks: they only store ---------------------------------------------------------------
+
+    def _on_scan(self, message: Any) -> None:
+        if self._control is not None:
+            stamp = message.header.stamp
+            self._control.intake.scan(
+                message.ranges, message.angle_min, message.angle_increment, message.range_max,
+                (stamp.sec, stamp.nanosec), time.monotonic_ns(),
+            )  # fmt: skip
+
+    def _on_odometry(self, message: Any) -> None:
+        if self._control is not None:
+            position, rotation = message.pose.pose.position, message.pose.pose.orientation
+            twist = message.twist.twist
+            self._control.intake.odometry(
+                message.header.frame_id, (position.x, position.y),
+                (rotation.x, rotation.y, rotation.z, rotation.w),
+                (twist.linear.x, twist.angular.z), time.monotonic_ns(),
+            )  # fmt: skip
+
+    def _on_goal(self, message: Any) -> None:
+        if self._control is not None:
+            position = message.pose.position
+            self._control.intake.goal(message.header.frame_id, position.x, position.y)
+
+    # -- services ---------------------------------------------------------------------------------
+
+    def _on_arm(self, request: Any, response: Any) -> Any:
+        control = self._control
+        if control is None or not control.loop.running:
+            return _answer(response, False, "the agent is not active; activate its lifecycle node first")
+        refusal = ""
+        if request.arm:
+            refusal = control.gate.arm()
+        else:
+            control.gate.disarm()
+        done = "armed" if request.arm else "disarmed"
+        self.get_logger().info(f"{refusal or done} ({request.reason[:128]})")
+        return _answer(response, not refusal, refusal or done)
+
+    def _on_stop(self, request: Any, response: Any) -> Any:
+        if self._control is not None:
+            self._control.gate.stop(request.emergency)
+        kind = "emergency stop, latched" if request.emergency else "stopped and disarmed"
+        self.get_logger().warning(f"{kind} ({request.reason[:128]})")
+        return _answer(response, True, kind)
+
+    def _on_reset(self, request: Any, response: Any) -> Any:
+        refusal = self._control.gate.reset() if self._control else "the agent is not configured"
+        self.get_logger().warning(f"{refusal or 'emergency stop reset'} ({request.reason[:128]})")
+        return _answer(response, not refusal, refusal or "reset; arm the robot to drive")
+
+    async def _on_load(self, request: Any, response: Any) -> Any:
+        control, path = self._control, Path(request.path)
+        if control is None or not control.loop.running or not path.is_absolute():
+            response.accepted = False
+            response.message = "give an absolute path" if control else "the agent is not active"
+            return response
+        load = control.loader.request(path)
+        future: Any = Future(executor=self.executor)
+        self._loads.append((load, future))
+        await future
+        response.accepted, response.digest = load.accepted, load.digest[:64]
+        response.message = load.message[:MESSAGE_MAX]
+        return response
+
+    # -- beside the tick, on the executor's thread ------------------------------------------------
+
+    def work(self, now_ns: int) -> None:
+        """What is due besides callbacks: answers to loads, the log, status topics, a sign of life."""
+        control = self._control
+        if control is None or not control.loop.running:
+            self._ring.beat(now_ns)
+        for load, future in [entry for entry in self._loads if entry[0].done]:
+            self._loads.remove((load, future))
+            future.set_result(None)
+        if control is None:
+            return
+        for event in control.take_events():
+            self.get_logger().warning(event)
+            self._detail = event
+        self._tell_policy(control)
+        if now_ns - self._status_ns >= STATUS_INTERVAL_NS and control.core.latest is not None:
+            self._status_ns = now_ns
+            stamp = self.get_clock().now().to_msg()
+            self._safety.publish(safety_status(self._config.robot_id, stamp, control.core.latest))
+            self._decision.publish(decision_status(self._config.robot_id, stamp, control.core.latest))
+
+    def _tell_policy(self, control: Control) -> None:
+        ladder = control.ladder
+        state = (ladder.policy, ladder.previous, ladder.swaps, self._detail)
+        if state != self._policy_told:
+            self._policy_told = state
+            stamp = self.get_clock().now().to_msg()
+            self._policy.publish(policy_status(self._config.robot_id, stamp, ladder, self._detail))
+
+
+def _answer(response: Any, success: bool, message: str) -> Any:
+    response.success, response.message = success, message[:MESSAGE_MAX]
+    return response

@@ -1,0 +1,60 @@
+"""Status messages out of what the tick left behind. Texts are cut to what the interfaces allow."""
+
+import math
+from typing import Any
+
+from outrider_msgs.msg import DecisionStatus, PolicyStatus, SafetyStatus
+
+from contracts.decision import Source
+from edge_agent.infer.ladder import Ladder
+from edge_agent.tick import Snapshot
+
+BASE_FRAME = "base_link"
+SOURCES = {
+    Source.NONE: DecisionStatus.SOURCE_STOP,
+    Source.POLICY: DecisionStatus.SOURCE_POLICY,
+    Source.RULE_BASED: DecisionStatus.SOURCE_RULE_BASED,
+}
+
+
+def safety_status(robot_id: str, stamp: Any, latest: Snapshot) -> Any:
+    """What the monitor decided in the last tick."""
+    status, ruling = SafetyStatus(), latest.ruling
+    status.header.stamp, status.header.frame_id = stamp, BASE_FRAME
+    status.robot_id, status.tick = robot_id, latest.tick
+    status.verdict, status.reason_code = int(ruling.verdict), int(ruling.reason)
+    status.reason_text = ruling.reason.name.lower().replace("_", " ")[:128]
+    status.speed_in_mps, status.turn_rate_in_radps = latest.raw or (math.nan, math.nan)
+    status.speed_out_mps, status.turn_rate_out_radps = ruling.command
+    status.armed, status.estop_latched = latest.armed, latest.latched
+    return status
+
+
+def decision_status(robot_id: str, stamp: Any, latest: Snapshot) -> Any:
+    """How the last tick's command came about."""
+    status = DecisionStatus()
+    status.header.stamp, status.header.frame_id = stamp, BASE_FRAME
+    status.robot_id, status.tick = robot_id, latest.tick
+    status.policy_digest, status.source = latest.digest, SOURCES[latest.source]
+    status.speed_raw_mps, status.turn_rate_raw_radps = latest.raw or (math.nan, math.nan)
+    status.speed_final_mps, status.turn_rate_final_radps = latest.ruling.command
+    status.inference_us, status.tick_total_us = latest.infer_ns / 1e3, latest.total_ns / 1e3
+    status.ticks_late, status.ticks_missed = latest.late, latest.missed
+    return status
+
+
+def policy_status(robot_id: str, stamp: Any, ladder: Ladder, detail: str) -> Any:
+    """Which policy runs, and what happened last."""
+    status = PolicyStatus()
+    status.header.stamp, status.robot_id = stamp, robot_id
+    policy, previous = ladder.policy, ladder.previous
+    if policy is not None:
+        status.digest_active, status.release_version = policy.digest, policy.version[:64]
+        status.release_counter = policy.release_counter
+        status.state = PolicyStatus.STATE_ACTIVE
+    if previous is not None:
+        status.digest_previous = previous.digest
+    if "refused" in detail:
+        status.state = PolicyStatus.STATE_REFUSED
+    status.swap_count, status.detail = ladder.swaps, detail[:256]
+    return status

@@ -1,0 +1,78 @@
+"""A run's policy as a signed bundle."""
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import torch
+from securesystemslib.signer import Signer
+
+from contracts.manifest import CommandLimits, Manifest, RobotModelRef
+from contracts.observation import ROUTING_LAYOUT
+from contracts.robot import AMR_SMALL, RobotModel
+from navigation.action import encode_command
+from sim.simulation import Simulation, SimulationConfig
+from sim.world.generate import generate_warehouse
+from trainer.export.onnx import DeployedPolicy, check_parity, export_onnx
+from trainer.learning.run import RunFolder
+from trainer.learning.train import load_policy
+from trainer.release.pack import pack
+
+GOLDEN_ROWS = 64
+GOLDEN_FLOOR_SEED = 900_000
+GOLDEN_STEPS = 5
+
+
+class ExportSettings(msgspec.Struct, frozen=True):
+    """What the releaser says about a policy."""
+
+    name: str
+    version: str
+    counter: int
+    created: str = ""
+
+
+def golden_observations(policy: DeployedPolicy) -> npt.NDArray[np.float32]:
+    """Observations float32[64, 83] from a floor nobody trains on, driven by the policy itself. Deterministic."""
+    config = SimulationConfig(worlds=1, robots=4, people=4)
+    simulation = Simulation([generate_warehouse(GOLDEN_FLOOR_SEED)], config, seed=1)
+    rows: list[npt.NDArray[np.float32]] = []
+    while len(rows) < GOLDEN_ROWS:
+        rows.extend(simulation.observation[0].copy())
+        for _ in range(GOLDEN_STEPS):
+            with torch.no_grad():
+                command = policy(torch.as_tensor(simulation.observation[0])).numpy().astype(np.float64)[None]
+            simulation.step(encode_command(command, policy.robot), command)
+    simulation.close()
+    return np.stack(rows[:GOLDEN_ROWS])
+
+
+def export_bundle(
+    run: RunFolder, settings: ExportSettings, signers: list[Signer], robot: RobotModel = AMR_SMALL
+) -> bytes:
+    """Export, check and sign the policy of a run. Same run, settings and keys: same bytes.
+
+    Raises:
+        RunError: the run has no checkpoint.
+        ExportError: the ONNX network does not answer as the trained one.
+        BundleError: what came out is nothing a robot would take.
+    """
+    torch.set_num_threads(1)
+    policy = DeployedPolicy(load_policy(run), robot)
+    network = export_onnx(policy)
+    observations = golden_observations(policy)
+    commands, parity = check_parity(policy, network, observations)
+    manifest = Manifest(
+        policy_name=settings.name,
+        version=settings.version,
+        release_counter=settings.counter,
+        observation_layout_hash=ROUTING_LAYOUT.hash(),
+        control_rate_hz=1.0 / ROUTING_LAYOUT.history_interval_s,
+        history_interval_s=ROUTING_LAYOUT.history_interval_s,
+        robot_models=(RobotModelRef(robot.name, robot.hash()),),
+        limits=CommandLimits(robot.speed_max_mps, robot.turn_rate_max_radps, robot.reverse_max_mps),
+        monitor_hash=run.config.monitor.hash(),
+        training_run_digest=run.digest(),
+        created=settings.created,
+        parity_max_abs=parity,
+    )
+    return pack(manifest, network, observations, commands, signers)

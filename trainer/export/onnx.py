@@ -1,0 +1,88 @@
+"""From a trained model to one ONNX network: normaliser, clip and rescale inside, metres and seconds outside."""
+
+import io
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import torch
+from stable_baselines3 import PPO
+
+from contracts.manifest import ONNX_INPUT, ONNX_OUTPUT, PARITY_LIMIT
+from contracts.observation import OBSERVATION_SIZE
+from contracts.robot import RobotModel
+from trainer.errors import ExportError
+from trainer.learning.network import CLIP, VARIANCE_MIN, Normaliser
+
+Floats = npt.NDArray[np.float32]
+OPSET = 17
+
+
+class DeployedPolicy(torch.nn.Module):
+    """What runs on the robot: observation float32[n, 83] in, command float32[n, 2] (m/s, rad/s) out.
+
+    The deterministic action (the Gaussian's mean), clipped to [-1, 1] and rescaled to the robot's limits as
+    ``navigation.action.decode_action`` does.
+    """
+
+    mean: torch.Tensor
+    inverse_std: torch.Tensor
+
+    def __init__(self, model: PPO, robot: RobotModel) -> None:
+        super().__init__()
+        normaliser: Normaliser = model.policy.features_extractor
+        self.register_buffer("mean", normaliser.mean.clone())
+        self.register_buffer("inverse_std", 1.0 / torch.sqrt(normaliser.variance + VARIANCE_MIN))
+        self.body = model.policy.mlp_extractor.policy_net
+        self.head = model.policy.action_net
+        self.robot = robot
+
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        """Commands for a batch of observations."""
+        normal = torch.clamp((observation - self.mean) * self.inverse_std, -CLIP, CLIP)
+        action = self.head(self.body(normal))
+        speed = action[:, 0:1]
+        ahead = torch.clamp(speed, 0.0, 1.0) * self.robot.speed_max_mps
+        behind = torch.clamp(speed, -1.0, 0.0) * self.robot.reverse_max_mps
+        turn = torch.clamp(action[:, 1:2], -1.0, 1.0) * self.robot.turn_rate_max_radps
+        return torch.cat([ahead + behind, turn], dim=1)
+
+
+def export_onnx(policy: DeployedPolicy) -> bytes:
+    """The network as ONNX bytes. Same weights, same bytes."""
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        # The TorchScript exporter is the one that needs no further package; torch says it will go one day.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.onnx.export(
+            policy.eval(),
+            (torch.zeros(1, OBSERVATION_SIZE),),
+            stream,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=[ONNX_INPUT],
+            output_names=[ONNX_OUTPUT],
+            dynamic_axes={ONNX_INPUT: {0: "batch"}, ONNX_OUTPUT: {0: "batch"}},
+        )
+    return stream.getvalue()
+
+
+def check_parity(policy: DeployedPolicy, network: bytes, observations: Floats) -> tuple[Floats, float]:
+    """Compare torch with onnxruntime on observations float32[n, 83].
+
+    Returns:
+        The commands float32[n, 2] that onnxruntime gives, and the largest absolute difference.
+
+    Raises:
+        ExportError: the two differ by more than the bundle format allows.
+    """
+    with torch.no_grad():
+        expected = policy(torch.as_tensor(observations)).numpy()
+    session = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"])
+    came: Floats = session.run([ONNX_OUTPUT], {ONNX_INPUT: observations})[0]
+    worst = float(np.abs(expected - came).max())
+    if not worst <= PARITY_LIMIT:
+        raise ExportError(f"torch and onnxruntime differ by {worst:.2e}; at most {PARITY_LIMIT:.0e} is allowed")
+    return came, worst
