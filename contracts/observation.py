@@ -59,7 +59,9 @@ def routing_layout(range_max_m: float = 8.0) -> ObservationLayout:
         observation=(
             Field("beams", BEAMS, "m", 0.0, range_max_m, "base", "nearest return in each 10 degree sector"),
             Field("beams_before", BEAMS, "m", 0.0, range_max_m, "base", "the same, one interval ago"),
-            Field("carrots", 2 * len(CARROT_DISTANCES_M), "m", -reach_m, reach_m, "base", "x, y on the route"),
+            Field(
+                "carrots", 2 * len(CARROT_DISTANCES_M), "m", -reach_m, reach_m, "base", "x, y on the route"
+            ),
             Field("goal", 2, "m", -20.0, 20.0, "base", "x, y of the goal"),
             Field("route_left", 1, "m", 0.0, 60.0, "", "cost of the route that is left"),
             Field("speed", 1, "m/s", -2.0, 2.0, "base"),

@@ -1,4 +1,4 @@
-"""One control tick: slots -> observation -> proposal -> monitor -> command -> record. No ROS, no disk, no log.
+"""One control tick: slots -> observation -> proposal -> monitor -> command -> record. No ROS, disk or log.
 
 Whatever goes wrong, the monitor rules and a command goes out in the same tick; a tick never raises.
 """
@@ -19,7 +19,7 @@ from edge_agent.actuate.record import U32_MAX, Recorder
 from edge_agent.actuate.sink import CommandSink
 from edge_agent.guard.gate import STOPPED, Gate
 from edge_agent.infer.ladder import Command, Floats, Ladder, Proposer
-from edge_agent.observe.slots import UNSTAMPED, Goal, Odometry, Scan, Slots
+from edge_agent.observe.slots import UNSTAMPED, Odometry, Scan, Slots
 from navigation.encoder import ObservationEncoder
 from safety.monitor import Inputs, Ruling
 

@@ -5,6 +5,7 @@ the very same text; nothing of the encoding exists twice.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,11 @@ TAIL = 2 * BEAMS
 """Index of the first value after the beams."""
 
 
-def pool_beams(ranges, rays_per_beam, beams):  # type: ignore[no-untyped-def]
+def pool_beams(
+    ranges: Any,
+    rays_per_beam: int,
+    beams: Any,
+) -> None:
     """Nearest range of each sector: float32[rays] -> ``beams`` float32[36], both in m.
 
     ``ranges`` must be clean: finite, 0 for an invalid ray, the maximum where nothing is seen.
@@ -29,7 +34,18 @@ def pool_beams(ranges, rays_per_beam, beams):  # type: ignore[no-untyped-def]
         beams[:] = np.minimum(beams, ranges[ray::rays_per_beam])
 
 
-def encode_tail(out, x_m, y_m, heading_rad, speed, turn_rate, goal_x_m, goal_y_m, points, left_m):  # type: ignore[no-untyped-def]
+def encode_tail(
+    out: Any,
+    x_m: float,
+    y_m: float,
+    heading_rad: float,
+    speed: float,
+    turn_rate: float,
+    goal_x_m: float,
+    goal_y_m: float,
+    points: Any,
+    left_m: float,
+) -> None:
     """Write carrots, goal, route cost, speed and turn rate into ``out`` float32[83] behind the beams.
 
     ``points`` float64[6] are the carrots (x and y in turn, map frame, m); all values are clipped to the

@@ -6,6 +6,7 @@ its value does not depend on the order of relaxation, so a compiled solver gives
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -111,7 +112,18 @@ def pointers_shift(rows: int, columns: int, dr: int, dc: int) -> Pointers:
     return flat[1 + dr : rows - 1 + dr, 1 + dc : columns - 1 + dc]
 
 
-def route_ahead(pointers, field, rows, columns, x_m, y_m, goal_x_m, goal_y_m, distances_m, points):  # type: ignore[no-untyped-def]
+def route_ahead(
+    pointers: Any,
+    field: Any,
+    rows: int,
+    columns: int,
+    x_m: float,
+    y_m: float,
+    goal_x_m: float,
+    goal_y_m: float,
+    distances_m: Any,
+    points: Any,
+) -> float:
     """Points on the route ahead, and the cost that is left. Plain scalar code: ``sim`` compiles this very text.
 
     Args:
@@ -196,11 +208,21 @@ class Route:
         """Fill ``points`` (x and y in turn, map frame, m) at ``distances_m`` along the route; return its cost."""
         return float(
             route_ahead(
-                self.pointers, self.field, self.rows, self.columns, x_m, y_m, *self.goal_m, distances_m, points
+                self.pointers,
+                self.field,
+                self.rows,
+                self.columns,
+                x_m,
+                y_m,
+                *self.goal_m,
+                distances_m,
+                points,
             )
         )
 
-    def polyline(self, x_m: float, y_m: float, spacing_m: float = 0.4, points_max: int = 500) -> npt.NDArray[np.float64]:
+    def polyline(
+        self, x_m: float, y_m: float, spacing_m: float = 0.4, points_max: int = 500
+    ) -> npt.NDArray[np.float64]:
         """The whole route as points float64[n, 2] in the map frame, for drawing."""
         left_m = self.ahead(x_m, y_m, (), [])
         if not math.isfinite(left_m):

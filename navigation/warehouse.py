@@ -142,9 +142,14 @@ def validate_warehouse(warehouse: Warehouse, where: str) -> None:
             raise WarehouseError(f"{where}: shelves[{index}] reaches outside the floor; move or shorten it")
         for other in range(index):
             ox_min, oy_min, ox_max, oy_max = boxes[other]
-            overlap_x, overlap_y = min(x_max, ox_max) - max(x_min, ox_min), min(y_max, oy_max) - max(y_min, oy_min)
+            overlap_x, overlap_y = (
+                min(x_max, ox_max) - max(x_min, ox_min),
+                min(y_max, oy_max) - max(y_min, oy_min),
+            )
             if overlap_x > 1e-9 and overlap_y > 1e-9:
-                raise WarehouseError(f"{where}: shelves[{other}] and shelves[{index}] overlap; move one of them")
+                raise WarehouseError(
+                    f"{where}: shelves[{other}] and shelves[{index}] overlap; move one of them"
+                )
     names: set[str] = set()
     all_boxes = warehouse.boxes()
     for index, station in enumerate(warehouse.stations):
@@ -176,10 +181,14 @@ def _check_numbers(warehouse: Warehouse, where: str) -> None:
         if not all(map(math.isfinite, (shelf.x_m, shelf.y_m))) or not (
             0.05 <= shelf.length_m <= SIDE_MAX_M and 0.05 <= shelf.depth_m <= SIDE_MAX_M
         ):
-            raise WarehouseError(f"{where}: shelves[{index}] has a size or place that is not a number above 0.05")
+            raise WarehouseError(
+                f"{where}: shelves[{index}] has a size or place that is not a number above 0.05"
+            )
     for index, station in enumerate(warehouse.stations):
         if not all(map(math.isfinite, (station.x_m, station.y_m, station.heading_rad))):
-            raise WarehouseError(f"{where}: stations[{index}] ({station.name}) has a place that is not finite")
+            raise WarehouseError(
+                f"{where}: stations[{index}] ({station.name}) has a place that is not finite"
+            )
 
 
 def box_clearance(boxes: npt.NDArray[np.float64], x_m: float, y_m: float) -> float:

@@ -37,7 +37,11 @@ def progress_bar(title: str, total: float) -> Iterator[Callable[[float, str], No
     )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(title, total=total, note="")
-        yield lambda done, note="": progress.update(task, completed=done, note=note)
+
+        def move(done: float, note: str = "") -> None:
+            progress.update(task, completed=done, note=note)
+
+        yield move
 
 
 @contextlib.contextmanager

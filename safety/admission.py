@@ -47,7 +47,9 @@ def admit(
     cap_now = speed_cap(free_now_m - config.standoff_m, model.braking_mps2, reaction_s, config.obstacle_mps)
     same_way = speed * moving > 0.0
     cap = np.where(same_way, np.minimum(cap, cap_now), cap)
-    gap_m = approach_gap(points_x, points_y, speed, math.cos(config.approach_sector_rad), model.footprint_radius_m)
+    gap_m = approach_gap(
+        points_x, points_y, speed, math.cos(config.approach_sector_rad), model.footprint_radius_m
+    )
     cap = np.minimum(cap, np.maximum(config.approach_per_s * gap_m, config.approach_mps))
     size = np.abs(speed)
     share = np.minimum(1.0, cap / np.where(size > 0.0, size, 1.0))

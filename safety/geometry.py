@@ -39,7 +39,9 @@ def free_distance(
     ahead_x = direction * points_x
     inside = points_x * points_x + points_y * points_y < radius * radius
     straight = np.abs(w) <= STRAIGHT_RADPM * np.abs(v)
-    along = np.where(straight, _along_line(ahead_x, points_y, radius), _along_arc(points_x, points_y, v, w, radius))
+    along = np.where(
+        straight, _along_line(ahead_x, points_y, radius), _along_arc(points_x, points_y, v, w, radius)
+    )
     towards = ahead_x > ESCAPE_COSINE * np.sqrt(points_x * points_x + points_y * points_y)
     along = np.where(inside, np.where(towards, 0.0, np.inf), along)
     nearest = np.minimum(along.min(axis=-1), reach_m)
@@ -85,7 +87,9 @@ def speed_cap(free_m: Array, braking_mps2: float, reaction_s: Array, obstacle_mp
     return np.maximum(-lag + np.sqrt(np.maximum(lag * lag + room, 0.0)), 0.0)
 
 
-def approach_gap(points_x: Array, points_y: Array, speed: Array, sector_cosine: float, radius_m: float) -> Array:
+def approach_gap(
+    points_x: Array, points_y: Array, speed: Array, sector_cosine: float, radius_m: float
+) -> Array:
     """Gap in m between the footprint and the nearest point in the sector around the direction of travel.
 
     Args:
@@ -99,4 +103,5 @@ def approach_gap(points_x: Array, points_y: Array, speed: Array, sector_cosine: 
     """
     distance = np.sqrt(points_x * points_x + points_y * points_y)
     ahead = np.sign(speed)[..., None] * points_x > sector_cosine * distance
-    return np.where(ahead, distance, np.inf).min(axis=-1) - radius_m
+    nearest: Array = np.where(ahead, distance, np.inf).min(axis=-1)
+    return nearest - radius_m

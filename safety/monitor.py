@@ -195,7 +195,13 @@ class SafetyMonitor:
         slow = _ramped(speed, self._last_command[0], model.acceleration_max_mps2 * elapsed_s)
         turn_slow = _ramped(turn, self._last_command[1], model.turn_acceleration_max_radps2 * elapsed_s)
         ramped = slow != speed or turn_slow != turn
-        reason = Reason.COMMAND_OUT_OF_LIMITS if beyond else Reason.ACCELERATION_LIMITED if ramped else Reason.CLEAR
+        reason = (
+            Reason.COMMAND_OUT_OF_LIMITS
+            if beyond
+            else Reason.ACCELERATION_LIMITED
+            if ramped
+            else Reason.CLEAR
+        )
         return (slow, turn_slow), reason
 
     def _remember(self, inputs: Inputs, ruling: Ruling) -> Ruling:

@@ -2,6 +2,7 @@
 environments, evaluation and the ROS bridge all drive this one."""
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import msgspec
 import numpy as np
@@ -68,7 +69,9 @@ class Simulation:
         self.model = model
         worlds, robots = config.worlds, config.robots
         if min(worlds, robots) < 1 or config.people < 0:
-            raise SimConfigError(f"{worlds} worlds, {robots} robots, {config.people} people: need 1, 1 and 0 at least")
+            raise SimConfigError(
+                f"{worlds} worlds, {robots} robots, {config.people} people: need 1, 1 and 0 at least"
+            )
         self.step_s = 1.0 / config.control_hz
         history = ROUTING_LAYOUT.history_interval_s / self.step_s
         if abs(history - round(history)) > 1e-6 or round(history) < 1:
@@ -146,10 +149,7 @@ class Simulation:
             self._twin_step(action, 0, worlds)
             return
         edges = [worlds * part // self._threads for part in range(self._threads + 1)]
-        futures = [
-            self._pool.submit(self._twin_step, action, first, last)
-            for first, last in zip(edges[:-1], edges[1:], strict=True)
-        ]
+        futures = [self._pool.submit(self._twin_step, action, first, last) for first, last in pairwise(edges)]
         for future in futures:
             future.result()
 

@@ -9,7 +9,7 @@ class CommandSink(Protocol):
     """Sends commands to the robot's base."""
 
     def send(self, speed_mps: float, turn_rate_radps: float, stamp: Stamp) -> None:
-        """Send one; ``stamp`` is that of the scan it was made from, (0, 0) for a stop, which never expires."""
+        """Send one; ``stamp`` is the scan's it was made from, (0, 0) for a stop, which never expires."""
 
 
 class NoSink:

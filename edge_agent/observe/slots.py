@@ -1,4 +1,4 @@
-"""Latest-value slots: callbacks replace whole values, the tick reads them. One reference each, so no locks."""
+"""Latest-value slots: callbacks replace whole values, the tick reads them. One reference each: no locks."""
 
 import msgspec
 import numpy as np

@@ -6,7 +6,7 @@ from edge_agent.errors import RosUnavailableError
 def require_ros() -> None:
     """Raise RosUnavailableError when rclpy or this project's interfaces cannot be imported."""
     try:
-        import outrider_msgs.msg
+        import outrider_msgs.msg  # noqa: F401
         import rclpy  # noqa: F401
     except ImportError as error:
         raise RosUnavailableError(

@@ -50,7 +50,9 @@ class DwaController:
         self._stuck_s = 0.0
         self._recovering_s = 0.0
         self.config = config or DwaConfig()
-        self._times = (np.arange(1, self.config.arc_points + 1) / self.config.arc_points) * self.config.horizon_s
+        self._times = (
+            np.arange(1, self.config.arc_points + 1) / self.config.arc_points
+        ) * self.config.horizon_s
         angles = (np.arange(BEAMS) + 0.5) * (2 * math.pi / BEAMS) + model.lidar.angle_min_rad
         angles -= 0.5 * model.lidar.angle_step_rad
         self._cos, self._sin = np.cos(angles), np.sin(angles)

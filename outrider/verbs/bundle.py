@@ -67,6 +67,42 @@ def verify(
     )
 
 
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
+    out: Annotated[Path, typer.Option(help="Where to write the bundle.")],
+    version: Annotated[str, typer.Option(help="The release's version, as 1.0.0.")],
+    counter: Annotated[
+        int, typer.Option(min=1, help="Release counter: higher than that of every release before.")
+    ],
+    name: Annotated[str, typer.Option(help="The policy's name.")] = "router",
+    created: Annotated[
+        str, typer.Option(help="Date for the manifest; left empty, same inputs give same bytes.")
+    ] = "",
+    keys: Keys = DEFAULT_KEYS,
+) -> None:
+    """Export a run's policy to ONNX, check it against torch, pack it and sign it with the release key.
+
+    Example: outrider bundle export runs/first --version 1.0.0 --counter 1 --out v1.outrider
+    """
+    from trainer.errors import TrainerError
+    from trainer.export.bundle import ExportSettings, export_bundle
+    from trainer.learning.run import RunFolder
+    from trainer.release.keys import load_signer
+    from trainer.release.pack import write_bundle
+
+    with clear_errors():
+        try:
+            folder = RunFolder.open(run)
+            bundle = export_bundle(
+                folder, ExportSettings(name, version, counter, created), [load_signer(keys)]
+            )
+        except TrainerError as error:
+            raise fail(str(error)) from None
+        digest = write_bundle(out, bundle)
+    typer.echo(f"{out}: {name}@{version} counter {counter}, {len(bundle)} bytes, signed\n{digest}")
+
+
 def _verify_signed(bundle: Path, keys: Path) -> "VerifiedBundle":
     from contracts.bundle import verify_signed
     from contracts.keyring import TRUSTED_FILE

@@ -26,9 +26,13 @@ Examples:
 @app.command(epilog=EXAMPLES)
 def evaluate(
     bundles: Annotated[list[Path], typer.Argument(help="Bundles to compare with the rule-based controller.")],
-    keys: Annotated[Path, typer.Option(envvar="OUTRIDER_KEYS", help="The fleet's key folder.")] = Path("keys"),
+    keys: Annotated[Path, typer.Option(envvar="OUTRIDER_KEYS", help="The fleet's key folder.")] = Path(
+        "keys"
+    ),
     floors: Annotated[int, typer.Option(min=1, max=64, help="Unseen floors to generate.")] = 8,
-    layouts: Annotated[Path | None, typer.Option(help="Folder of warehouse YAML files to drive on instead.")] = None,
+    layouts: Annotated[
+        Path | None, typer.Option(help="Folder of warehouse YAML files to drive on instead.")
+    ] = None,
     robots: Annotated[int, typer.Option(min=1, max=32, help="Robots on each floor.")] = 3,
     people: Annotated[int, typer.Option(min=0, max=100, help="People on each floor.")] = 5,
     trips: Annotated[int, typer.Option(min=1, max=1000, help="Trips of each robot.")] = 4,
@@ -42,7 +46,7 @@ def evaluate(
 
     from contracts.bundle import verify_signed
     from contracts.errors import ContractError
-    from contracts.keyring import trusted_keys_path
+    from contracts.keyring import TRUSTED_FILE
     from contracts.provenance import TrustedKeys
     from contracts.robot import AMR_SMALL
     from navigation.errors import NavigationError
@@ -57,8 +61,15 @@ def evaluate(
     if physics not in ("planar", "wheeled"):
         raise fail(f"--physics {physics}: choose planar or wheeled", 2)
     try:
-        config = EvaluationConfig(floors=floors, robots=robots, people=people, trips=trips, physics=physics, seed=seed)
-        trusted = TrustedKeys.load(trusted_keys_path(keys))
+        config = EvaluationConfig(
+            floors=floors,
+            robots=robots,
+            people=people,
+            trips=trips,
+            physics="wheeled" if physics == "wheeled" else "planar",
+            seed=seed,
+        )
+        trusted = TrustedKeys.load(keys / TRUSTED_FILE)
         controllers: list[Controller] = [RuleBased(AMR_SMALL, 1.0 / config.control_hz)]
         for path in bundles:
             checked = verify_signed(path, trusted)

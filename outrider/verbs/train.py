@@ -28,9 +28,13 @@ def train(
     resume: Annotated[Path | None, typer.Option(help="Folder of a run to go on with.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file; keys left out keep their defaults.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Robot-steps to take.")] = 4_000_000,
-    seconds: Annotated[float | None, typer.Option(min=1.0, help="Stop after this long at the latest.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=1.0, help="Stop after this long at the latest.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Instead of the config's seed.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the last point of the curve as JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the last point of the curve as JSON.")
+    ] = False,
 ) -> None:
     """Train a policy on the compiled twin, behind the safety monitor; resumable, Ctrl-C keeps a whole checkpoint."""
     if (out is None) == (resume is None):
@@ -58,7 +62,9 @@ def train(
         with training_progress(steps) as report:
             last = run_training(folder, steps, resume is not None, report, seconds)
     except KeyboardInterrupt:
-        raise fail(f"interrupted; the checkpoint is whole, go on with --resume {out or resume}", 130) from None
+        raise fail(
+            f"interrupted; the checkpoint is whole, go on with --resume {out or resume}", 130
+        ) from None
     except (TrainerError, SimError) as error:
         raise fail(str(error)) from None
     if last is None:

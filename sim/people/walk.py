@@ -36,7 +36,6 @@ def walk(  # type: ignore[no-untyped-def]
     station_xy,
     station_count,
     route_at,
-    field,
     pointers,
     columns,
     step_s,
@@ -91,9 +90,7 @@ class Walkers:
         seed: same seed, same people, whatever the robots do until they meet.
     """
 
-    def __init__(
-        self, state: WorldState, floors: Floors, floor_of: npt.NDArray[np.int64], seed: int
-    ) -> None:
+    def __init__(self, state: WorldState, floors: Floors, floor_of: npt.NDArray[np.int64], seed: int) -> None:
         self._state, self._floors, self._floor_of = state, floors, floor_of
         worlds, people, _ = state.person_xy.shape
         self.random = streams(seed, worlds)
@@ -131,7 +128,6 @@ class Walkers:
             floors.station_xy[floor],
             floors.station_count[floor],
             floors.route_at[floor],
-            floors.field,
             floors.pointers,
             floors.columns[floor],
             step_s,

@@ -64,8 +64,8 @@ def cast_boxes(boxes, count, x, y, heading, cosines, sines, angle_min, ranges): 
             width += TWO_PI
         first = start - heading - angle_min
         first -= TWO_PI * math.floor(first / TWO_PI)
-        begin = int(math.ceil(first / step - 1e-9))
-        end = int(math.floor((first + width) / step + 1e-9))
+        begin = math.ceil(first / step - 1e-9)
+        end = math.floor((first + width) / step + 1e-9)
         face_x = box[0] - x if x < box[0] else box[2] - x
         face_y = box[1] - y if y < box[1] else box[3] - y
         for slot in range(begin, end + 1):
@@ -96,8 +96,8 @@ def cast_circle(cx, cy, radius, x, y, heading, angle_min, ranges):  # type: igno
     bearing = math.atan2(dy, dx)
     first = bearing - half - heading - angle_min
     first -= TWO_PI * math.floor(first / TWO_PI)
-    begin = int(math.ceil(first / step))
-    end = int(math.floor((first + 2.0 * half) / step))
+    begin = math.ceil(first / step)
+    end = math.floor((first + 2.0 * half) / step)
     for slot in range(begin, end + 1):
         ray = slot if slot < rays else slot - rays
         off = slot * step - first - half
@@ -109,7 +109,18 @@ def cast_circle(cx, cy, radius, x, y, heading, angle_min, ranges):  # type: igno
 
 @numba.njit(cache=True)
 def scan_robot(  # type: ignore[no-untyped-def]
-    boxes, box_count, person_xy, person_radius, pose, robot, robot_radius, cosines, sines, angle_min, range_max, ranges
+    boxes,
+    box_count,
+    person_xy,
+    person_radius,
+    pose,
+    robot,
+    robot_radius,
+    cosines,
+    sines,
+    angle_min,
+    range_max,
+    ranges,
 ):
     """One robot's scan: ``ranges`` float32[rays] in m, ``range_max`` where nothing is seen."""
     ranges[:] = range_max
@@ -118,7 +129,9 @@ def scan_robot(  # type: ignore[no-untyped-def]
     for person in range(person_xy.shape[0]):
         dx, dy = person_xy[person, 0] - x, person_xy[person, 1] - y
         if dx * dx + dy * dy < (range_max + person_radius) ** 2:
-            cast_circle(person_xy[person, 0], person_xy[person, 1], person_radius, x, y, heading, angle_min, ranges)
+            cast_circle(
+                person_xy[person, 0], person_xy[person, 1], person_radius, x, y, heading, angle_min, ranges
+            )
     for other in range(pose.shape[0]):
         dx, dy = pose[other, 0] - x, pose[other, 1] - y
         if other != robot and dx * dx + dy * dy < (range_max + robot_radius) ** 2:

@@ -116,7 +116,6 @@ def guard_and_walk(a, first, last):  # type: ignore[no-untyped-def]
             a.station_xy[f],
             a.station_count[f],
             a.route_at[f],
-            a.field,
             a.pointers,
             a.columns[f],
             s[STEP_S],
@@ -132,7 +131,12 @@ def twin_physics(a, first, last):  # type: ignore[no-untyped-def]
         for r in range(a.pose.shape[1]):
             x, y = a.pose[e, r, 0], a.pose[e, r, 1]
             drive(
-                a.pose[e, r], a.velocity[e, r], a.command[e, r], s[STEP_S], s[ACCELERATION], s[BRAKING],
+                a.pose[e, r],
+                a.velocity[e, r],
+                a.command[e, r],
+                s[STEP_S],
+                s[ACCELERATION],
+                s[BRAKING],
                 s[TURN_ACCELERATION],
             )
             moved = abs(a.velocity[e, r, 0])
@@ -200,8 +204,18 @@ def observe(a, e, r):  # type: ignore[no-untyped-def]
     s = a.settings
     ranges = a.ranges[e, r]
     scan_robot(
-        a.boxes[f], a.box_count[f], a.person_xy[e], PERSON_RADIUS_M, a.pose[e], r, s[RADIUS], a.cosines, a.sines,
-        s[ANGLE_MIN], s[RANGE_MAX], ranges,
+        a.boxes[f],
+        a.box_count[f],
+        a.person_xy[e],
+        PERSON_RADIUS_M,
+        a.pose[e],
+        r,
+        s[RADIUS],
+        a.cosines,
+        a.sines,
+        s[ANGLE_MIN],
+        s[RANGE_MAX],
+        ranges,
     )
     out = a.observation[e, r]
     pool_beams(ranges, ranges.shape[0] // 36, out[0:36])
@@ -227,11 +241,28 @@ def tail(a, e, r):  # type: ignore[no-untyped-def]
     goal_x, goal_y = a.station_xy[f, station, 0], a.station_xy[f, station, 1]
     points = a.route_points[e, r]
     left = route_ahead(
-        a.pointers[start : start + cells], a.field[start : start + cells], a.rows[f], a.columns[f], x, y, goal_x,
-        goal_y, a.carrots_m, points,
+        a.pointers[start : start + cells],
+        a.field[start : start + cells],
+        a.rows[f],
+        a.columns[f],
+        x,
+        y,
+        goal_x,
+        goal_y,
+        a.carrots_m,
+        points,
     )
     encode_tail(
-        a.observation[e, r], x, y, heading, a.velocity[e, r, 0], a.velocity[e, r, 1], goal_x, goal_y, points, left
+        a.observation[e, r],
+        x,
+        y,
+        heading,
+        a.velocity[e, r, 0],
+        a.velocity[e, r, 1],
+        goal_x,
+        goal_y,
+        points,
+        left,
     )
     return left
 
@@ -253,8 +284,12 @@ def judge_and_observe(a, action, first, last):  # type: ignore[no-untyped-def]
             nearest = s[RANGE_MAX]
             for beam in range(36):
                 nearest = min(nearest, a.observation[e, r, beam])
-            change = abs(action[e, r, 0] - a.action_before[e, r, 0]) + abs(action[e, r, 1] - a.action_before[e, r, 1])
-            reward = w[0] * (a.left_m[e, r] - left) + w[1] * s[STEP_S] + w[2] * change + w[5] * a.reduced[e, r]
+            change = abs(action[e, r, 0] - a.action_before[e, r, 0]) + abs(
+                action[e, r, 1] - a.action_before[e, r, 1]
+            )
+            reward = (
+                w[0] * (a.left_m[e, r] - left) + w[1] * s[STEP_S] + w[2] * change + w[5] * a.reduced[e, r]
+            )
             if nearest < w[4]:
                 reward += w[3] * (w[4] - nearest) / (w[4] - s[RADIUS])
             a.left_m[e, r] = left

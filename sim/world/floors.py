@@ -1,6 +1,6 @@
 """A set of floors as flat arrays that compiled code can work on: boxes, stations, and the way to each station."""
 
-import heapq  # noqa: F401  (numba compiles it)
+import heapq
 
 import numba
 import numpy as np
@@ -90,13 +90,13 @@ class Floors:
         self.pointers = np.concatenate(pointers)
 
 
-def compiled_cost_to_go(
-    costs: npt.NDArray[np.float32], x_m: float, y_m: float
-) -> npt.NDArray[np.float32]:
+def compiled_cost_to_go(costs: npt.NDArray[np.float32], x_m: float, y_m: float) -> npt.NDArray[np.float32]:
     """``navigation.route.cost_to_go``, compiled: the same bits, ten times sooner."""
     from navigation.route import cell_of
 
     row, column = cell_of(x_m, y_m, (costs.shape[0], costs.shape[1]))
     steps = np.array(NEIGHBOURS, dtype=np.int64)
-    field: npt.NDArray[np.float32] = solve_cost_to_go(costs, row, column, steps[:, 0], steps[:, 1], step_lengths())
+    field: npt.NDArray[np.float32] = solve_cost_to_go(
+        costs, row, column, steps[:, 0], steps[:, 1], step_lengths()
+    )
     return field

@@ -7,7 +7,10 @@ import numpy.typing as npt
 
 def streams(seed: int, count: int) -> npt.NDArray[np.uint64]:
     """Independent starting states, uint64[count]."""
-    return np.random.SeedSequence(seed).generate_state(count, np.uint64)
+    states: npt.NDArray[np.uint64] = (
+        np.random.SeedSequence(seed).generate_state(count, np.uint64).astype(np.uint64)
+    )
+    return states
 
 
 @numba.njit(cache=True, inline="always")

@@ -90,7 +90,10 @@ class BatchedVecEnv(VecEnv):  # type: ignore[misc]
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
         """Not possible one by one: the environments are one batch."""
-        raise AttributeError(f"{attr_name} cannot be set on a batched environment; change the simulation's config")
+        del value, indices
+        raise AttributeError(
+            f"{attr_name} cannot be set on a batched environment; change the simulation's config"
+        )
 
     def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
         """Call a method of the batch once; its result stands for each environment asked for."""

@@ -1,6 +1,7 @@
 """Controllers compared in PyBullet on floors nobody trained on: same floors, orders and people, same monitor."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -29,7 +30,7 @@ class EvaluationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     robots: int = 3
     people: int = 5
     trips: int = 4
-    physics: str = "planar"
+    physics: Literal["planar", "wheeled"] = "planar"
     control_hz: int = 10
     seed: int = 0
     monitor: MonitorConfig = MonitorConfig()

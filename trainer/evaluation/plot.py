@@ -20,13 +20,21 @@ def plot_evaluation(result: Evaluation, path: Path) -> None:
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     for row, colour in zip(result.results, COLOURS * 4, strict=False):
         times = np.sort(np.array(row.trip_times_s))
-        left.step(times, np.arange(1, len(times) + 1) / len(times), where="post", label=row.name, color=colour, lw=2)
-    left.set(xlabel="trip time, s (failed trips at the cap)", ylabel="share of trips", xlim=(0, 61), ylim=(0, 1.02))
+        left.step(
+            times, np.arange(1, len(times) + 1) / len(times), where="post", label=row.name, color=colour, lw=2
+        )
+    left.set(
+        xlabel="trip time, s (failed trips at the cap)", ylabel="share of trips", xlim=(0, 61), ylim=(0, 1.02)
+    )
     left.grid(alpha=0.25)
     left.legend(frameon=False, loc="lower right")
     names = [row.name for row in result.results]
     start = np.zeros(len(names))
-    for outcome, colour in ((Outcome.ARRIVED, "#4aa564"), (Outcome.TIMEOUT, "#d8b12f"), (Outcome.CONTACT, "#c8443c")):
+    for outcome, colour in (
+        (Outcome.ARRIVED, "#4aa564"),
+        (Outcome.TIMEOUT, "#d8b12f"),
+        (Outcome.CONTACT, "#c8443c"),
+    ):
         share = np.array([row.outcomes.count(outcome) / max(1, row.trips) for row in result.results])
         right.barh(names, share, left=start, color=colour, label=outcome.name.lower())
         start += share

@@ -59,7 +59,7 @@ def export_onnx(policy: DeployedPolicy) -> bytes:
         torch.onnx.export(
             policy.eval(),
             (torch.zeros(1, OBSERVATION_SIZE),),
-            stream,
+            stream,  # type: ignore[arg-type]
             dynamo=False,
             opset_version=OPSET,
             input_names=[ONNX_INPUT],
@@ -84,5 +84,7 @@ def check_parity(policy: DeployedPolicy, network: bytes, observations: Floats) -
     came: Floats = session.run([ONNX_OUTPUT], {ONNX_INPUT: observations})[0]
     worst = float(np.abs(expected - came).max())
     if not worst <= PARITY_LIMIT:
-        raise ExportError(f"torch and onnxruntime differ by {worst:.2e}; at most {PARITY_LIMIT:.0e} is allowed")
+        raise ExportError(
+            f"torch and onnxruntime differ by {worst:.2e}; at most {PARITY_LIMIT:.0e} is allowed"
+        )
     return came, worst

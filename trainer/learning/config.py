@@ -59,7 +59,9 @@ def load_train_config(path: Path) -> TrainConfig:
     """
     try:
         if path.stat().st_size > CONFIG_MAX_BYTES:
-            raise TrainConfigError(f"{path}: larger than {CONFIG_MAX_BYTES} bytes; this is no training config")
+            raise TrainConfigError(
+                f"{path}: larger than {CONFIG_MAX_BYTES} bytes; this is no training config"
+            )
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
         config = msgspec.convert(document or {}, TrainConfig)
         config.monitor.check()

@@ -14,7 +14,12 @@ from contracts.canonical import digest_hex
 from trainer.errors import RunError
 from trainer.learning.config import TrainConfig
 
-CONFIG_FILE, FACTS_FILE, CURVE_FILE, CHECKPOINT_FILE = "config.json", "facts.json", "curve.jsonl", "checkpoint.zip"
+CONFIG_FILE, FACTS_FILE, CURVE_FILE, CHECKPOINT_FILE = (
+    "config.json",
+    "facts.json",
+    "curve.jsonl",
+    "checkpoint.zip",
+)
 
 
 class CurvePoint(msgspec.Struct, frozen=True):
@@ -46,7 +51,9 @@ class RunFolder:
             RunError: there is a run already; resume it or choose another folder.
         """
         if (path / CONFIG_FILE).exists():
-            raise RunError(f"{path} holds a run already; continue it with --resume {path}, or choose another --out")
+            raise RunError(
+                f"{path} holds a run already; continue it with --resume {path}, or choose another --out"
+            )
         try:
             path.mkdir(parents=True, exist_ok=True)
             write_whole(path / CONFIG_FILE, msgspec.json.format(msgspec.json.encode(config)))
@@ -65,7 +72,9 @@ class RunFolder:
         try:
             config = msgspec.json.decode((path / CONFIG_FILE).read_bytes(), type=TrainConfig)
         except OSError:
-            raise RunError(f"{path} holds no run ({CONFIG_FILE} is missing); see 'outrider train --help'") from None
+            raise RunError(
+                f"{path} holds no run ({CONFIG_FILE} is missing); see 'outrider train --help'"
+            ) from None
         except msgspec.MsgspecError as error:
             raise RunError(f"{path / CONFIG_FILE}: {error}; it is of another version of outrider") from None
         return cls(path, config)
@@ -152,7 +161,9 @@ def run_facts(config: TrainConfig) -> dict[str, Any]:
 def _git(*arguments: str) -> str:
     root = Path(__file__).resolve().parent
     try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10)
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,164 @@
+"""``outrider agent run|arm|disarm|stop|reset|load|status``: a robot's agent, on the robot or beside it."""
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from outrider.cli import fail
+from outrider.verbs._operator import DEFAULT_HUB, DEFAULT_KEYS, AsJson, Keys
+
+if TYPE_CHECKING:
+    from edge_agent.ros.client import RobotClient
+
+app = typer.Typer(no_args_is_help=True, help="Run a robot's agent; arm it, stop it, load a policy.")
+Robot = Annotated[
+    str, typer.Argument(help="The robot's name, which is its ROS namespace.", show_default=False)
+]
+Why = Annotated[str, typer.Option("--reason", help="Who and why; goes into the robot's log.")]
+Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for the robot.", min=0.1, max=600)]
+LOAD_TIMEOUT_S = 60.0
+
+
+@app.command(
+    epilog="Example:  outrider agent run --robot robot_1 --layout floor.yaml --state run/robot_1 --keys keys"
+)
+def run(
+    robot: Annotated[str, typer.Option(help="The robot's name.", show_default=False)],
+    layout: Annotated[Path, typer.Option(help="The floor's YAML file.", show_default=False)],
+    state: Annotated[Path, typer.Option(help="The robot's own folder: log, policies.", show_default=False)],
+    keys: Keys = DEFAULT_KEYS,
+    hub: Annotated[str, typer.Option(envvar="OUTRIDER_HUB", help="Address of the hub.")] = DEFAULT_HUB,
+    rate: Annotated[int, typer.Option(help="Ticks a second, a multiple of 10.")] = 20,
+    real_time_factor: Annotated[
+        float, typer.Option(help="Robot seconds in a second, against a faster simulator.")
+    ] = 1.0,
+    no_hub: Annotated[bool, typer.Option("--no-hub", help="Record, but talk to no hub.")] = False,
+    no_autostart: Annotated[
+        bool, typer.Option("--no-autostart", help="Wait for the lifecycle transitions.")
+    ] = False,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="The processes' output here, not in STATE/*.log.")
+    ] = False,
+) -> None:
+    """Run a robot's agent until Ctrl-C or SIGTERM. It drives only after `outrider agent arm`."""
+    arguments = ["--robot", robot, "--layout", str(layout), "--state", str(state), "--keys", str(keys)]
+    arguments += ["--hub", hub, "--rate", str(rate), "--real-time-factor", str(real_time_factor)]
+    flags = {"--no-hub": no_hub, "--no-autostart": no_autostart, "--foreground": foreground}
+    arguments += [flag for flag, chosen in flags.items() if chosen]
+    # The supervisor takes this process's place: it stays small, and keeps the process id.
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "edge_agent.supervisor", *arguments])
+
+
+@app.command()
+def arm(robot: Robot, reason: Why = "operator", timeout: Timeout = 5.0) -> None:
+    """Allow the robot to move."""
+    with _client(robot, timeout) as client:
+        _report(robot, client.arm(reason))
+
+
+@app.command()
+def disarm(robot: Robot, reason: Why = "operator", timeout: Timeout = 5.0) -> None:
+    """Forbid motion until the robot is armed again."""
+    with _client(robot, timeout) as client:
+        _report(robot, client.arm(reason, arm=False))
+
+
+@app.command()
+def stop(
+    robot: Robot,
+    emergency: Annotated[bool, typer.Option("--emergency", help="Latched until it is reset.")] = False,
+    reason: Why = "operator",
+    timeout: Timeout = 5.0,
+) -> None:
+    """Stop the robot and disarm it."""
+    with _client(robot, timeout) as client:
+        _report(robot, client.stop(reason, emergency))
+
+
+@app.command()
+def reset(robot: Robot, reason: Why = "operator", timeout: Timeout = 5.0) -> None:
+    """Release an emergency stop. The robot stays disarmed."""
+    with _client(robot, timeout) as client:
+        _report(robot, client.reset(reason))
+
+
+@app.command()
+def load(
+    robot: Robot,
+    bundle: Annotated[Path, typer.Argument(help="A bundle on the robot's own disk.", show_default=False)],
+    timeout: Timeout = LOAD_TIMEOUT_S,
+) -> None:
+    """Check a bundle on the robot and swap it in. The running policy stays when it is refused."""
+    with _client(robot, timeout) as client:
+        answer = client.load(str(bundle.resolve()))
+    if not answer.accepted:
+        raise fail(f"{robot}: {answer.message}")
+    typer.echo(f"{robot}: {answer.message} ({answer.digest[:12]})")
+
+
+@app.command()
+def status(robot: Robot, timeout: Timeout = 5.0, as_json: AsJson = False) -> None:
+    """Whether it is armed, what holds it, which policy drives, how its ticks go."""
+    with _client(robot, timeout) as client:
+        found = client.status()
+    facts = _facts(robot, found["safety"], found["decision"], found["policy"])
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        typer.echo(f"{name:<18}{'-' if value in ('', None) else value}")
+
+
+@contextmanager
+def _client(robot: str, timeout_s: float) -> "Iterator[RobotClient]":
+    from edge_agent.errors import AgentError
+    from edge_agent.ros.client import robot_client
+
+    try:
+        with robot_client(robot, timeout_s) as client:
+            yield client
+    except AgentError as error:
+        raise fail(str(error)) from None
+
+
+def _report(robot: str, answer: Any) -> None:
+    if not answer.success:
+        raise fail(f"{robot}: {answer.message}")
+    typer.echo(f"{robot}: {answer.message}")
+
+
+def _facts(robot: str, safety: Any, decision: Any, policy: Any) -> dict[str, Any]:
+    names = {0: "pass", 1: "limit", 2: "stop", 3: "disarm", 4: "emergency stop"}
+    sources = {0: "none", 1: "rules", 2: "policy"}
+    return {
+        "robot": robot,
+        "armed": bool(safety.armed),
+        "emergency_stop": bool(safety.estop_latched),
+        "verdict": names.get(safety.verdict, "unknown"),
+        "reason": safety.reason_text,
+        "speed_mps": _number(safety.speed_out_mps),
+        "turn_rate_radps": _number(safety.turn_rate_out_radps),
+        "source": sources.get(decision.source, "unknown"),
+        "policy_digest": policy.digest_active,
+        "policy_version": policy.release_version,
+        "release_counter": policy.release_counter,
+        "swaps": policy.swap_count,
+        "detail": policy.detail,
+        "tick": decision.tick,
+        "tick_us": _number(decision.tick_total_us),
+        "inference_us": _number(decision.inference_us),
+        "ticks_late": decision.ticks_late,
+        "ticks_missed": decision.ticks_missed,
+    }
+
+
+def _number(value: float) -> float | None:
+    return round(float(value), 3) if math.isfinite(value) else None
