@@ -8,10 +8,10 @@ import time
 from edge_agent.tick import TickCore
 
 SWITCH_INTERVAL_S = 0.0005
-SPIN_NS = 500_000
-WARM_LEAD_NS = 2_000_000
+SPIN_NS = 700_000
+WARM_LEAD_NS = 1_500_000
 """How long before the deadline the warm run begins; shorter periods go without."""
-WARM_ROOM_NS = 1_000_000
+WARM_ROOM_NS = 900_000
 JOIN_MAX_S = 2.0
 NS = 1_000_000_000
 

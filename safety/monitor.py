@@ -110,7 +110,7 @@ class SafetyMonitor:
                 self._fault_since_ns = inputs.now_ns
             elif inputs.now_ns - self._fault_since_ns > self.config.disarm_after_s * NS:
                 self.armed = False
-        elif verdict is not Verdict.STOP:
+        else:
             self._fault_since_ns = None
         if self.emergency:
             verdict, reason = Verdict.EMERGENCY_STOP, Reason.EMERGENCY_STOP_LATCHED
@@ -167,9 +167,11 @@ class SafetyMonitor:
         command, reason = self._within_limits(wanted, inputs.now_ns)
         ranges = self.clean_ranges(inputs.ranges_m).astype(np.float64)
         # A lone invalid ray takes its nearer neighbour: it can hide no more than the gap between two good ones.
+        # Several side by side can hide anything: they block motion towards them.
         gap = ranges <= 0.0
         if gap.any():
-            ranges[gap] = np.minimum(np.roll(ranges, 1), np.roll(ranges, -1))[gap]
+            nearer = np.minimum(np.roll(ranges, 1), np.roll(ranges, -1))
+            ranges[gap] = np.maximum(nearer, self.model.lidar.range_min_m)[gap]
         admitted, free_m = admit(
             self.config,
             self.model,

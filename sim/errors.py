@@ -11,3 +11,7 @@ class GenerateError(SimError):
 
 class SimConfigError(SimError):
     """The simulation cannot be set up as asked."""
+
+
+class CommandError(SimError, ValueError):
+    """An action or command that is not finite or has the wrong shape; the simulation has not moved."""

@@ -12,7 +12,7 @@ from contracts.observation import BEAMS, CARROT_DISTANCES_M, OBSERVATION_SIZE, R
 from contracts.robot import AMR_SMALL, RobotModel
 from navigation.warehouse import Warehouse
 from safety.config import MonitorConfig
-from sim.errors import SimConfigError
+from sim.errors import CommandError, SimConfigError
 from sim.people.walk import Walkers
 from sim.sensors.lidar import ray_table
 from sim.tasks import kernels
@@ -121,7 +121,12 @@ class Simulation:
         Args:
             action: float32[E, R, 2] in [-1, 1], what the reward's ``change`` term is computed from.
             command: float64[E, R, 2] m/s and rad/s, before the monitor.
+
+        Raises:
+            CommandError: a value that is not finite; no world has moved.
         """
+        if not (np.isfinite(command).all() and np.isfinite(action).all()):
+            raise CommandError("actions and commands must be finite; no world has moved")
         self.command[:] = command
         if self._physics is None:
             self._in_chunks(action)

@@ -13,6 +13,8 @@ from contracts.decision import Source
 
 FAILURES_MAX = 5
 EVENTS_MAX = 64
+TOLD_MAX, TOLD_SHARE = 20, 100
+"""So many failures are told one by one; after that, every hundredth. All are counted."""
 Command = tuple[float, float]
 Floats = npt.NDArray[np.float32]
 
@@ -27,9 +29,6 @@ class Proposer(Protocol):
 
     def run(self, observation: Floats) -> Command:
         """Speed in m/s and turn rate in rad/s; may raise, may be not finite."""
-
-    def warm(self) -> None:
-        """Touch what the next run will need."""
 
 
 class Rules(Protocol):
@@ -92,16 +91,19 @@ class Ladder:
             self._failed(policy, fault)
         return self._rules.command(observation), Source.RULE_BASED
 
-    def warm(self) -> None:
-        """Warm the policy that will be asked next."""
+    def warm(self, observation: Floats) -> Command:
+        """Ask whoever will be asked next, and leave it at that; returns some command, not theirs."""
         policy = self.incoming or self.policy
-        if policy is not None:
-            policy.warm()
+        if policy is None:
+            self._rules.command(observation)
+        else:
+            policy.run(observation)
+        return 0.5, 0.1
 
     def _failed(self, policy: Proposer, fault: str) -> None:
         self.failures += 1
         self.failures_in_all += 1
-        if self.failures == 1:
+        if self.failures == 1 and (self.failures_in_all <= TOLD_MAX or not self.failures_in_all % TOLD_SHARE):
             self.events.append(f"policy {policy.version} failed ({fault}); the rules drive this tick")
         if self.failures < FAILURES_MAX:
             return

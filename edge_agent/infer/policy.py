@@ -51,10 +51,6 @@ class Policy:
         answer = self._answer
         return answer.item(0), answer.item(1)
 
-    def warm(self) -> None:
-        """Run once on the last observation, so that the next real run finds its code and weights cached."""
-        self._session.run_with_iobinding(self._binding)
-
 
 def load_policy(bundle: VerifiedBundle) -> Policy:
     """A warmed policy that answers the bundle's golden observations as it did where it was made.

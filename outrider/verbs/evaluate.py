@@ -102,9 +102,10 @@ def table(result: "Evaluation") -> str:
     ]
     for row, gain, (low, high) in zip(result.results, result.gains, result.gain_intervals, strict=True):
         trip = f"{row.trip_s:.1f} ({row.trip_s_interval[0]:.1f}-{row.trip_s_interval[1]:.1f})"
+        delivery = "-" if row.delivery_s is None else f"{row.delivery_s:.1f}"
         share = "" if row is result.results[0] else f"{gain:+.1%} ({low:+.1%} to {high:+.1%})"
         lines.append(
             f"{row.name:<14}{row.trips:>7}{row.success:>9.1%}{row.contacts:>10}{row.timeouts:>10}{trip:>21}"
-            f"{row.delivery_s:>12.1f}{share:>24}"
+            f"{delivery:>12}{share:>24}"
         )
     return "\n".join([*lines, "A failed trip counts as its cap of 60 s."])

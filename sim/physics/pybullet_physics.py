@@ -28,6 +28,7 @@ TOUCH_M = 0.001
 """Bodies nearer than this touch."""
 LEVEL_TOLERANCE_M = 0.001
 LIDAR_HEIGHT_M = 0.2
+LIFT_M = 3.0
 WHEEL_RADIUS_M = 0.08
 WHEEL_TRACK_M = 0.40
 WHEEL_TORQUE_MAX_NM = 20.0
@@ -204,6 +205,11 @@ class _World:
         half = heading / 2
         orientation = (0.0, 0.0, math.sin(half), math.cos(half))
         z_m = self._z_m + self._com_z_m
+        if not self._planar:
+            # Lifted off the floor, it forgets the contact forces of its last place: same start, same bits.
+            lifted = (x_m, y_m, z_m + LIFT_M)
+            pybullet.resetBasePositionAndOrientation(body, lifted, orientation, physicsClientId=client)
+            pybullet.performCollisionDetection(client)
         pybullet.resetBasePositionAndOrientation(body, (x_m, y_m, z_m), orientation, physicsClientId=client)
         pybullet.resetBaseVelocity(body, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0), physicsClientId=client)
         self._heading[robot] = heading

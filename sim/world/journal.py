@@ -2,6 +2,7 @@
 
 import io
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ class Journal:
     """The folder of one run.
 
     ``deliveries.jsonl`` has one ``LegRecord`` or ``DeliveryRecord`` a line, there as soon as it ended.
-    ``trajectory.npz`` holds ``time_s`` float64[T], ``pose`` float32[T, R, 3], ``speed`` float32[T, R] and
+    ``trajectory.npz`` holds ``time_s`` and ``wall_s`` float64[T], ``pose`` float32[T, R, 3], ``speed`` float32[T, R] and
     ``people`` float32[T, P, 2], 5 rows a second; it and ``summary.json`` are written by ``close``.
 
     Raises:
@@ -36,7 +37,7 @@ class Journal:
 
     def __init__(self, folder: Path, warehouse: Warehouse) -> None:
         self.folder = folder
-        self._rows: list[tuple[float, bytes, bytes, bytes]] = []
+        self._rows: list[tuple[float, bytes, bytes, bytes, float]] = []
         self._shape: tuple[int, int] = (0, 0)
         self._next_ns = 0
         self.rows_dropped = 0
@@ -69,6 +70,7 @@ class Journal:
                 state.pose[0].astype(np.float32).tobytes(),
                 state.velocity[0, :, 0].astype(np.float32).tobytes(),
                 state.person_xy[0].astype(np.float32).tobytes(),
+                time.time(),
             )
         )
 
@@ -85,6 +87,7 @@ class Journal:
         np.savez_compressed(
             buffer,
             time_s=np.array([row[0] for row in self._rows]),
+            wall_s=np.array([row[4] for row in self._rows]),
             pose=column(1, (robots, 3)),
             speed=column(2, (robots,)),
             people=column(3, (people, 2)),

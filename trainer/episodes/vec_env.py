@@ -3,27 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
-import gymnasium
 import numpy as np
 import numpy.typing as npt
 from stable_baselines3.common.vec_env import VecEnv
 
-from contracts.observation import OBSERVATION_SIZE, ROUTING_LAYOUT
+from contracts.observation import OBSERVATION_SIZE
 from navigation.action import decode_action
 from sim.simulation import Simulation
 from sim.tasks.delivery import Outcome
-
-
-def observation_space() -> gymnasium.spaces.Box:
-    """Box float32[83] with the ranges of the observation layout."""
-    low = np.concatenate([np.full(field.size, field.low) for field in ROUTING_LAYOUT.observation])
-    high = np.concatenate([np.full(field.size, field.high) for field in ROUTING_LAYOUT.observation])
-    return gymnasium.spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
-
-
-def action_space() -> gymnasium.spaces.Box:
-    """Box float32[2] in [-1, 1]: see ``navigation.action``."""
-    return gymnasium.spaces.Box(-1.0, 1.0, (2,), dtype=np.float32)
+from sim.tasks.spaces import action_space, observation_space
 
 
 class BatchedVecEnv(VecEnv):  # type: ignore[misc]

@@ -46,8 +46,10 @@ class ControllerResult(msgspec.Struct, frozen=True):
     timeouts: int
     trip_s: float
     trip_s_interval: tuple[float, float]
-    delivery_s: float
-    success_trip_s: float
+    delivery_s: float | None
+    """None with an odd single trip."""
+    success_trip_s: float | None
+    """Mean of the trips that arrived; None where none did."""
     reduced: float
     trip_times_s: list[float]
     outcomes: list[int]
@@ -163,8 +165,8 @@ def _result(
         timeouts=int((outcomes == Outcome.TIMEOUT).sum()),
         trip_s=float(flat.mean()),
         trip_s_interval=(float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))),
-        delivery_s=float(pairs.sum(axis=-1).mean()) if pairs.size else float("nan"),
-        success_trip_s=float(times[arrived].mean()) if arrived.any() else float("nan"),
+        delivery_s=float(pairs.sum(axis=-1).mean()) if pairs.size else None,
+        success_trip_s=float(times[arrived].mean()) if arrived.any() else None,
         reduced=reduced,
         trip_times_s=[round(float(value), 2) for value in flat],
         outcomes=[int(value) for value in outcomes.reshape(-1)],

@@ -1,0 +1,147 @@
+"""What the robots' own logs and the floor's journal say about the drive. Pure: files in, figures out."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from contracts.decision import FLAG_SWAPPED, Source
+from edge_agent.recorder.reading import Log
+from sim.world.orders import ContactCount, DeliveryRecord, LegEnd, LegRecord, Record
+
+RULE_BASED = "rule-based"
+
+
+class Driven(msgspec.Struct, frozen=True):
+    """One controller's part of the drive; times are simulation time in s."""
+
+    name: str
+    trips: int
+    trips_given_up: int
+    trip_s: float | None
+    deliveries: int
+    delivery_s: float | None
+    contacts_moving: int
+    contacts_standing: int
+
+
+class Swap(msgspec.Struct, frozen=True):
+    """The first tick of a policy on a robot."""
+
+    robot: str
+    version: str
+    tick: int
+    wall_ns: int
+    missed_ticks: int
+    """Deadlines skipped from 20 ticks before the swap to 20 ticks after it."""
+    gap_ms: float
+    """Longest time between two decisions in that window."""
+
+
+class Ticks(msgspec.Struct, frozen=True):
+    """Tick latency of all robots: observation, inference, monitor and command, without the ROS hop."""
+
+    count: int
+    p50_us: float
+    p99_us: float
+    p99_9_us: float
+    missed: int
+    late_p99_us: float
+
+
+def read_records(path: Path) -> list[Record]:
+    """``deliveries.jsonl`` of a floor."""
+    decoder = msgspec.json.Decoder(LegRecord | DeliveryRecord)
+    return [decoder.decode(line) for line in path.read_bytes().splitlines() if line.strip()]
+
+
+def driving_at(log: Log, versions: dict[str, str], wall_s: float) -> str:
+    """Who drove a robot at a wall time: a version, or the rule-based controller."""
+    index = int(np.searchsorted(log.decisions["wall_ns"], int(wall_s * 1e9)))
+    row = log.decisions[min(index, len(log.decisions) - 1)]
+    if row["source"] != Source.POLICY:
+        return RULE_BASED
+    return versions.get(row["policy_digest"].tobytes().hex(), "?")
+
+
+def split_by_driver(
+    records: list[Record],
+    logs: dict[str, Log],
+    versions: dict[str, str],
+    sim_s: npt.NDArray[np.float64],
+    wall_s: npt.NDArray[np.float64],
+) -> list[Driven]:
+    """Trips and deliveries by who drove them; those with a swap in their middle count for nobody.
+
+    Args:
+        records: of the floor.
+        logs: each robot's.
+        versions: version by bundle digest.
+        sim_s, wall_s: float64[n], simulation time and wall time at the same moments.
+    """
+    names = [RULE_BASED, *versions.values()]
+    trips: dict[str, list[LegRecord]] = {name: [] for name in names}
+    orders: dict[str, list[DeliveryRecord]] = {name: [] for name in names}
+    for record in records:
+        start, end = np.interp([record.start_s, record.end_s], sim_s, wall_s)
+        log = logs[record.robot]
+        driver = driving_at(log, versions, start)
+        if driver != driving_at(log, versions, end) or driver not in trips:
+            continue
+        if isinstance(record, LegRecord):
+            trips[driver].append(record)
+        elif record.delivered:
+            orders[driver].append(record)
+    return [_driven(name, trips[name], orders[name]) for name in names]
+
+
+def _driven(name: str, trips: list[LegRecord], orders: list[DeliveryRecord]) -> Driven:
+    touched = ContactCount()
+    for trip in trips:
+        touched.add(trip.contacts)
+    return Driven(
+        name=name,
+        trips=len(trips),
+        trips_given_up=sum(trip.end is LegEnd.GIVEN_UP for trip in trips),
+        trip_s=_mean([trip.end_s - trip.start_s for trip in trips]),
+        deliveries=len(orders),
+        delivery_s=_mean([order.end_s - order.start_s for order in orders]),
+        contacts_moving=touched.static_moving + touched.person_moving + touched.robot_moving,
+        contacts_standing=touched.static_standing + touched.person_standing + touched.robot_standing,
+    )
+
+
+def _mean(values: list[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def find_swaps(logs: dict[str, Log], versions: dict[str, str]) -> list[Swap]:
+    """Every swap on every robot, in order of time."""
+    swaps = []
+    for robot, log in logs.items():
+        rows = log.decisions
+        for index in np.flatnonzero(rows["flags"] & FLAG_SWAPPED).tolist():
+            first, last = max(0, index - 20), min(len(rows) - 1, index + 20)
+            window = rows[first : last + 1]
+            swaps.append(
+                Swap(
+                    robot=robot,
+                    version=versions.get(rows[index]["policy_digest"].tobytes().hex(), "?"),
+                    tick=int(rows[index]["tick"]),
+                    wall_ns=int(rows[index]["wall_ns"]),
+                    missed_ticks=int(window["missed_ticks"][-1]) - int(window["missed_ticks"][0]),
+                    gap_ms=float(np.diff(window["mono_ns"]).max()) / 1e6 if len(window) > 1 else 0.0,
+                )
+            )
+    return sorted(swaps, key=lambda swap: swap.wall_ns)
+
+
+def tick_latency(logs: dict[str, Log]) -> Ticks:
+    """Latency over all decisions that had a policy or controller behind them."""
+    rows = np.concatenate([log.decisions[log.decisions["source"] != Source.NONE] for log in logs.values()])
+    total = rows["total_us"] if len(rows) else np.zeros(1)
+    late = rows["late_us"] if len(rows) else np.zeros(1)
+    missed = sum(int(log.decisions["missed_ticks"].max(initial=0)) for log in logs.values())
+    p50, p99, p99_9 = np.percentile(total, [50, 99, 99.9])
+    return Ticks(len(rows), float(p50), float(p99), float(p99_9), missed, float(np.percentile(late, 99)))

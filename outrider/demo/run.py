@@ -1,0 +1,238 @@
+"""The stages of the demonstration, in order. Each runs the command a user would type."""
+
+import json
+import os
+import random
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+from rich.console import Console
+
+from fleet_hub.client import HubClient
+from outrider.demo.children import Children, DemoError
+from outrider.demo.settings import MARKER_FILE, POLICY_NAME, ROBOTS, DemoSettings
+
+VERSIONS = ("1.0.0", "2.0.0")
+WAIT_MAX_S = 90.0
+POLL_S = 0.05
+
+
+class Facts(msgspec.Struct):
+    """What the stages leave for the summary."""
+
+    stage_s: dict[str, float] = {}
+    digests: dict[str, str] = {}
+    push: dict[str, dict[str, list[tuple[str, float]]]] = {}
+    """Version -> robot -> (state, wall time in s) of its push."""
+    memory_mb: dict[str, dict[str, float]] = {}
+    """Robot -> process -> proportional set size in MB."""
+    stored: dict[str, tuple[int, int, int]] = {}
+    """Robot -> records stored at the hub, durable sequence, last sequence sent."""
+
+
+class Demo:
+    """One demonstration in a folder of its own.
+
+    Args:
+        folder: made anew; one of an earlier demonstration is replaced.
+        settings: how much.
+        console: for the steps.
+
+    Raises:
+        DemoError: the folder holds something else.
+    """
+
+    def __init__(self, folder: Path, settings: DemoSettings, console: Console) -> None:
+        self.folder, self.settings, self.console = folder, settings, console
+        self.facts = Facts()
+        if folder.exists() and any(folder.iterdir()) and not (folder / MARKER_FILE).exists():
+            raise DemoError(f"{folder} is not empty and no earlier demo; give another --out")
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "logs").mkdir(parents=True)
+        (folder / MARKER_FILE).touch()
+        self.keys = folder / "keys"
+        self.run_folder = folder / "training"
+        self.floor = folder / "floor"
+        self.bundles = {version: folder / f"v{version[0]}.outrider" for version in VERSIONS}
+        self.hub = f"tcp://127.0.0.1:{free_port()}"
+        self._environment = {
+            **os.environ,
+            "OUTRIDER_KEYS": str(self.keys),
+            "OUTRIDER_HUB": self.hub,
+            "ROS_DOMAIN_ID": str(random.SystemRandom().randint(1, 100)),
+            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def drive(self) -> None:
+        """Everything but the report. KeyboardInterrupt passes through after all processes are gone."""
+        with Children(self.folder / "logs", self._environment) as children:
+            self._prepare(children)
+            self._start_fleet(children)
+            with self._stage("three robots deliver by the rule-based controller"):
+                self._cruise(children)
+            for version in VERSIONS:
+                with self._stage(f"push {version} while they drive"):
+                    self._push(children, version)
+                with self._stage(f"three robots deliver by {version}"):
+                    self._cruise(children)
+            with self._stage("stop the robots, bring the last records home"):
+                self._land(children)
+
+    def _prepare(self, children: Children) -> None:
+        settings = self.settings
+        robots = ",".join(ROBOTS)
+        with self._stage("keys for a hub, an operator, three robots and a releaser"):
+            children.run("keys", "init", str(self.keys), "--robots", robots)
+        for version, steps in zip(VERSIONS, (settings.steps_v1, settings.steps_v2), strict=True):
+            with self._stage(f"train {version} on the twin ({steps:,} robot-steps)"):
+                where = ("--out",) if version == VERSIONS[0] else ("--resume",)
+                arguments = ("train", *where, str(self.run_folder), "--steps", str(steps))
+                self.console.print("      " + children.run(*arguments, quiet=False).strip(), highlight=False)
+            with self._stage(f"export {version} to ONNX, check, pack, sign"):
+                bundle = str(self.bundles[version])
+                counter = str(VERSIONS.index(version) + 1)
+                out = children.run(
+                    *("bundle", "export", str(self.run_folder), "--out", bundle),
+                    *("--version", version, "--counter", counter, "--name", POLICY_NAME),
+                )
+                self.facts.digests[version] = out.split()[-1]
+        with self._stage("evaluate in PyBullet on floors nobody trained on"):
+            out = children.run(
+                *("evaluate", *map(str, self.bundles.values()), "--out", str(self.folder / "evaluation")),
+                *("--floors", str(settings.evaluation_floors), "--trips", str(settings.evaluation_trips)),
+                *("--physics", settings.physics),
+                quiet=False,
+            )
+            for line in out.strip().splitlines():
+                self.console.print("      " + line, highlight=False)
+
+    def _start_fleet(self, children: Children) -> None:
+        settings = self.settings
+        factor = str(settings.real_time_factor)
+        with self._stage("start the hub, the floor and three robots; arm them"):
+            children.start("hub", "hub", "run", "--data", str(self.folder / "hub"), "--listen", self.hub)
+            children.start(
+                "floor",
+                *("sim", "run", "--layout", settings.layout, "--seed", str(settings.seed)),
+                *("--robots", str(len(ROBOTS)), "--ros", "--rate", factor, "--physics", settings.physics),
+                *("--out", str(self.floor)),
+            )
+            layout = self.floor / "floor.yaml"
+            self._wait("the floor to be laid out", children, layout.exists)
+            for robot in ROBOTS:
+                children.start(
+                    robot,
+                    *("agent", "run", "--robot", robot, "--layout", str(layout)),
+                    *("--state", str(self.folder / robot), "--hub", self.hub, "--keys", str(self.keys)),
+                    *("--rate", str(settings.rate_hz), "--real-time-factor", factor),
+                )
+            self._wait(
+                "the robots to reach the hub", children, lambda: self._fleet_matches(lambda row: row.online)
+            )
+            for robot in ROBOTS:
+                self._arm(children, robot)
+
+    def _arm(self, children: Children, robot: str) -> None:
+        """Arm one robot; it refuses until its first scans have come."""
+        deadline = time.monotonic() + WAIT_MAX_S
+        while True:
+            try:
+                children.run("agent", "arm", robot, "--timeout", "10")
+                return
+            except DemoError:
+                children.check()
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+
+    def _push(self, children: Children, version: str) -> None:
+        children.run("release", str(self.bundles[version]))
+        out = children.run("rollout", "start", "--release", version, "--to", "all", "--json")
+        rollout = int(json.loads(out)["rollout"])
+        steps = self.facts.push.setdefault(version, {robot: [] for robot in ROBOTS})
+
+        def arrived() -> bool:
+            with self._operator() as hub:
+                rows = hub.rollout(rollout).robots
+            for row in rows:
+                known = steps[row.robot]
+                if not known or known[-1][0] != row.state:
+                    known.append((row.state, time.time()))
+                if row.state == "refused":
+                    raise DemoError(f"{row.robot} refused {version}: {row.reason}")
+            return all(row.state == "active" for row in rows)
+
+        self._wait(f"{version} to drive on all robots", children, arrived)
+
+    def _cruise(self, children: Children) -> None:
+        until = time.monotonic() + self.settings.phase_s
+        while time.monotonic() < until:
+            children.check()
+            time.sleep(min(0.5, max(0.0, until - time.monotonic())))
+
+    def _land(self, children: Children) -> None:
+        self.facts.memory_mb = {robot: memory_mb(children.pid(robot)) for robot in ROBOTS}
+        children.stop("floor")
+        for robot in ROBOTS:
+            children.stop(robot)
+        with self._operator() as hub:
+            rows = hub.fleet().robots
+        self.facts.stored = {row.robot: (row.records_stored, row.durable_seq, row.last_seq) for row in rows}
+        children.stop("hub")
+
+    def _operator(self) -> HubClient:
+        return HubClient(self.hub, self.keys)
+
+    def _fleet_matches(self, condition: Callable[[Any], bool]) -> bool:
+        with self._operator() as hub:
+            return all(condition(row) for row in hub.fleet().robots)
+
+    def _wait(self, what: str, children: Children, done: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + WAIT_MAX_S
+        while not done():
+            children.check()
+            if time.monotonic() > deadline:
+                raise DemoError(f"waited {WAIT_MAX_S:.0f} s for {what}; see {self.folder / 'logs'}")
+            time.sleep(POLL_S)
+
+    @contextmanager
+    def _stage(self, title: str) -> Iterator[None]:
+        started = time.monotonic()
+        number = len(self.facts.stage_s) + 1
+        self.console.print(f"[bold]{number:>2}  {title}[/bold] ...", highlight=False)
+        yield
+        took = time.monotonic() - started
+        self.facts.stage_s[title] = took
+        self.console.print(f"      [green]done[/green] in {took:.1f} s", highlight=False)
+
+
+def memory_mb(pid: int) -> dict[str, float]:
+    """Proportional set size in MB of a supervisor and each of its children, by role."""
+    try:
+        parent = psutil.Process(pid)
+        family = [parent, *parent.children(recursive=True)]
+        return {_role(process, parent): process.memory_full_info().pss / 1e6 for process in family}
+    except psutil.Error:
+        return {}
+
+
+def _role(process: psutil.Process, parent: psutil.Process) -> str:
+    if process.pid == parent.pid:
+        return "supervisor"
+    line = " ".join(process.cmdline())
+    return next((name for name in ("control", "comms") if f"edge_agent.{name}" in line), process.name())
+
+
+def free_port() -> int:
+    """A TCP port on the loopback that nobody listens at now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

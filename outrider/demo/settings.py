@@ -1,0 +1,26 @@
+"""What the demonstration does, and how long."""
+
+import msgspec
+
+ROBOTS = ("robot_1", "robot_2", "robot_3")
+POLICY_NAME = "router"
+MARKER_FILE = ".outrider-demo"
+
+
+class DemoSettings(msgspec.Struct, frozen=True):
+    """Embedded defaults; ``SHORT`` is the form the test suite runs."""
+
+    steps_v1: int = 1_900_000
+    steps_v2: int = 1_600_000
+    evaluation_floors: int = 8
+    evaluation_trips: int = 4
+    layout: str = "standard"
+    physics: str = "wheeled"
+    real_time_factor: float = 2.0
+    rate_hz: int = 20
+    phase_s: float = 35.0
+    """Wall time to drive with each of: rule-based controller, v1, v2."""
+    seed: int = 7
+
+
+SHORT = DemoSettings(steps_v1=150_000, steps_v2=30_000, evaluation_floors=1, evaluation_trips=2, phase_s=4.0)

@@ -1,0 +1,277 @@
+"""The end of the demonstration: a summary on the terminal, ``summary.json``, and ``report.html``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from edge_agent.recorder.reading import Log, load_log
+from edge_agent.recorder.summary import summarize
+from navigation.warehouse import Warehouse, load_warehouse
+from outrider.demo import figures, measure
+from outrider.demo.report import Report
+from outrider.demo.run import VERSIONS, Demo
+from outrider.demo.settings import ROBOTS
+from sim.render.recorder import FloorRecorder
+from sim.render.snapshot import FloorSnapshot
+from trainer.evaluation.evaluate import Evaluation
+from trainer.learning.run import RunFolder
+
+FILM_ROWS = 150
+FILM_FRAMES_PER_S = 15.0
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """All figures of the summary."""
+
+    total_s: float
+    evaluation: list[dict[str, Any]]
+    driven: list[measure.Driven]
+    ticks: measure.Ticks
+    swaps: list[measure.Swap]
+    memory_mb: dict[str, float]
+    records: dict[str, dict[str, int]]
+    records_agree: bool
+
+
+def finish(demo: Demo, total_s: float) -> Outcome:
+    """Read everything back from disk, print the summary, write ``summary.json`` and ``report.html``."""
+    logs = {robot: load_log(demo.folder / robot) for robot in ROBOTS}
+    versions = {digest: version for version, digest in demo.facts.digests.items()}
+    with np.load(demo.floor / "trajectory.npz") as stored:
+        track = {name: stored[name] for name in stored.files}
+    evaluation = msgspec.json.decode(
+        (demo.folder / "evaluation" / "evaluation.json").read_bytes(), type=Evaluation
+    )
+    records = measure.read_records(demo.floor / "deliveries.jsonl")
+    outcome = Outcome(
+        total_s=total_s,
+        evaluation=_evaluation_rows(evaluation),
+        driven=measure.split_by_driver(records, logs, versions, track["time_s"], track["wall_s"]),
+        ticks=measure.tick_latency(logs),
+        swaps=measure.find_swaps(logs, versions),
+        memory_mb={robot: sum(parts.values()) for robot, parts in demo.facts.memory_mb.items()},
+        records=_records(demo, logs),
+        records_agree=all(
+            row["recorded"] == row["stored"] == row["last_seq"] and row["gaps"] == 0
+            for row in _records(demo, logs).values()
+        ),
+    )
+    (demo.folder / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(outcome)))
+    warehouse = load_warehouse(demo.floor / "floor.yaml")
+    write_report(demo, outcome, logs, track, warehouse)
+    print_summary(demo.console, demo.folder, outcome)
+    return outcome
+
+
+def _evaluation_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
+    rows = []
+    for row, gain, interval in zip(
+        evaluation.results, evaluation.gains, evaluation.gain_intervals, strict=True
+    ):
+        rows.append(
+            {
+                "name": row.name,
+                "trips": row.trips,
+                "success": row.success,
+                "contacts": row.contacts,
+                "timeouts": row.timeouts,
+                "trip_s": row.trip_s,
+                "delivery_s": row.delivery_s,
+                "gain": gain,
+                "gain_interval": interval,
+            }
+        )
+    return rows
+
+
+def _records(demo: Demo, logs: dict[str, Log]) -> dict[str, dict[str, int]]:
+    rows = {}
+    for robot, log in logs.items():
+        facts = summarize(log)
+        stored, durable, _ = demo.facts.stored.get(robot, (0, 0, 0))
+        rows[robot] = {
+            "decisions": len(log.decisions),
+            "recorded": facts.records,
+            "last_seq": facts.last_seq,
+            "acknowledged": facts.acked_seq or 0,
+            "stored": stored,
+            "durable_seq": durable,
+            "gaps": facts.gaps,
+        }
+    return rows
+
+
+def print_summary(console: Console, folder: Path, outcome: Outcome) -> None:
+    """The figures, as tables for the terminal."""
+    table = Table(
+        title="Evaluation: PyBullet, unseen floors, same orders, people and monitor", title_justify="left"
+    )
+    for name in ("controller", "trips", "success", "contacts", "s/trip", "s/delivery", "time saved (95 %)"):
+        table.add_column(name, justify="left" if name == "controller" else "right")
+    for row in outcome.evaluation:
+        low, high = row["gain_interval"]
+        gain = "" if row is outcome.evaluation[0] else f"{row['gain']:+.0%} ({low:+.0%} to {high:+.0%})"
+        table.add_row(
+            *(row["name"], str(row["trips"]), f"{row['success']:.1%}", str(row["contacts"])),
+            *(f"{row['trip_s']:.1f}", _seconds(row["delivery_s"]), gain),
+        )
+    console.print(table)
+    table = Table(title="Driven through ROS 2 (simulation time)", title_justify="left")
+    for name in ("driver", "trips", "s/trip", "deliveries", "s/delivery", "contacts moving/standing"):
+        table.add_column(name, justify="left" if name == "driver" else "right")
+    for driven in outcome.driven:
+        table.add_row(*driven_cells(driven))
+    console.print(table)
+    for line in plain_lines(outcome):
+        console.print(line, highlight=False)
+    console.print(
+        f"\nReport: [bold]{folder / 'report.html'}[/bold]   A robot's own log: outrider logs summary", end=""
+    )
+    console.print(f" {folder / ROBOTS[0]}", highlight=False)
+
+
+def driven_cells(row: measure.Driven) -> list[str]:
+    """One controller's drive as text cells."""
+    return [
+        row.name,
+        str(row.trips) + (f" (+{row.trips_given_up} given up)" if row.trips_given_up else ""),
+        _seconds(row.trip_s),
+        str(row.deliveries),
+        _seconds(row.delivery_s),
+        f"{row.contacts_moving}/{row.contacts_standing}",
+    ]
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def plain_lines(outcome: Outcome) -> list[str]:
+    """The figures that are no table."""
+    ticks = outcome.ticks
+    missed = sum(swap.missed_ticks for swap in outcome.swaps)
+    gap = max((swap.gap_ms for swap in outcome.swaps), default=0.0)
+    recorded = sum(row["recorded"] for row in outcome.records.values())
+    stored = sum(row["stored"] for row in outcome.records.values())
+    memory = max(outcome.memory_mb.values(), default=0.0)
+    return [
+        f"Tick (observation, inference, monitor, command), {ticks.count:,} ticks: p50 {ticks.p50_us / 1000:.2f} ms,"
+        f" p99 {ticks.p99_us / 1000:.2f} ms, p99.9 {ticks.p99_9_us / 1000:.2f} ms; {ticks.missed} missed in all",
+        f"Swaps: {len(outcome.swaps)} while driving, {missed} ticks missed around them, longest gap {gap:.0f} ms",
+        f"Records: {recorded:,} on the robots, {stored:,} at the hub:"
+        f" {'they agree' if outcome.records_agree else 'THEY DIFFER'}",
+        f"Agent's memory: {memory:.0f} MB a robot (proportional set size of its three processes)",
+        f"Whole demonstration: {outcome.total_s:.0f} s",
+    ]
+
+
+def write_report(
+    demo: Demo, outcome: Outcome, logs: dict[str, Log], track: dict[str, Any], warehouse: Warehouse
+) -> None:
+    """``report.html`` beside the data it was made from."""
+    best = outcome.evaluation[-1]
+    missed = sum(swap.missed_ticks for swap in outcome.swaps)
+    moving = sum(row.contacts_moving for row in outcome.driven)
+    report = Report(
+        "Outrider: first flight",
+        "A policy was trained, exported, signed and pushed over ZeroMQ to three ROS 2 robots in a PyBullet warehouse,"
+        " and swapped in while they drove; then its successor was. Everything below was measured in that run.",
+    )
+    report.cards(
+        [
+            (f"{best['gain']:+.0%}", f"time saved by {best['name']} (evaluation)", best["gain"] > 0),
+            (f"{best['success']:.1%}", "trips that arrive, unseen floors", best["success"] >= 0.9),
+            (f"{outcome.ticks.p50_us / 1000:.2f} ms", "tick p50", outcome.ticks.p50_us < 1000),
+            (str(missed), "ticks missed around swaps", missed == 0),
+            (str(moving), "contacts while moving (live drive)", moving == 0),
+            ("yes" if outcome.records_agree else "no", "records sent = stored", outcome.records_agree),
+        ]
+    )
+    report.section("The drive", "Each robot's way over the floor; rings mark where a policy was swapped in.")
+    report.film(_film(demo, track, warehouse))
+    report.picture(figures.floor_map(warehouse, track["pose"], outcome.swaps, track["wall_s"]), "floor map")
+    report.table(
+        ["driver", "trips", "s/trip", "deliveries", "s/delivery", "contacts moving/standing"],
+        [driven_cells(row) for row in outcome.driven],
+    )
+    report.section(
+        f"Pushing {VERSIONS[1]} while they drive",
+        "Black: measured speed; blue: what the policy was allowed; bands: how far the push was.",
+    )
+    pushed = [swap for swap in outcome.swaps if swap.version == VERSIONS[1]]
+    report.picture(figures.push_timeline(demo.facts.push[VERSIONS[1]], pushed, logs), "timeline of the push")
+    report.table(
+        ["robot", "version", "first tick", "ticks missed around it", "longest gap, ms"],
+        [[s.robot, s.version, str(s.tick), str(s.missed_ticks), f"{s.gap_ms:.1f}"] for s in outcome.swaps],
+    )
+    report.section("Training", "On the compiled twin, behind the same safety monitor as on the robot.")
+    curve = RunFolder.open(demo.run_folder).curve()
+    report.picture(figures.training_curve(curve, demo.settings.steps_v1), "training curve")
+    report.section("Evaluation", "PyBullet, floors nobody trained on; failed trips count as 60 s.")
+    report.picture((demo.folder / "evaluation" / "evaluation.png").read_bytes(), "evaluation")
+    report.table(
+        ["controller", "trips", "success", "contacts", "timeouts", "s/trip", "s/delivery", "time saved"],
+        [
+            [
+                *(
+                    row["name"],
+                    str(row["trips"]),
+                    f"{row['success']:.1%}",
+                    str(row["contacts"]),
+                    str(row["timeouts"]),
+                ),
+                *(f"{row['trip_s']:.1f}", _seconds(row["delivery_s"]), f"{row['gain']:+.1%}"),
+            ]
+            for row in outcome.evaluation
+        ],
+    )
+    report.section("The tick", "; ".join(plain_lines(outcome)[:1]))
+    report.picture(figures.tick_histogram(logs), "tick latency")
+    report.section("Records", "On each robot's disk, and at the hub.")
+    report.table(
+        ["robot", "decisions", "recorded", "acknowledged up to", "stored at the hub", "gaps"],
+        [
+            [robot, *(str(row[name]) for name in ("decisions", "recorded", "acknowledged", "stored", "gaps"))]
+            for robot, row in outcome.records.items()
+        ],
+    )
+    report.section("Memory", "Proportional set size, MB, at the end of the drive.")
+    report.table(
+        ["robot", "supervisor", "control", "comms", "all"],
+        [
+            [robot, *(f"{parts.get(name, 0.0):.0f}" for name in ("supervisor", "control", "comms")),
+             f"{sum(parts.values()):.0f}"]
+            for robot, parts in demo.facts.memory_mb.items()
+        ],
+    )  # fmt: skip
+    report.section("Where the time went", f"{outcome.total_s:.0f} s in all.")
+    report.table(["stage", "s"], [[title, f"{took:.1f}"] for title, took in demo.facts.stage_s.items()])
+    (demo.folder / "report.html").write_text(report.page(), encoding="utf-8")
+    (demo.folder / "facts.json").write_text(
+        json.dumps(msgspec.to_builtins(demo.facts), indent=2), encoding="utf-8"
+    )
+
+
+def _film(demo: Demo, track: dict[str, Any], warehouse: Warehouse) -> bytes:
+    """Some seconds of the floor around the last push, five simulated frames a second, faster than life."""
+    pushed = min(points[0][1] for points in demo.facts.push[VERSIONS[1]].values() if points)
+    middle = int(np.searchsorted(track["wall_s"], pushed))
+    first = max(0, min(middle - FILM_ROWS // 3, len(track["time_s"]) - FILM_ROWS))
+    path = demo.folder / "floor.mp4"
+    with FloorRecorder(path, warehouse, FILM_FRAMES_PER_S, width_px=880) as film:
+        for row in range(first, min(first + FILM_ROWS, len(track["time_s"]))):
+            film.take(
+                FloorSnapshot(
+                    pose=track["pose"][row].astype(np.float64),
+                    people_xy=track["people"][row].astype(np.float64),
+                    contact=np.zeros(track["pose"].shape[1], dtype=np.int8),
+                    time_s=float(track["time_s"][row]),
+                    caption=f"{VERSIONS[1]} pushed" if row >= middle else VERSIONS[0],
+                )
+            )
+    return path.read_bytes()
