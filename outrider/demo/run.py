@@ -180,9 +180,9 @@ class Demo:
 
     def _land(self, children: Children) -> None:
         self.facts.memory_mb = {robot: memory_mb(children.pid(robot)) for robot in ROBOTS}
-        children.stop("floor")
         for robot in ROBOTS:
             children.stop(robot)
+        children.stop("floor")
         with self._operator() as hub:
             rows = hub.fleet().robots
         self.facts.stored = {row.robot: (row.records_stored, row.durable_seq, row.last_seq) for row in rows}

@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from edge_agent.recorder.reading import Log, load_log
+from edge_agent.recorder.reading import Log, find_folders, load_log
 from edge_agent.recorder.summary import summarize
 from navigation.warehouse import Warehouse, load_warehouse
 from outrider.demo import figures, measure
@@ -40,7 +40,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 def finish(demo: Demo, total_s: float) -> Outcome:
     """Read everything back from disk, print the summary, write ``summary.json`` and ``report.html``."""
-    logs = {robot: load_log(demo.folder / robot) for robot in ROBOTS}
+    logs = {robot: load_log(find_folders(demo.folder / robot)[0]) for robot in ROBOTS}
     versions = {digest: version for version, digest in demo.facts.digests.items()}
     with np.load(demo.floor / "trajectory.npz") as stored:
         track = {name: stored[name] for name in stored.files}

@@ -1,0 +1,100 @@
+"""Settings and start-up: what is wrong is refused in one line, and nothing on disk changes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from contracts.ring import RING_FOLDER, RingWriter
+from edge_agent import heartbeat
+from edge_agent.comms import CommsConfig
+from edge_agent.config import ControlConfig, decode_control_config
+from edge_agent.errors import AgentRunningError, ConfigError
+from edge_agent.supervisor import check_arguments, parse, take_lock, write_configs
+from tests.support.agent import LAYOUT, ROOT
+
+GOOD = {"robot_id": "robot_1", "state_dir": "s", "keys_dir": "k", "layout_path": "f.yaml", "ring_name": "r"}
+
+
+def arguments(tmp_path: Path, *more: str) -> list[str]:
+    """A good command line for the supervisor, and more."""
+    return [
+        "--robot", "robot_1", "--layout", str(LAYOUT), "--state", str(tmp_path / "s"), "--keys", str(tmp_path),
+        "--no-hub", *more,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [({"rate_hz": 25}, "multiple of 10"), ({"rate_hz": 0}, "rate_hz"), ({"speed": 1}, "speed"),
+     ({"real_time_factor": 0.0}, "real_time_factor"), ({"robot_id": "../x"}, "robot_id"),
+     ({"ring_name": "a/b"}, "ring_name")],
+)  # fmt: skip
+def test_wrong_settings_are_refused_by_name(change: dict[str, object], hint: str) -> None:
+    assert decode_control_config(json.dumps(GOOD).encode(), "here").rate_hz == 20
+    with pytest.raises(ConfigError, match=hint):
+        decode_control_config(json.dumps({**GOOD, **change}).encode(), "here")
+
+
+def test_the_supervisor_writes_what_both_children_read(tmp_path: Path) -> None:
+    parsed = parse(arguments(tmp_path, "--rate", "50", "--real-time-factor", "4"))
+    state = tmp_path / "s"
+    state.mkdir()
+    control_path, comms_path, ring_name = write_configs(parsed, state)
+    control = msgspec.json.decode(control_path.read_bytes(), type=ControlConfig)
+    comms = msgspec.json.decode(comms_path.read_bytes(), type=CommsConfig)
+    assert (control.ring_name, control.rate_hz, control.real_time_factor) == (ring_name, 50, 4.0)
+    assert control.period_ns == 5_000_000
+    assert comms.ring_name == ring_name
+    assert comms.hub_endpoint.startswith("ipc://")
+
+
+@pytest.mark.parametrize(
+    ("more", "hint"),
+    [(("--rate", "15"), "multiple of 10"), (("--real-time-factor", "0"), "0.05 to 50"),
+     (("--robot", "Robot 1"), "no robot can be called"), (("--layout", "none.yaml"), "no layout at none.yaml")],
+)  # fmt: skip
+def test_wrong_options_are_refused_and_leave_no_folder(
+    tmp_path: Path, more: tuple[str, ...], hint: str
+) -> None:
+    with pytest.raises(ConfigError, match=hint):
+        check_arguments(parse(arguments(tmp_path, *more)))
+    command = [sys.executable, "-m", "edge_agent.supervisor", *arguments(tmp_path, *more)]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=30)
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert hint in ended.stderr
+    assert not (tmp_path / "s").exists()
+
+
+def test_two_agents_on_one_state_folder_are_refused(tmp_path: Path) -> None:
+    held = take_lock(tmp_path, "robot_1")
+    with pytest.raises(AgentRunningError, match=r"already runs.*robot_1"):
+        take_lock(tmp_path, "robot_1")
+    assert held > 0
+
+
+def test_the_supervisor_reads_the_heartbeat_that_control_writes() -> None:
+    name = "test-heartbeat"
+    ring = RingWriter(name)
+    try:
+        ring.beat(123_456_789_012)
+        beat_ns, pid = heartbeat.read_heartbeat(name)
+        assert beat_ns == 123_456_789_012
+        assert pid == int(ring._words[40])
+        assert heartbeat.RING_FOLDER == RING_FOLDER
+    finally:
+        ring.close()
+        heartbeat.remove_ring(name)
+    assert heartbeat.read_heartbeat(name) == (0, 0)
+
+
+def test_the_supervisor_imports_neither_numpy_nor_rclpy() -> None:
+    code = "import sys, edge_agent.supervisor; print({'numpy', 'rclpy', 'zmq', 'typer'} & set(sys.modules))"
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=30
+    )
+    assert answer.stdout == "set()\n", answer.stderr

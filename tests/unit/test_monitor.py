@@ -1,0 +1,277 @@
+"""The safety monitor, read as a story: what stops a robot, what disarms it, and what lets it go again."""
+
+import math
+
+import msgspec
+import numpy as np
+import pytest
+
+from contracts.decision import Reason, Verdict
+from contracts.robot import AMR_SMALL
+from safety.config import MonitorConfig
+from safety.errors import MonitorConfigError
+from safety.monitor import NS, Inputs, SafetyMonitor
+
+CONFIG = MonitorConfig()
+TICK_NS = 50_000_000
+START_NS = 1_000 * NS
+RAYS = AMR_SMALL.lidar.rays
+AHEAD = RAYS // 2
+
+
+def clear():
+    return np.full(RAYS, np.inf, dtype=np.float32)
+
+
+def good(now_ns=START_NS, **changes):
+    inputs = Inputs(now_ns, clear(), now_ns, (0.5, 0.0), now_ns, (0.5, 0.0))
+    return msgspec.structs.replace(inputs, **changes)
+
+
+def scan(*rays, value=math.nan):
+    ranges = clear()
+    ranges[list(rays)] = value
+    return ranges
+
+
+@pytest.fixture
+def monitor():
+    """Armed and at 0.5 m/s since a while."""
+    made = SafetyMonitor(AMR_SMALL)
+    assert made.arm() == ""
+    for tick in range(40):
+        ruling = made.step(good(START_NS - (40 - tick) * TICK_NS))
+    assert ruling.command == (0.5, 0.0)
+    return made
+
+
+FAULTS = {
+    "no scan": (dict(ranges_m=None), Reason.SCAN_MISSING),
+    "stale scan": (dict(scan_ns=START_NS - int(0.301 * NS)), Reason.SCAN_STALE),
+    "scan from the future": (dict(scan_ns=START_NS + int(0.051 * NS)), Reason.SCAN_FROM_FUTURE),
+    "short scan": (dict(ranges_m=clear()[:-1]), Reason.SCAN_WRONG_SHAPE),
+    "flat scan": (dict(ranges_m=clear()[None]), Reason.SCAN_WRONG_SHAPE),
+    "blind scan": (dict(ranges_m=scan(*range(RAYS))), Reason.SCAN_INVALID),
+    "partly blind scan": (dict(ranges_m=scan(*range(10))), Reason.SCAN_INVALID),
+    "negative ranges": (dict(ranges_m=scan(*range(10), value=-1.0)), Reason.SCAN_INVALID),
+    "ranges below the lidar's": (dict(ranges_m=scan(*range(10), value=0.049)), Reason.SCAN_INVALID),
+    "minus infinity": (dict(ranges_m=scan(*range(10), value=-math.inf)), Reason.SCAN_INVALID),
+    "no odometry": (dict(velocity=None), Reason.ODOMETRY_MISSING),
+    "stale odometry": (dict(odometry_ns=START_NS - int(0.301 * NS)), Reason.ODOMETRY_STALE),
+    "odometry from the future": (dict(odometry_ns=START_NS + int(0.051 * NS)), Reason.ODOMETRY_STALE),
+    "odometry NaN": (dict(velocity=(math.nan, 0.0)), Reason.ODOMETRY_NOT_FINITE),
+    "odometry infinite": (dict(velocity=(0.0, math.inf)), Reason.ODOMETRY_NOT_FINITE),
+    "command NaN": (dict(command=(0.5, math.nan)), Reason.COMMAND_NOT_FINITE),
+    "command infinite": (dict(command=(math.inf, 0.0)), Reason.COMMAND_NOT_FINITE),
+}
+STOPS = {**FAULTS, "no command": (dict(command=None), Reason.COMMAND_MISSING)}
+
+
+@pytest.mark.parametrize(("changes", "reason"), STOPS.values(), ids=STOPS.keys())
+def test_bad_data_stops_in_the_same_tick(monitor, changes, reason):
+    ruling = monitor.step(good(**changes))
+    assert (ruling.command, ruling.verdict, ruling.reason) == ((0.0, 0.0), Verdict.STOP, reason)
+    assert monitor.armed
+    after = monitor.step(good(START_NS + TICK_NS))
+    assert after.verdict is Verdict.LIMIT
+    assert after.reason is Reason.ACCELERATION_LIMITED
+    assert 0.0 < after.command[0] <= AMR_SMALL.acceleration_max_mps2 * TICK_NS / NS + 1e-9
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(scan_ns=START_NS - int(0.3 * NS)),
+        dict(scan_ns=START_NS + int(0.05 * NS)),
+        dict(odometry_ns=START_NS - int(0.3 * NS)),
+        dict(odometry_ns=START_NS + int(0.05 * NS)),
+        dict(ranges_m=scan(*range(0, 18, 2))),
+        dict(ranges_m=scan(*range(10), value=0.0501)),
+    ],
+    ids=["scan age", "scan future", "odometry age", "odometry future", "5 % blind", "nearest range"],
+)
+def test_at_the_limit_it_still_drives(monitor, changes):
+    assert monitor.step(good(**changes)).command[0] > 0.0
+
+
+@pytest.mark.parametrize(("changes", "reason"), FAULTS.values(), ids=FAULTS.keys())
+def test_a_fault_that_lasts_disarms(monitor, changes, reason):
+    begin = START_NS
+    last_ns = begin + int(CONFIG.disarm_after_s * NS)
+    for now_ns in range(begin, last_ns + 1, TICK_NS):
+        shift = now_ns - START_NS
+        shifted = {k: v + shift if k.endswith("_ns") else v for k, v in changes.items()}
+        ruling = monitor.step(good(now_ns, **shifted))
+        assert ruling.command == (0.0, 0.0)
+    assert monitor.armed, "exactly at the limit it is still armed"
+    shifted = {k: v + shift + 1 if k.endswith("_ns") else v for k, v in changes.items()}
+    ruling = monitor.step(good(last_ns + 1, **shifted))
+    assert not monitor.armed
+    assert (ruling.verdict, ruling.reason) == (Verdict.DISARM, reason)
+    assert "fault" in monitor.arm()
+    assert not monitor.armed
+    # The data come back: it stays disarmed until someone arms it.
+    ruling = monitor.step(good(last_ns + TICK_NS))
+    assert (ruling.command, ruling.verdict, ruling.reason) == ((0.0, 0.0), Verdict.DISARM, Reason.NOT_ARMED)
+    assert monitor.arm() == ""
+    assert monitor.step(good(last_ns + 2 * TICK_NS)).command[0] > 0.0
+
+
+def test_no_command_is_no_sensor_fault(monitor):
+    for tick in range(100):
+        ruling = monitor.step(good(START_NS + tick * TICK_NS, command=None))
+        assert ruling.command == (0.0, 0.0)
+    assert monitor.armed
+    assert monitor.arm() == ""
+
+
+def test_a_fault_is_over_when_data_are_good_though_no_command_comes(monitor):
+    monitor.step(good(ranges_m=None))
+    monitor.disarm()
+    assert "fault" in monitor.arm()
+    monitor.step(good(START_NS + TICK_NS, command=None))
+    assert monitor.arm() == ""
+    # An old fault does not count towards a new one.
+    monitor.step(good(START_NS + 10 * NS, ranges_m=None))
+    assert monitor.armed
+
+
+def test_a_fault_during_a_requested_stop_does_not_lock_it(monitor):
+    monitor.request_stop(emergency=False)
+    monitor.step(good(ranges_m=None))
+    monitor.step(good(START_NS + TICK_NS))
+    assert monitor.arm() == ""
+    assert monitor.step(good(START_NS + 2 * TICK_NS)).command[0] > 0.0
+
+
+def test_new_monitor_is_disarmed():
+    ruling = SafetyMonitor(AMR_SMALL).step(good())
+    assert (ruling.command, ruling.verdict, ruling.reason) == ((0.0, 0.0), Verdict.DISARM, Reason.NOT_ARMED)
+
+
+def test_stop_holds_until_armed_again(monitor):
+    monitor.request_stop(emergency=False)
+    for tick in range(5):
+        ruling = monitor.step(good(START_NS + tick * TICK_NS))
+        assert (ruling.command, ruling.verdict) == ((0.0, 0.0), Verdict.STOP)
+        assert ruling.reason is Reason.STOP_REQUESTED
+    assert monitor.arm() == ""
+    assert monitor.step(good(START_NS + 6 * TICK_NS)).command[0] > 0.0
+
+
+def test_emergency_stop_is_latched_and_needs_reset_then_arming(monitor):
+    monitor.request_stop(emergency=True)
+    ruling = monitor.step(good())
+    assert (ruling.command, ruling.verdict) == ((0.0, 0.0), Verdict.EMERGENCY_STOP)
+    assert ruling.reason is Reason.EMERGENCY_STOP_LATCHED
+    assert "reset it first" in monitor.arm()
+    assert monitor.step(good(START_NS + TICK_NS)).verdict is Verdict.EMERGENCY_STOP
+    assert monitor.reset_emergency() == ""
+    assert "not latched" in monitor.reset_emergency()
+    assert monitor.step(good(START_NS + 2 * TICK_NS)).verdict is Verdict.DISARM
+    assert monitor.arm() == ""
+    assert monitor.step(good(START_NS + 3 * TICK_NS)).command[0] > 0.0
+
+
+def test_emergency_outranks_a_fault(monitor):
+    monitor.request_stop(emergency=True)
+    assert monitor.step(good(ranges_m=None)).reason is Reason.EMERGENCY_STOP_LATCHED
+
+
+@pytest.mark.parametrize(
+    ("wanted", "limit"),
+    [((9.0, 0.0), (1.2, 0.0)), ((-9.0, 0.0), (-0.3, 0.0)), ((0.0, 9.0), (0.0, 1.8)), ((0.0, -9.0), (0.0, -1.8))],
+)
+def test_command_beyond_the_robot_is_clipped(monitor, wanted, limit):
+    for tick in range(60):
+        ruling = monitor.step(good(START_NS + tick * TICK_NS, command=wanted, velocity=(0.0, 0.0)))
+        assert ruling.reason is Reason.COMMAND_OUT_OF_LIMITS
+    assert ruling.command == pytest.approx(limit)
+
+
+@pytest.mark.parametrize(("speed", "reason"), [(1.2, Reason.CLEAR), (1.201, Reason.COMMAND_OUT_OF_LIMITS)])
+def test_speed_limit_is_sharp(monitor, speed, reason):
+    for tick in range(60):
+        ruling = monitor.step(good(START_NS + tick * TICK_NS, command=(speed, 0.0)))
+    assert ruling.reason is reason
+
+
+def test_acceleration_is_limited_and_slowing_down_is_not(monitor):
+    speeds = [
+        monitor.step(good(START_NS + tick * TICK_NS, command=(1.2, 0.0))).command[0] for tick in range(20)
+    ]
+    assert np.diff(speeds).max() <= AMR_SMALL.acceleration_max_mps2 * 0.05 + 1e-9
+    assert speeds[-1] == pytest.approx(1.2)
+    assert monitor.step(good(START_NS + 20 * TICK_NS, command=(0.1, 0.0))).command[0] == 0.1
+    turned = monitor.step(good(START_NS + 21 * TICK_NS, command=(-0.3, 0.0)))
+    assert -0.0601 < turned.command[0] < 0.0
+
+
+def test_long_gap_between_ticks_gives_no_jump(monitor):
+    ruling = monitor.step(good(START_NS + 100 * NS, command=(1.2, 0.0)))
+    assert ruling.command[0] <= 0.5 + AMR_SMALL.acceleration_max_mps2 * 0.2 + 1e-9
+
+
+@pytest.mark.parametrize("direction", [1.0, -1.0])
+def test_wall_ahead_stops_and_wall_behind_does_not(monitor, direction):
+    ranges = clear()
+    middle = AHEAD if direction > 0 else 0
+    ranges[np.arange(middle - 12, middle + 13) % RAYS] = 0.37
+    velocity, command = (0.0, 0.0), (0.25 * direction, 0.0)
+    ruling = monitor.step(good(ranges_m=ranges, velocity=velocity, command=command))
+    assert ruling.command[0] == 0.0
+    assert (ruling.verdict, ruling.reason) == (Verdict.LIMIT, Reason.OBSTACLE_AHEAD)
+    away = (-0.25 * direction, 0.0)
+    for tick in range(1, 10):
+        ruling = monitor.step(
+            good(START_NS + tick * TICK_NS, ranges_m=ranges, velocity=velocity, command=away)
+        )
+    assert ruling.command == pytest.approx(away)
+    # In front of a wall it may still turn on the spot, at full rate.
+    for tick in range(10, 30):
+        ruling = monitor.step(
+            good(START_NS + tick * TICK_NS, ranges_m=ranges, velocity=velocity, command=(0.25 * direction, 1.0))
+        )
+    assert ruling.command == pytest.approx((0.0, 1.0))
+
+
+def test_a_lone_invalid_ray_takes_its_nearer_neighbour(monitor):
+    ranges = np.full(RAYS, 3.0, dtype=np.float32)
+    ranges[AHEAD] = math.nan
+    with_gap = monitor.step(good(ranges_m=ranges))
+    assert with_gap.command == (0.5, 0.0)
+    ranges[AHEAD + 1] = 0.4
+    assert monitor.step(good(START_NS + TICK_NS, ranges_m=ranges)).command[0] == 0.0
+
+
+@pytest.mark.parametrize("value", [math.nan, -1.0, 0.0, -math.inf])
+@pytest.mark.parametrize("width", [2, 3, 9])
+def test_blind_sector_ahead_does_not_read_as_clear(monitor, width, value):
+    blind = scan(*range(AHEAD - width // 2, AHEAD - width // 2 + width), value=value)
+    ruling = monitor.step(good(ranges_m=blind))
+    assert ruling.command[0] == 0.0
+    assert ruling.reason is Reason.OBSTACLE_AHEAD
+    behind = scan(*(np.arange(-(width // 2), width - width // 2) % RAYS), value=value)
+    assert monitor.step(good(START_NS + TICK_NS, ranges_m=behind)).command[0] > 0.0
+
+
+def test_clean_ranges_are_finite_and_bounded():
+    monitor = SafetyMonitor(AMR_SMALL)
+    ranges = clear()
+    ranges[:6] = [math.nan, -1.0, 0.0, 0.049, 0.05, 9.0]
+    clean = monitor.clean_ranges(ranges)
+    assert clean[:7].tolist() == pytest.approx([0.0, 0.0, 0.0, 0.0, 0.05, 8.0, 8.0])
+    assert math.isnan(ranges[0]), "the scan itself is left alone"
+
+
+@pytest.mark.parametrize("name", MonitorConfig.__struct_fields__)
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
+def test_no_setting_can_be_switched_off(name, value):
+    config = msgspec.structs.replace(CONFIG, **{name: value})
+    with pytest.raises(MonitorConfigError, match=f"{name} is .*; it must be a finite number above zero"):
+        SafetyMonitor(AMR_SMALL, config)
+
+
+def test_config_hash_is_its_version():
+    assert MonitorConfig().hash() == CONFIG.hash()
+    assert msgspec.structs.replace(CONFIG, margin_m=0.07).hash() != CONFIG.hash()
