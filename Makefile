@@ -1,18 +1,17 @@
 # The door. Everything runs in .venv, which `setup` makes and keeps up to date.
 PYTHON := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench campaign clean
+.PHONY: help setup demo test lint bench clean
 
 help:
 	@echo "make demo      set up, then train, evaluate, release, drive, update, report (demo/report.html)"
 	@echo "make test      set up, then lint, types, import rules and the whole test suite"
 	@echo "make bench     all benchmarks against their targets (QUICK=1: within 45 s each)"
-	@echo "make campaign  the long forms of the tests"
 	@echo "make lint      ruff, mypy, import rules"
 	@echo "make clean     remove everything that was made"
 
 setup:
-	@python3.11 tools/setup.py 2>/dev/null || python3 tools/setup.py
+	@python3 tools/setup.py
 
 demo: setup
 	$(PYTHON) -m outrider.cli demo --out demo
@@ -28,9 +27,6 @@ test: lint
 
 bench: setup
 	$(PYTHON) -m benchmarks.run_all $(if $(QUICK),--quick)
-
-campaign: setup
-	OUTRIDER_CAMPAIGN=1 $(PYTHON) -m pytest -m campaign
 
 clean:
 	rm -rf .venv build ros_ws/build ros_ws/install ros_ws/log demo benchmarks/results *.egg-info

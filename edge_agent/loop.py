@@ -10,7 +10,9 @@ from edge_agent.tick import TickCore
 SWITCH_INTERVAL_S = 0.0005
 SPIN_NS = 700_000
 WARM_LEAD_NS = 1_500_000
-"""How long before the deadline the warm run begins; shorter periods go without."""
+"""How long before the deadline the warm run begins."""
+WARM_PERIOD_MIN_NS = 20_000_000
+"""Shorter periods go without a warm run: caches are warm enough, and it would double the tick's cost."""
 WARM_ROOM_NS = 900_000
 JOIN_MAX_S = 2.0
 NS = 1_000_000_000
@@ -62,12 +64,12 @@ class ControlLoop:
 
     def _wait(self, deadline_ns: int) -> None:
         left_ns = deadline_ns - time.monotonic_ns()
-        if left_ns > WARM_LEAD_NS:
+        if self._period_ns >= WARM_PERIOD_MIN_NS and left_ns > WARM_LEAD_NS:
             time.sleep((left_ns - WARM_LEAD_NS) / NS)
             left_ns = deadline_ns - time.monotonic_ns()
-        if left_ns > WARM_ROOM_NS:
-            self._core.warm()
-            left_ns = deadline_ns - time.monotonic_ns()
+            if left_ns > WARM_ROOM_NS:
+                self._core.warm()
+                left_ns = deadline_ns - time.monotonic_ns()
         if left_ns > SPIN_NS:
             time.sleep((left_ns - SPIN_NS) / NS)
         while time.monotonic_ns() < deadline_ns:

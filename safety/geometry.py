@@ -39,8 +39,9 @@ def free_distance(
     ahead_x = direction * points_x
     inside = points_x * points_x + points_y * points_y < radius * radius
     straight = np.abs(w) <= STRAIGHT_RADPM * np.abs(v)
+    turning = np.where(straight, 1.0, w)
     along = np.where(
-        straight, _along_line(ahead_x, points_y, radius), _along_arc(points_x, points_y, v, w, radius)
+        straight, _along_line(ahead_x, points_y, radius), _along_arc(points_x, points_y, v, turning, radius)
     )
     towards = ahead_x > ESCAPE_COSINE * np.sqrt(points_x * points_x + points_y * points_y)
     along = np.where(inside, np.where(towards, 0.0, np.inf), along)
@@ -55,7 +56,7 @@ def _along_line(ahead_x: Array, points_y: Array, radius: Array) -> Array:
 
 
 def _along_arc(points_x: Array, points_y: Array, v: Array, w: Array, radius: Array) -> Array:
-    turn_radius = v / np.where(w == 0.0, 1.0, w)
+    turn_radius = v / w
     size = np.abs(turn_radius)
     from_centre_y = points_y - turn_radius
     distance = np.sqrt(points_x * points_x + from_centre_y * from_centre_y)

@@ -28,8 +28,8 @@ class Journal:
     """The folder of one run.
 
     ``deliveries.jsonl`` has one ``LegRecord`` or ``DeliveryRecord`` a line, there as soon as it ended.
-    ``trajectory.npz`` holds ``time_s`` and ``wall_s`` float64[T], ``pose`` float32[T, R, 3], ``speed`` float32[T, R] and
-    ``people`` float32[T, P, 2], 5 rows a second; it and ``summary.json`` are written by ``close``.
+    ``trajectory.npz`` holds ``time_s`` and ``wall_s`` float64[T], ``pose`` float32[T, R, 3], ``speed`` float32[T, R]
+    and ``people`` float32[T, P, 2], 5 rows a second; it and ``summary.json`` are written by ``close``.
 
     Raises:
         SimConfigError: the folder cannot be written.
