@@ -91,8 +91,8 @@ def raise_priority() -> None:
         os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
     except OSError:
         if os.getpriority(os.PRIO_PROCESS, 0) > PRIORITY:
-            print(f"outrider control: no permission for priority {PRIORITY}; ticks may be late on a busy machine",
-                  file=sys.stderr)  # fmt: skip
+            line = f"no permission for priority {PRIORITY}; ticks may be late on a busy machine"
+            print(f"outrider control: {line}", file=sys.stderr)
 
 
 def main() -> int:

@@ -20,7 +20,8 @@ CLEARANCE_SOFT_M = 0.75
 COST_NEAR = 8.0
 """Factor on a step through a cell nearer to a box than the hard clearance: passable, to get out again."""
 COST_SOFT = 1.5
-CELLS_MAX = 1_000_000
+CELLS_MAX = 1_010_000
+"""Enough for the largest floor that validates, 200 m by 200 m."""
 NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 
 Field = npt.NDArray[np.float32]

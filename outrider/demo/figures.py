@@ -17,6 +17,8 @@ from trainer.learning.run import CurvePoint
 
 BLUE, ORANGE, GREEN, RED, GREY = "#2f7ed8", "#e07b39", "#4aa564", "#c8443c", "#8a8f98"
 ROBOT_COLOURS = (BLUE, ORANGE, "#7a4fc4", GREEN, RED)
+TRIPS_ENOUGH = 400
+"""Points of the curve that rest on fewer trips are not drawn: the first trips to end are the short ones."""
 STATE_COLOURS = {
     "offered": "#d9dde3",
     "downloading": "#9cc3ee",
@@ -42,6 +44,8 @@ def training_curve(curve: list[CurvePoint], steps_v1: int) -> bytes:
     """Success and trip time over training time, with the moment v1 was exported."""
     figure = _figure(10, 3.4)
     left = figure.subplots()
+    exported = next((point.seconds for point in curve if point.steps >= steps_v1), None)
+    curve = [point for point in curve if point.trips >= TRIPS_ENOUGH] or curve
     seconds = [point.seconds for point in curve]
     left.plot(seconds, [point.success for point in curve], color=GREEN, lw=2, label="trips that arrive")
     left.plot(
@@ -53,7 +57,6 @@ def training_curve(curve: list[CurvePoint], steps_v1: int) -> bytes:
     right = left.twinx()
     right.plot(seconds, [point.trip_s for point in curve], color=BLUE, lw=1.5, label="trip time (right)")
     right.set(ylabel="s a trip, failed ones at 60 s", ylim=(0, 62))
-    exported = next((point.seconds for point in curve if point.steps >= steps_v1), None)
     if exported is not None:
         left.axvline(exported, color="#2c3038", lw=1, ls="--")
         left.text(exported, 0.04, " v1 exported", fontsize=9)

@@ -20,6 +20,8 @@ class Driven(msgspec.Struct, frozen=True):
     trips: int
     trips_given_up: int
     trip_s: float | None
+    made_good_mps: float | None
+    """Way driven per time, over all trips: trips differ in length, this does not mind."""
     deliveries: int
     delivery_s: float | None
     contacts_moving: int
@@ -105,6 +107,10 @@ def _driven(name: str, trips: list[LegRecord], orders: list[DeliveryRecord]) -> 
         trips=len(trips),
         trips_given_up=sum(trip.end is LegEnd.GIVEN_UP for trip in trips),
         trip_s=_mean([trip.end_s - trip.start_s for trip in trips]),
+        made_good_mps=sum(trip.distance_m for trip in trips)
+        / sum(trip.end_s - trip.start_s for trip in trips)
+        if trips
+        else None,
         deliveries=len(orders),
         delivery_s=_mean([order.end_s - order.start_s for order in orders]),
         contacts_moving=touched.static_moving + touched.person_moving + touched.robot_moving,

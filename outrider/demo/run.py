@@ -95,7 +95,9 @@ class Demo:
             with self._stage(f"train {version} on the twin ({steps:,} robot-steps)"):
                 where = ("--out",) if version == VERSIONS[0] else ("--resume",)
                 arguments = ("train", *where, str(self.run_folder), "--steps", str(steps))
-                self.console.print("      " + children.run(*arguments, quiet=False).strip(), highlight=False)
+                self.console.print(
+                    "      " + children.run(*arguments, quiet=False).strip(), highlight=False, soft_wrap=True
+                )
             with self._stage(f"export {version} to ONNX, check, pack, sign"):
                 bundle = str(self.bundles[version])
                 counter = str(VERSIONS.index(version) + 1)
@@ -112,7 +114,7 @@ class Demo:
                 quiet=False,
             )
             for line in out.strip().splitlines():
-                self.console.print("      " + line, highlight=False)
+                self.console.print("      " + line, highlight=False, soft_wrap=True)
 
     def _start_fleet(self, children: Children) -> None:
         settings = self.settings
@@ -207,11 +209,11 @@ class Demo:
     def _stage(self, title: str) -> Iterator[None]:
         started = time.monotonic()
         number = len(self.facts.stage_s) + 1
-        self.console.print(f"[bold]{number:>2}  {title}[/bold] ...", highlight=False)
+        self.console.print(f"[bold]{number:>2}  {title}[/bold] ...", highlight=False, soft_wrap=True)
         yield
         took = time.monotonic() - started
         self.facts.stage_s[title] = took
-        self.console.print(f"      [green]done[/green] in {took:.1f} s", highlight=False)
+        self.console.print(f"      [green]done[/green] in {took:.1f} s", highlight=False, soft_wrap=True)
 
 
 def memory_mb(pid: int) -> dict[str, float]:

@@ -122,7 +122,7 @@ def print_summary(console: Console, folder: Path, outcome: Outcome) -> None:
         )
     console.print(table)
     table = Table(title="Driven through ROS 2 (simulation time)", title_justify="left")
-    for name in ("driver", "trips", "s/trip", "deliveries", "s/delivery", "contacts moving/standing"):
+    for name in ("driver", "trips", "s/trip", "m/s", "deliveries", "s/delivery", "contacts moving/standing"):
         table.add_column(name, justify="left" if name == "driver" else "right")
     for driven in outcome.driven:
         table.add_row(*driven_cells(driven))
@@ -141,6 +141,7 @@ def driven_cells(row: measure.Driven) -> list[str]:
         row.name,
         str(row.trips) + (f" (+{row.trips_given_up} given up)" if row.trips_given_up else ""),
         _seconds(row.trip_s),
+        "-" if row.made_good_mps is None else f"{row.made_good_mps:.2f}",
         str(row.deliveries),
         _seconds(row.delivery_s),
         f"{row.contacts_moving}/{row.contacts_standing}",
@@ -196,7 +197,7 @@ def write_report(
     report.film(_film(demo, track, warehouse))
     report.picture(figures.floor_map(warehouse, track["pose"], outcome.swaps, track["wall_s"]), "floor map")
     report.table(
-        ["driver", "trips", "s/trip", "deliveries", "s/delivery", "contacts moving/standing"],
+        ["driver", "trips", "s/trip", "m/s", "deliveries", "s/delivery", "contacts moving/standing"],
         [driven_cells(row) for row in outcome.driven],
     )
     report.section(

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ Robot = Annotated[
 Why = Annotated[str, typer.Option("--reason", help="Who and why; goes into the robot's log.")]
 Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for the robot.", min=0.1, max=600)]
 LOAD_TIMEOUT_S = 60.0
+ARM_RETRY_S = 0.5
 
 
 @app.command(
@@ -58,10 +60,20 @@ def run(
 
 
 @app.command()
-def arm(robot: Robot, reason: Why = "operator", timeout: Timeout = 5.0) -> None:
+def arm(
+    robot: Robot,
+    reason: Why = "operator",
+    timeout: Timeout = 5.0,
+    wait: Annotated[
+        float, typer.Option("--wait", help="Seconds to try again while it refuses.", min=0, max=600)
+    ] = 0.0,
+) -> None:
     """Allow the robot to move."""
-    with _client(robot, timeout) as client:
-        _report(robot, client.arm(reason))
+    end_s = time.monotonic() + wait
+    with _client(robot, max(timeout, wait)) as client:
+        while not (answer := client.arm(reason)).success and time.monotonic() < end_s:
+            time.sleep(ARM_RETRY_S)
+        _report(robot, answer)
 
 
 @app.command()

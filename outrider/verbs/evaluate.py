@@ -98,7 +98,7 @@ def table(result: "Evaluation") -> str:
         f"{len(result.floors)} floors, {result.config.robots} robots and {result.config.people} people on each,"
         f" PyBullet ({result.config.physics}), same orders, people and monitor",
         f"{'controller':<14}{'trips':>7}{'success':>9}{'contacts':>10}{'timeouts':>10}{'s/trip (95 %)':>21}"
-        f"{'s/delivery':>12}{'gain (95 %)':>24}",
+        f"{'s/delivery':>12}{'gain (95 %)':>26}",
     ]
     for row, gain, (low, high) in zip(result.results, result.gains, result.gain_intervals, strict=True):
         trip = f"{row.trip_s:.1f} ({row.trip_s_interval[0]:.1f}-{row.trip_s_interval[1]:.1f})"
@@ -106,6 +106,6 @@ def table(result: "Evaluation") -> str:
         share = "" if row is result.results[0] else f"{gain:+.1%} ({low:+.1%} to {high:+.1%})"
         lines.append(
             f"{row.name:<14}{row.trips:>7}{row.success:>9.1%}{row.contacts:>10}{row.timeouts:>10}{trip:>21}"
-            f"{delivery:>12}{share:>24}"
+            f"{delivery:>12}{share:>26}"
         )
     return "\n".join([*lines, "A failed trip counts as its cap of 60 s."])

@@ -1,6 +1,8 @@
 """PyBullet as the physics of the warehouse: a client for each world, robots as planar bodies or on wheels."""
 
 import math
+import os
+import sys
 from typing import Literal, get_args
 
 import numpy as np
@@ -360,6 +362,9 @@ _RANK = {Contact.NONE: 0, Contact.STATIC: 1, Contact.ROBOT: 2, Contact.PERSON: 3
 
 
 def _connect(gui: bool) -> int:
+    if gui and sys.platform == "linux" and not os.environ.get("DISPLAY"):
+        # PyBullet would end the whole process.
+        raise SimConfigError("PyBullet did not start: no display for its window; leave out --gui or 'human'")
     try:
         client = pybullet.connect(pybullet.GUI if gui else pybullet.DIRECT)
     except pybullet.error:

@@ -113,16 +113,16 @@ def test_it_stops_close_enough_to_be_useful():
 
 
 @settings(max_examples=150, deadline=None)
-@given(seeds, st.floats(-1.2, 1.2).filter(lambda v: abs(v) > 0.01), st.one_of(st.just(0.0), st.floats(-1.8, 1.8)))
+@given(
+    seeds, st.floats(-1.2, 1.2).filter(lambda v: abs(v) > 0.01), st.one_of(st.just(0.0), st.floats(-1.8, 1.8))
+)
 def test_free_distance_is_that_of_a_march_along_the_arc(seed, speed, turn):
     rng = np.random.default_rng(seed)
     count = int(rng.integers(1, 12))
     distance, bearing = rng.uniform(0.3, 4.0, count), rng.uniform(-math.pi, math.pi, count)
     x, y = distance * np.cos(bearing), distance * np.sin(bearing)
     radius_m, reach_m = 0.36, 3.0
-    free_m = float(
-        free_distance(x, y, np.array(speed), np.array(turn), np.array(radius_m), reach_m)
-    )
+    free_m = float(free_distance(x, y, np.array(speed), np.array(turn), np.array(radius_m), reach_m))
     outside = np.hypot(x, y) >= radius_m
     inside_ahead = ~outside & (math.copysign(1.0, speed) * x > 0.35 * np.hypot(x, y))
     if inside_ahead.any():
@@ -175,9 +175,7 @@ def test_compiled_guard_is_the_monitors_admission():
     velocity[::5] = command[::5]
     age_s = rng.uniform(0.0, 0.3, count)
     wide = ranges.astype(np.float64)
-    written, free_m = admit(
-        CONFIG, AMR_SMALL, wide * COSINES, wide * SINES, command, velocity, age_s
-    )
+    written, free_m = admit(CONFIG, AMR_SMALL, wide * COSINES, wide * SINES, command, velocity, age_s)
     numbers = guard_settings(CONFIG, AMR_SMALL)
     compiled = command.copy()
     compiled_free_m = np.array(

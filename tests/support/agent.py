@@ -21,6 +21,7 @@ import pytest
 from contracts.decision import Source
 from contracts.robot import AMR_SMALL
 from edge_agent.guard.gate import Gate
+from edge_agent.heartbeat import remove_ring
 from edge_agent.infer.ladder import Ladder
 from edge_agent.observe.intake import Intake
 from edge_agent.observe.slots import Goal, Slots, Stamp, Way
@@ -272,6 +273,7 @@ class LiveAgent:
                 self.end()
             assert self.process.stderr is not None
             self.process.stderr.close()
+            remove_ring(self.control_config()["ring_name"])  # a killed supervisor leaves it
         if self._robot_process is not None:
             assert self._robot_process.stdin is not None
             self._robot_process.stdin.close()

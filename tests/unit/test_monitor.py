@@ -46,25 +46,25 @@ def monitor():
 
 
 FAULTS = {
-    "no scan": (dict(ranges_m=None), Reason.SCAN_MISSING),
-    "stale scan": (dict(scan_ns=START_NS - int(0.301 * NS)), Reason.SCAN_STALE),
-    "scan from the future": (dict(scan_ns=START_NS + int(0.051 * NS)), Reason.SCAN_FROM_FUTURE),
-    "short scan": (dict(ranges_m=clear()[:-1]), Reason.SCAN_WRONG_SHAPE),
-    "flat scan": (dict(ranges_m=clear()[None]), Reason.SCAN_WRONG_SHAPE),
-    "blind scan": (dict(ranges_m=scan(*range(RAYS))), Reason.SCAN_INVALID),
-    "partly blind scan": (dict(ranges_m=scan(*range(10))), Reason.SCAN_INVALID),
-    "negative ranges": (dict(ranges_m=scan(*range(10), value=-1.0)), Reason.SCAN_INVALID),
-    "ranges below the lidar's": (dict(ranges_m=scan(*range(10), value=0.049)), Reason.SCAN_INVALID),
-    "minus infinity": (dict(ranges_m=scan(*range(10), value=-math.inf)), Reason.SCAN_INVALID),
-    "no odometry": (dict(velocity=None), Reason.ODOMETRY_MISSING),
-    "stale odometry": (dict(odometry_ns=START_NS - int(0.301 * NS)), Reason.ODOMETRY_STALE),
-    "odometry from the future": (dict(odometry_ns=START_NS + int(0.051 * NS)), Reason.ODOMETRY_STALE),
-    "odometry NaN": (dict(velocity=(math.nan, 0.0)), Reason.ODOMETRY_NOT_FINITE),
-    "odometry infinite": (dict(velocity=(0.0, math.inf)), Reason.ODOMETRY_NOT_FINITE),
-    "command NaN": (dict(command=(0.5, math.nan)), Reason.COMMAND_NOT_FINITE),
-    "command infinite": (dict(command=(math.inf, 0.0)), Reason.COMMAND_NOT_FINITE),
+    "no scan": ({"ranges_m": None}, Reason.SCAN_MISSING),
+    "stale scan": ({"scan_ns": START_NS - int(0.301 * NS)}, Reason.SCAN_STALE),
+    "scan from the future": ({"scan_ns": START_NS + int(0.051 * NS)}, Reason.SCAN_FROM_FUTURE),
+    "short scan": ({"ranges_m": clear()[:-1]}, Reason.SCAN_WRONG_SHAPE),
+    "flat scan": ({"ranges_m": clear()[None]}, Reason.SCAN_WRONG_SHAPE),
+    "blind scan": ({"ranges_m": scan(*range(RAYS))}, Reason.SCAN_INVALID),
+    "partly blind scan": ({"ranges_m": scan(*range(10))}, Reason.SCAN_INVALID),
+    "negative ranges": ({"ranges_m": scan(*range(10), value=-1.0)}, Reason.SCAN_INVALID),
+    "ranges below the lidar's": ({"ranges_m": scan(*range(10), value=0.049)}, Reason.SCAN_INVALID),
+    "minus infinity": ({"ranges_m": scan(*range(10), value=-math.inf)}, Reason.SCAN_INVALID),
+    "no odometry": ({"velocity": None}, Reason.ODOMETRY_MISSING),
+    "stale odometry": ({"odometry_ns": START_NS - int(0.301 * NS)}, Reason.ODOMETRY_STALE),
+    "odometry from the future": ({"odometry_ns": START_NS + int(0.051 * NS)}, Reason.ODOMETRY_STALE),
+    "odometry NaN": ({"velocity": (math.nan, 0.0)}, Reason.ODOMETRY_NOT_FINITE),
+    "odometry infinite": ({"velocity": (0.0, math.inf)}, Reason.ODOMETRY_NOT_FINITE),
+    "command NaN": ({"command": (0.5, math.nan)}, Reason.COMMAND_NOT_FINITE),
+    "command infinite": ({"command": (math.inf, 0.0)}, Reason.COMMAND_NOT_FINITE),
 }
-STOPS = {**FAULTS, "no command": (dict(command=None), Reason.COMMAND_MISSING)}
+STOPS = {**FAULTS, "no command": ({"command": None}, Reason.COMMAND_MISSING)}
 
 
 @pytest.mark.parametrize(("changes", "reason"), STOPS.values(), ids=STOPS.keys())
@@ -81,12 +81,12 @@ def test_bad_data_stops_in_the_same_tick(monitor, changes, reason):
 @pytest.mark.parametrize(
     "changes",
     [
-        dict(scan_ns=START_NS - int(0.3 * NS)),
-        dict(scan_ns=START_NS + int(0.05 * NS)),
-        dict(odometry_ns=START_NS - int(0.3 * NS)),
-        dict(odometry_ns=START_NS + int(0.05 * NS)),
-        dict(ranges_m=scan(*range(0, 18, 2))),
-        dict(ranges_m=scan(*range(10), value=0.0501)),
+        {"scan_ns": START_NS - int(0.3 * NS)},
+        {"scan_ns": START_NS + int(0.05 * NS)},
+        {"odometry_ns": START_NS - int(0.3 * NS)},
+        {"odometry_ns": START_NS + int(0.05 * NS)},
+        {"ranges_m": scan(*range(0, 18, 2))},
+        {"ranges_m": scan(*range(10), value=0.0501)},
     ],
     ids=["scan age", "scan future", "odometry age", "odometry future", "5 % blind", "nearest range"],
 )
@@ -180,7 +180,12 @@ def test_emergency_outranks_a_fault(monitor):
 
 @pytest.mark.parametrize(
     ("wanted", "limit"),
-    [((9.0, 0.0), (1.2, 0.0)), ((-9.0, 0.0), (-0.3, 0.0)), ((0.0, 9.0), (0.0, 1.8)), ((0.0, -9.0), (0.0, -1.8))],
+    [
+        ((9.0, 0.0), (1.2, 0.0)),
+        ((-9.0, 0.0), (-0.3, 0.0)),
+        ((0.0, 9.0), (0.0, 1.8)),
+        ((0.0, -9.0), (0.0, -1.8)),
+    ],
 )
 def test_command_beyond_the_robot_is_clipped(monitor, wanted, limit):
     for tick in range(60):
@@ -230,7 +235,9 @@ def test_wall_ahead_stops_and_wall_behind_does_not(monitor, direction):
     # In front of a wall it may still turn on the spot, at full rate.
     for tick in range(10, 30):
         ruling = monitor.step(
-            good(START_NS + tick * TICK_NS, ranges_m=ranges, velocity=velocity, command=(0.25 * direction, 1.0))
+            good(
+                START_NS + tick * TICK_NS, ranges_m=ranges, velocity=velocity, command=(0.25 * direction, 1.0)
+            )
         )
     assert ruling.command == pytest.approx((0.0, 1.0))
 

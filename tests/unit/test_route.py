@@ -8,7 +8,7 @@ import pytest
 from contracts.observation import CARROT_DISTANCES_M
 from navigation.errors import RouteError, WarehouseError
 from navigation.route import CELL_M, Route, cell_costs, cell_of, check_reachable, cost_to_go
-from navigation.warehouse import Shelf, Station, StationKind, Warehouse
+from navigation.warehouse import SIDE_MAX_M, Shelf, Station, StationKind, Warehouse
 from sim.world.floors import compiled_cost_to_go
 from sim.world.generate import generate_warehouse
 
@@ -56,7 +56,7 @@ def path_from(route, x_m, y_m):
 
 
 def test_every_free_place_leads_to_the_goal(route):
-    assert np.isfinite(np.array(route.field).reshape(COSTS.shape)[COSTS < np.inf]).all()
+    assert np.isfinite(np.array(route.field).reshape(COSTS.shape)[np.inf > COSTS]).all()
     for x_m, y_m in free_places(200):
         path = path_from(route, x_m, y_m)
         assert path[-1].tolist() == [GOAL.x_m, GOAL.y_m]
@@ -70,7 +70,9 @@ def test_carrots_lie_at_their_arc_lengths(route):
         route.ahead(x_m, y_m, CARROT_DISTANCES_M, points)
         path = path_from(route, x_m, y_m)
         lengths = np.concatenate([[0.0], np.hypot(*np.diff(path, axis=0).T).cumsum()])
-        expected = np.stack([np.interp(CARROT_DISTANCES_M, lengths, path[:, axis]) for axis in (0, 1)], axis=1)
+        expected = np.stack(
+            [np.interp(CARROT_DISTANCES_M, lengths, path[:, axis]) for axis in (0, 1)], axis=1
+        )
         assert np.array(points).reshape(3, 2) == pytest.approx(expected, abs=1e-6)
 
 
@@ -106,3 +108,5 @@ def test_place_that_is_cut_off_has_no_route():
 def test_huge_floor_is_refused():
     with pytest.raises(WarehouseError, match="at most"):
         cell_costs(Warehouse("huge", 400.0, 400.0, (), ()))
+    largest = Warehouse("largest", SIDE_MAX_M, SIDE_MAX_M, (), ())
+    assert cell_costs(largest).size > 1_000_000

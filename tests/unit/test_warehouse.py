@@ -61,7 +61,10 @@ def test_good_floor_is_taken():
         ),
         (station(x_m=float("inf")), r"stations\[0\] \(pick_1\) has a place that is not finite"),
         (station(heading_rad=float("nan")), r"stations\[0\] \(pick_1\) has a place that is not finite"),
-        (station(name="drop_1"), r"stations\[1\] \(drop_1\): the name is taken; station names must be unique"),
+        (
+            station(name="drop_1"),
+            r"stations\[1\] \(drop_1\): the name is taken; station names must be unique",
+        ),
         (station(x_m=5.0, y_m=5.0), r"0\.00 m from a wall or shelf; a robot needs 0\.45 m; move the station"),
         (station(x_m=-1.0), r"a robot needs 0\.45 m; move the station"),
         (station(kind=StationKind.CHARGE), r"no station of kind 'pick'; add at least one"),

@@ -8,6 +8,7 @@ import yaml
 
 from contracts.canonical import hash_of
 from safety.config import MonitorConfig
+from safety.errors import MonitorConfigError
 from sim.tasks.delivery import RewardConfig
 from trainer.errors import TrainConfigError
 
@@ -69,6 +70,6 @@ def load_train_config(path: Path) -> TrainConfig:
         raise TrainConfigError(f"{path}: cannot be read: {error}") from None
     except yaml.YAMLError as error:
         raise TrainConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, MonitorConfigError) as error:
         raise TrainConfigError(f"{path}: {error}") from None
     return config

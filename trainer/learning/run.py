@@ -23,7 +23,11 @@ CONFIG_FILE, FACTS_FILE, CURVE_FILE, CHECKPOINT_FILE = (
 
 
 class CurvePoint(msgspec.Struct, frozen=True):
-    """The state of learning after one batch; rates over the last thousand trips, times in s."""
+    """The state of learning after one batch; rates over the last thousand trips, times in s.
+
+    ``trips`` is how many trips the rates rest on. The first to end in a run are the short ones: while ``trips``
+    is small, rates flatter.
+    """
 
     seconds: float
     steps: int
@@ -34,6 +38,7 @@ class CurvePoint(msgspec.Struct, frozen=True):
     reward: float
     std: float
     reduced: float
+    trips: int
 
 
 class RunFolder:
@@ -87,7 +92,9 @@ class RunFolder:
     def require_checkpoint(self) -> Path:
         """The checkpoint's path; RunError where there is none yet."""
         if not self.checkpoint.exists():
-            raise RunError(f"{self.path} has no checkpoint yet; train it first")
+            raise RunError(
+                f"{self.path} has no checkpoint yet: it was cut off before the first one; delete it and train anew"
+            )
         return self.checkpoint
 
     def save_checkpoint(self, save: Callable[[Path], None]) -> None:

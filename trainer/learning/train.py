@@ -183,4 +183,5 @@ class _Watch(BaseCallback):  # type: ignore[misc]
             reward=float(np.mean(self._returns)) if self._returns else 0.0,
             std=float(self.model.policy.log_std.detach().exp().mean()),
             reduced=float(environment.simulation.reduced.mean()),
+            trips=len(self._outcomes),
         )

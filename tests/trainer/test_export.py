@@ -1,0 +1,113 @@
+"""What is exported is what was trained: same answers, same bytes, in every process."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from contracts.manifest import PARITY_LIMIT
+from contracts.observation import OBSERVATION_SIZE
+from contracts.robot import AMR_SMALL
+from navigation.action import decode_action
+from outrider.verbs.keys import init
+from trainer.errors import ExportError
+from trainer.evaluation.controllers import OnnxPolicy
+from trainer.export.bundle import ExportSettings, export_bundle, golden_observations
+from trainer.export.onnx import DeployedPolicy, check_parity, export_onnx
+from trainer.learning.train import load_policy
+from trainer.release.keys import load_signer
+
+BUNDLE = """
+import hashlib, sys
+from pathlib import Path
+from trainer.export.bundle import ExportSettings, export_bundle
+from trainer.learning.run import RunFolder
+from trainer.release.keys import load_signer
+run, keys = Path(sys.argv[1]), Path(sys.argv[2])
+data = export_bundle(RunFolder.open(run), ExportSettings("router", "1.0.0", 1), [load_signer(keys)])
+print(hashlib.sha256(data).hexdigest())
+"""
+
+
+@pytest.fixture(scope="module")
+def model(trained):
+    return load_policy(trained)
+
+
+def observations(count):
+    rng = np.random.default_rng(0)
+    return (
+        rng.normal(0.0, 3.0, (count, OBSERVATION_SIZE)) * rng.choice([0.1, 1.0, 10.0], (count, 1))
+    ).astype(np.float32)
+
+
+def test_deployed_policy_is_the_trained_one(model):
+    seen = observations(500)
+    with torch.no_grad():
+        came = DeployedPolicy(model, AMR_SMALL)(torch.as_tensor(seen)).numpy()
+    action, _ = model.predict(seen, deterministic=True)
+    assert came == pytest.approx(decode_action(action, AMR_SMALL), abs=1e-5)
+    speeds = came[:, 0]
+    assert speeds.max() > 0.0 > speeds.min(), "both signs are rescaled"
+    assert speeds.max() <= AMR_SMALL.speed_max_mps + 1e-6
+    assert speeds.min() >= -AMR_SMALL.reverse_max_mps - 1e-6
+
+
+def test_onnxruntime_answers_as_torch_does(model):
+    policy = DeployedPolicy(model, AMR_SMALL)
+    network = export_onnx(policy)
+    for seen in (observations(300), golden_observations(policy)):
+        commands, worst = check_parity(policy, network, seen)
+        assert worst <= 1e-5
+        one_by_one = np.concatenate([OnnxPolicy(network, "p").commands(row[None]) for row in seen[:20]])
+        assert one_by_one == pytest.approx(commands[:20], abs=1e-6)
+    assert PARITY_LIMIT <= 1e-5
+
+
+def test_network_is_self_contained(model):
+    network = onnx.load_from_string(export_onnx(DeployedPolicy(model, AMR_SMALL)))
+    onnx.checker.check_model(network)
+    assert [(i.name, i.type.tensor_type.shape.dim[1].dim_value) for i in network.graph.input] == [
+        ("observation", OBSERVATION_SIZE)
+    ]
+    assert [(o.name, o.type.tensor_type.shape.dim[1].dim_value) for o in network.graph.output] == [
+        ("command", 2)
+    ]
+    assert not any(tensor.external_data for tensor in network.graph.initializer)
+
+
+def test_network_that_answers_differently_is_refused(model, trained):
+    policy = DeployedPolicy(model, AMR_SMALL)
+    network = export_onnx(policy)
+    other = load_policy(trained)
+    with torch.no_grad():
+        other.policy.action_net.bias += 0.01
+    with pytest.raises(ExportError, match="torch and onnxruntime differ"):
+        check_parity(DeployedPolicy(other, AMR_SMALL), network, observations(50))
+
+
+def test_same_run_same_bytes_in_every_process(trained, tmp_path):
+    init(tmp_path / "keys", "robot_1")
+    keys = tmp_path / "keys"
+    digests = set()
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", BUNDLE, str(trained.path), str(keys)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+            cwd=Path(__file__).parents[2],
+        )
+        digests.add(done.stdout.strip().splitlines()[-1])
+    settings = ExportSettings("router", "1.0.0", 1)
+    mine = export_bundle(trained, settings, [load_signer(keys)])
+    digests.add(hashlib.sha256(mine).hexdigest())
+    assert len(digests) == 1
+    other = export_bundle(trained, ExportSettings("router", "1.0.0", 2), [load_signer(keys)])
+    assert other != mine
