@@ -92,7 +92,7 @@ def test_both_ramps_are_one():
     written = ramp_velocity(velocity, command, AMR_SMALL)
     compiled = np.array(
         [
-            (ramp.py_func(v, c, up, down), ramp.py_func(w, d, turn, turn))
+            (ramp(v, c, up, down), ramp(w, d, turn, turn))
             for (v, w), (c, d) in zip(velocity.tolist(), command.tolist(), strict=True)
         ]
     )

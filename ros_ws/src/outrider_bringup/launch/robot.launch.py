@@ -1,7 +1,7 @@
 """Start one robot: the agent, and the simulator instead of hardware where asked for.
 
-    ros2 launch outrider_bringup robot.launch.py robot_id:=amr_001
-    ros2 launch outrider_bringup robot.launch.py robot_id:=amr_001 sim:=true
+    ros2 launch outrider_bringup robot.launch.py robot_id:=amr_001 layout:=f.yaml state:=state keys:=keys
+    ros2 launch outrider_bringup robot.launch.py layout:=floor.yaml state:=/tmp/robot_1 keys:=keys sim:=true
 
 Needs a ROS distribution (`launch_ros` and `robot_state_publisher` are in no wheel). Without one, run
 `outrider agent run` and `outrider sim run` themselves: this file adds nothing but namespaces and tf.
@@ -23,10 +23,19 @@ def generate_launch_description() -> LaunchDescription:
     parameters = str(share / "config" / "outrider_agent.yaml")
     description = (share / "urdf" / "outrider_amr.urdf").read_text()
     robot_id, simulated = LaunchConfiguration("robot_id"), LaunchConfiguration("sim")
+    layout = LaunchConfiguration("layout")
     return LaunchDescription(
         [
-            DeclareLaunchArgument("robot_id", description="the robot's name; its namespace, too"),
-            DeclareLaunchArgument("sim", default_value="false", description="simulate the hardware"),
+            DeclareLaunchArgument("robot_id", default_value="robot_1", description="name and namespace"),
+            DeclareLaunchArgument("layout", description="the floor's YAML file"),
+            DeclareLaunchArgument("state", description="the robot's own folder: log, policies"),
+            DeclareLaunchArgument("keys", description="the robot's key folder"),
+            DeclareLaunchArgument(
+                "hub", default_value="tcp://127.0.0.1:5755", description="address of the hub"
+            ),
+            DeclareLaunchArgument(
+                "sim", default_value="false", description="simulate robot_1 instead of hardware"
+            ),
             Node(
                 package="robot_state_publisher",
                 executable="robot_state_publisher",
@@ -36,14 +45,18 @@ def generate_launch_description() -> LaunchDescription:
             Node(
                 package="outrider_agent",
                 executable="agent",
-                namespace=robot_id,
+                arguments=[
+                    *("--robot", robot_id, "--layout", layout, "--state", LaunchConfiguration("state")),
+                    *("--keys", LaunchConfiguration("keys"), "--hub", LaunchConfiguration("hub")),
+                    "--foreground",
+                ],
                 parameters=[parameters, {"use_sim_time": simulated}],
                 output="screen",
             ),
             Node(
                 package="outrider_sim",
                 executable="sim",
-                namespace=robot_id,
+                arguments=["--layout", layout, "--seed", "0", "--robots", "1", "--ros"],
                 condition=IfCondition(simulated),
                 output="screen",
             ),
