@@ -41,10 +41,16 @@ def admit(
     reaction_s = config.reaction_s + scan_age_s
     speed, turn_rate = command[..., 0], command[..., 1]
     moving = np.where(np.abs(velocity[..., 0]) > MOVING_MPS, velocity[..., 0], 0.0)
-    free_m = free_distance(points_x, points_y, speed, turn_rate, radius, config.reach_m)
-    cap = speed_cap(free_m - config.standoff_m, model.braking_mps2, reaction_s, config.obstacle_mps)
-    free_now_m = free_distance(points_x, points_y, moving, velocity[..., 1], radius, config.reach_m)
-    cap_now = speed_cap(free_now_m - config.standoff_m, model.braking_mps2, reaction_s, config.obstacle_mps)
+    # The commanded arc and the present one, side by side: one pass over the points serves both.
+    speeds = np.stack([speed, moving])
+    turn_rates = np.stack([turn_rate, velocity[..., 1]])
+    free_m, free_now_m = free_distance(points_x, points_y, speeds, turn_rates, radius, config.reach_m)
+    cap, cap_now = speed_cap(
+        np.stack([free_m, free_now_m]) - config.standoff_m,
+        model.braking_mps2,
+        reaction_s,
+        config.obstacle_mps,
+    )
     same_way = speed * moving > 0.0
     cap = np.where(same_way, np.minimum(cap, cap_now), cap)
     gap_m = approach_gap(

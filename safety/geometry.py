@@ -39,10 +39,13 @@ def free_distance(
     ahead_x = direction * points_x
     inside = points_x * points_x + points_y * points_y < radius * radius
     straight = np.abs(w) <= STRAIGHT_RADPM * np.abs(v)
-    turning = np.where(straight, 1.0, w)
-    along = np.where(
-        straight, _along_line(ahead_x, points_y, radius), _along_arc(points_x, points_y, v, turning, radius)
-    )
+    if straight.all():
+        along = _along_line(ahead_x, points_y, radius)
+    elif not straight.any():
+        along = _along_arc(points_x, points_y, v, w, radius)
+    else:
+        arc = _along_arc(points_x, points_y, v, np.where(straight, 1.0, w), radius)
+        along = np.where(straight, _along_line(ahead_x, points_y, radius), arc)
     towards = ahead_x > ESCAPE_COSINE * np.sqrt(points_x * points_x + points_y * points_y)
     along = np.where(inside, np.where(towards, 0.0, np.inf), along)
     nearest = np.minimum(along.min(axis=-1), reach_m)

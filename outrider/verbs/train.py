@@ -62,9 +62,12 @@ def train(
         with training_progress(steps) as report:
             last = run_training(folder, steps, resume is not None, report, seconds)
     except KeyboardInterrupt:
-        raise fail(
-            f"interrupted; the checkpoint is whole, go on with --resume {out or resume}", 130
-        ) from None
+        kept = out or resume
+        if kept is None or not (kept / "checkpoint.zip").exists():
+            raise fail(
+                f"interrupted before the first checkpoint; remove {kept} and train anew", 130
+            ) from None
+        raise fail(f"interrupted; the checkpoint is whole, go on with --resume {kept}", 130) from None
     except (TrainerError, SimError) as error:
         raise fail(str(error)) from None
     if last is None:
