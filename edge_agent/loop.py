@@ -15,6 +15,10 @@ WARM_PERIOD_MIN_NS = 20_000_000
 """Shorter periods go without a warm run: caches are warm enough, and it would double the tick's cost."""
 WARM_ROOM_NS = 900_000
 JOIN_MAX_S = 2.0
+SWEEP_EVERY_TICKS = 32
+SWEEP_OLD_EVERY_SWEEPS = 64
+SWEEP_ROOM_NS = 5_000_000
+"""The collector only runs when the next deadline is at least this far away."""
 NS = 1_000_000_000
 
 
@@ -26,6 +30,7 @@ class ControlLoop:
         self._stopping = False
         self._thread: threading.Thread | None = None
         self.missed = 0
+        self._ticks_unswept = self._sweeps = 0
 
     @property
     def running(self) -> bool:
@@ -33,7 +38,7 @@ class ControlLoop:
         return self._thread is not None and self._thread.is_alive()
 
     def start(self) -> None:
-        """Begin to tick. From here on the collector sleeps: the tick makes no cycles."""
+        """Begin to tick. From here on the collector runs only between two ticks, where there is room."""
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         gc.collect()
         gc.freeze()
@@ -61,6 +66,16 @@ class ControlLoop:
                 deadline_ns += skipped * self._period_ns
             self._core.tick(deadline_ns, self.missed)
             deadline_ns += self._period_ns
+            self._sweep(deadline_ns)
+
+    def _sweep(self, deadline_ns: int) -> None:
+        """Collect young cycles now and then: the ROS callbacks make some, and a robot runs all day."""
+        self._ticks_unswept += 1
+        if self._ticks_unswept < SWEEP_EVERY_TICKS or deadline_ns - time.monotonic_ns() < SWEEP_ROOM_NS:
+            return
+        self._ticks_unswept = 0
+        self._sweeps += 1
+        gc.collect(1 if self._sweeps % SWEEP_OLD_EVERY_SWEEPS == 0 else 0)
 
     def _wait(self, deadline_ns: int) -> None:
         left_ns = deadline_ns - time.monotonic_ns()

@@ -13,6 +13,9 @@ Three locks, each complete (every transitive version), none naming an index, a h
 The packages come from `[project.optional-dependencies]` of pyproject.toml; the ROS wheels and the build
 tools for ros_ws from the list below, for they are no dependency of a robot that has a ROS distribution.
 
+Resolved with Python 3.11, which the ROS wheels are for. The same versions resolve with 3.12, which ROS
+distributions have; pybullet has no wheel there and is compiled, and torch may be another build of 2.13.0.
+
 Why not `pip freeze`: the ROS wheels carry a second, inner distribution each (`ros-std-msgs` brings
 `std_msgs`), which freeze lists and no index knows; and freeze writes `torch==2.13.0+cpu`, a local version
 that only one index serves. So this asks pip's resolver for its own report, in a fresh venv.

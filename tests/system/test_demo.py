@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from contracts.decision import FLAG_SWAPPED
 from contracts.ring import ring_path
+from edge_agent.recorder.reading import find_folders, load_log
 from outrider.demo.run import VERSIONS
 from outrider.demo.settings import ROBOTS
 from tests.support.processes import kill_session, mentioning, run
@@ -76,11 +79,19 @@ def test_records_on_the_robots_and_at_the_hub_agree(summary: dict[str, Any]) -> 
         assert row["gaps"] == 0
 
 
-def test_both_versions_are_swapped_in_on_every_robot_without_a_tick_missed(summary: dict[str, Any]) -> None:
+def test_both_versions_are_swapped_in_on_every_robot_between_two_ticks(
+    finished: Path, summary: dict[str, Any]
+) -> None:
     swaps = Counter((swap["robot"], swap["version"]) for swap in summary["swaps"])
     assert swaps == {(robot, version): 1 for robot in ROBOTS for version in VERSIONS}
-    assert [swap["missed_ticks"] for swap in summary["swaps"]] == [0] * len(summary["swaps"])
     assert max(swap["gap_ms"] for swap in summary["swaps"]) < GAP_MAX_MS
+    for robot in ROBOTS:
+        rows = load_log(find_folders(finished / robot)[0]).decisions
+        assert set(np.diff(rows["tick"].astype(np.int64)).tolist()) == {1}, "a tick left no decision"
+        for index in np.flatnonzero(rows["flags"] & FLAG_SWAPPED).tolist():
+            # Further away a busy machine may cost a deadline; that is the demonstration's to report.
+            around = rows["missed_ticks"][index - 1 : index + 2]
+            assert set(around.tolist()) == {int(around[0])}, f"{robot} missed a deadline for the swap"
 
 
 def test_three_controllers_are_evaluated_on_the_same_trips(summary: dict[str, Any]) -> None:
