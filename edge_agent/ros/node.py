@@ -1,4 +1,4 @@
-"""``outrider_agent``: the lifecycle node around ``edge_agent.control``. Callbacks only store."""
+"""``outrider_agent``: the lifecycle node around ``edge_agent.stages``. Callbacks only store."""
 
 import time
 from pathlib import Path
@@ -14,11 +14,11 @@ from sensor_msgs.msg import LaserScan
 
 from contracts.ring import RingWriter
 from edge_agent.config import ControlConfig
-from edge_agent.control import REFUSED, Control
 from edge_agent.infer.loader import LoadRequest
 from edge_agent.observe.slots import Stamp
 from edge_agent.ros.quality import LATCHED, NEWEST, RELIABLE
 from edge_agent.ros.status import decision_status, policy_status, safety_status
+from edge_agent.stages import REFUSED, Control
 
 NODE_NAME = "outrider_agent"
 STATUS_INTERVAL_NS = 200_000_000

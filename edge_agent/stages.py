@@ -1,0 +1,80 @@
+"""The stages of one robot's control path, put together. No ROS, no process."""
+
+from collections import deque
+from pathlib import Path
+
+from contracts.errors import ContractError
+from contracts.keyring import party_folder
+from contracts.ring import RingWriter
+from contracts.robot import ROBOT_MODELS
+from edge_agent.actuate.sink import CommandSink
+from edge_agent.config import ControlConfig
+from edge_agent.errors import AgentError, ConfigError
+from edge_agent.guard.gate import Gate
+from edge_agent.infer.ladder import Ladder
+from edge_agent.infer.loader import PolicyLoader
+from edge_agent.loop import ControlLoop
+from edge_agent.observe.intake import Intake
+from edge_agent.observe.routes import RouteKeeper
+from edge_agent.observe.slots import Slots
+from edge_agent.tick import TickCore
+from navigation.controllers.dwa import DwaController
+from navigation.errors import NavigationError
+from navigation.route import cell_costs
+from navigation.warehouse import load_warehouse
+from safety.errors import SafetyError
+from safety.monitor import SafetyMonitor
+
+EVENTS_MAX = 64
+REFUSED = (AgentError, ContractError, NavigationError, SafetyError, OSError)
+"""What the process ends on with one clear line."""
+
+
+class Control:
+    """One robot's control path, ready to tick, without ROS.
+
+    Args:
+        config: checked settings.
+        sink: where commands go.
+        ring: where decisions go; kept open by its owner.
+
+    Raises:
+        AgentError, ContractError, NavigationError, SafetyError: it cannot be made of these settings.
+    """
+
+    def __init__(self, config: ControlConfig, sink: CommandSink, ring: RingWriter) -> None:
+        model = ROBOT_MODELS.get(config.robot_model)
+        if model is None:
+            raise ConfigError(f"no robot model {config.robot_model!r}; known: {', '.join(ROBOT_MODELS)}")
+        costs = cell_costs(load_warehouse(Path(config.layout_path)))
+        monitor = SafetyMonitor(model)
+        self.config, self.model = config, model
+        self.events: deque[str] = deque(maxlen=EVENTS_MAX)
+        self.slots = Slots()
+        self.gate = Gate(monitor)
+        self.ladder = Ladder(DwaController(model, 1.0 / config.rate_hz), config.period_ns)
+        self.core = TickCore(
+            model, config.rate_hz, config.real_time_factor, self.slots, self.ladder, self.gate, sink, ring
+        )
+        self.loop = ControlLoop(self.core, config.period_ns)
+        keys = party_folder(Path(config.keys_dir), "robots", config.robot_id)
+        self.loader = PolicyLoader(
+            Path(config.state_dir), keys, model, monitor.config.hash(), self.ladder, self.events.append
+        )
+        self.loader.load_committed()
+        self.routes = RouteKeeper(costs, self.slots, self.events.append)
+        self.intake = Intake(self.slots, model, self.routes.want)
+        self.loader.start()
+
+    def take_events(self) -> list[str]:
+        """What happened since the last call, in words; at most a few queues full."""
+        taken = []
+        for queue in (self.events, self.ladder.events, self.core.events):
+            while queue:
+                taken.append(queue.popleft())
+        return taken
+
+    def close(self) -> None:
+        """End the threads; the loop must have been stopped."""
+        self.loader.close()
+        self.routes.close()
