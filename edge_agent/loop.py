@@ -53,6 +53,8 @@ class ControlLoop:
         if self._thread is not None:
             self._thread.join(JOIN_MAX_S)
             self._thread = None
+        # What was frozen must be found again: the middleware only lets go of its shared memory when collected.
+        gc.unfreeze()
         gc.enable()
 
     def _run(self) -> None:

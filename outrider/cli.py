@@ -22,6 +22,7 @@ VERBS = {
     "logs": "What happened on a robot: its own record, offline.",
 }
 USAGE_ERROR = 2
+INTERRUPTED = 130
 
 
 def fail(message: str, code: int = 1) -> typer.Exit:
@@ -57,8 +58,12 @@ def main(arguments: list[str] | None = None) -> None:
         hint = f"did you mean '{near[0]}'?" if near else "see 'outrider --help'"
         typer.secho(f"outrider: no verb '{verb}'; {hint}", err=True, fg=typer.colors.RED)
         sys.exit(USAGE_ERROR)
-    module = importlib.import_module(f"outrider.verbs.{verb}")
-    module.app(args=rest, prog_name=f"outrider {verb}")
+    try:
+        module = importlib.import_module(f"outrider.verbs.{verb}")
+        module.app(args=rest, prog_name=f"outrider {verb}")
+    except KeyboardInterrupt:
+        typer.secho("outrider: interrupted", err=True, fg=typer.colors.RED)
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The control process's main thread: ROS in, status out, until a signal says stop."""
 
+import gc
 import os
 import signal
 import time
@@ -57,4 +58,6 @@ def run(config: ControlConfig) -> int:
         executor.shutdown()
         node.destroy_node()
         rclpy.shutdown(context=context)
+        del node, executor
+        gc.collect()
     return 0

@@ -128,11 +128,10 @@ def print_summary(console: Console, folder: Path, outcome: Outcome) -> None:
         table.add_row(*driven_cells(driven))
     console.print(table)
     for line in plain_lines(outcome):
-        console.print(line, highlight=False)
-    console.print(
-        f"\nReport: [bold]{folder / 'report.html'}[/bold]   A robot's own log: outrider logs summary", end=""
-    )
-    console.print(f" {folder / ROBOTS[0]}", highlight=False)
+        console.print(line, highlight=False, soft_wrap=True)
+    report, own_log = folder / "report.html", f"outrider logs summary {folder / ROBOTS[0]}"
+    console.print(f"\nReport: [bold]{report}[/bold]", highlight=False, soft_wrap=True)
+    console.print(f"A robot's own log: {own_log}", highlight=False, soft_wrap=True)
 
 
 def driven_cells(row: measure.Driven) -> list[str]:

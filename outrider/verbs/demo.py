@@ -10,6 +10,8 @@ import typer
 from outrider.cli import fail
 
 app = typer.Typer(add_completion=False)
+LOG_WIDTH = 110
+"""Columns where there is no terminal to ask."""
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -44,7 +46,9 @@ def demo(
     from fleet_hub.errors import HubError
     from outrider.demo.run import Demo
 
-    console = Console(stderr=False)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=LOG_WIDTH)
     started = time.monotonic()
     signal.signal(signal.SIGTERM, _interrupt)
     try:

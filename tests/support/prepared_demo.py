@@ -21,7 +21,7 @@ def prepare_from(finished: Path) -> None:
         for version in VERSIONS:
             shutil.copy(finished / demo.bundles[version].name, demo.bundles[version])
 
-    Demo._prepare = prepare  # type: ignore[method-assign]
+    Demo._prepare = prepare  # type: ignore[method-assign, assignment]
 
 
 if __name__ == "__main__":
