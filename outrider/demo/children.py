@@ -11,6 +11,7 @@ from types import TracebackType
 
 PR_SET_PDEATHSIG = 1
 STOP_MAX_S = 12.0
+OPERATOR_NICENESS = 5
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -22,9 +23,10 @@ def _die_with_parent() -> None:
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def outrider_command(*arguments: str) -> list[str]:
-    """The command line of ``outrider`` with this very Python."""
-    return [sys.executable, "-m", "outrider.cli", *arguments]
+def _stand_back() -> None:
+    """For an operator's command: in a fleet it runs on another machine than the robots."""
+    _die_with_parent()
+    os.nice(OPERATOR_NICENESS)
 
 
 class Children:
@@ -40,11 +42,11 @@ class Children:
         self.environment = environment
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, name: str, *arguments: str) -> None:
-        """Start ``outrider ARGUMENTS`` in the background, in a session of its own."""
+    def start(self, name: str, *arguments: str, module: str = "outrider.cli") -> None:
+        """Start ``outrider ARGUMENTS`` (or another module) in the background, in a session of its own."""
         with (self._logs / f"{name}.log").open("wb") as log:
             self._running[name] = subprocess.Popen(
-                outrider_command(*arguments),
+                [sys.executable, "-m", module, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -64,13 +66,13 @@ class Children:
             DemoError: it failed; with its last line.
         """
         process = subprocess.Popen(
-            outrider_command(*arguments),
+            [sys.executable, "-m", "outrider.cli", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE if quiet else None,
             env=self.environment,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=_stand_back,
         )
         try:
             out, err = process.communicate(timeout=timeout_s)

@@ -37,6 +37,8 @@ class Swap(msgspec.Struct, frozen=True):
     wall_ns: int
     missed_ticks: int
     """Deadlines skipped from 20 ticks before the swap to 20 ticks after it."""
+    machine_missed: int
+    """Deadlines that a bare timer of the same cadence and priority skipped in the same time."""
     gap_ms: float
     """Longest time between two decisions in that window."""
 
@@ -122,14 +124,21 @@ def _mean(values: list[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def find_swaps(logs: dict[str, Log], versions: dict[str, str]) -> list[Swap]:
-    """Every swap on every robot, in order of time."""
+def read_timer(path: Path) -> npt.NDArray[np.int64]:
+    """The bare timer's skips, int64[n, 2]: wall time in ns, deadlines skipped."""
+    rows = [msgspec.json.decode(line, type=dict[str, int]) for line in path.read_bytes().splitlines()]
+    return np.array([[row["wall_ns"], row["skipped"]] for row in rows], dtype=np.int64).reshape(-1, 2)
+
+
+def find_swaps(logs: dict[str, Log], versions: dict[str, str], timer: npt.NDArray[np.int64]) -> list[Swap]:
+    """Every swap on every robot, in order of time; ``timer`` as ``read_timer`` gives it."""
     swaps = []
     for robot, log in logs.items():
         rows = log.decisions
         for index in np.flatnonzero(rows["flags"] & FLAG_SWAPPED).tolist():
             first, last = max(0, index - 20), min(len(rows) - 1, index + 20)
             window = rows[first : last + 1]
+            during = (timer[:, 0] >= window["wall_ns"][0]) & (timer[:, 0] <= window["wall_ns"][-1])
             swaps.append(
                 Swap(
                     robot=robot,
@@ -137,6 +146,7 @@ def find_swaps(logs: dict[str, Log], versions: dict[str, str]) -> list[Swap]:
                     tick=int(rows[index]["tick"]),
                     wall_ns=int(rows[index]["wall_ns"]),
                     missed_ticks=int(window["missed_ticks"][-1]) - int(window["missed_ticks"][0]),
+                    machine_missed=int(timer[during, 1].sum()),
                     gap_ms=float(np.diff(window["mono_ns"]).max()) / 1e6 if len(window) > 1 else 0.0,
                 )
             )

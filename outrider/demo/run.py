@@ -22,6 +22,7 @@ from outrider.demo.settings import MARKER_FILE, POLICY_NAME, ROBOTS, DemoSetting
 VERSIONS = ("1.0.0", "2.0.0")
 WAIT_MAX_S = 90.0
 POLL_S = 0.05
+TIMER_FILE = "timer.jsonl"
 
 
 class Facts(msgspec.Struct):
@@ -136,6 +137,9 @@ class Demo:
                     *("--state", str(self.folder / robot), "--hub", self.hub, "--keys", str(self.keys)),
                     *("--rate", str(settings.rate_hz), "--real-time-factor", factor),
                 )
+            period_ms = 1000.0 / (settings.rate_hz * settings.real_time_factor)
+            arguments = ("--period-ms", f"{period_ms:.3f}", "--out", str(self.folder / TIMER_FILE))
+            children.start("timer", *arguments, module="outrider.demo.timer")
             self._wait(
                 "the robots to reach the hub", children, lambda: self._fleet_matches(lambda row: row.online)
             )
@@ -184,6 +188,7 @@ class Demo:
         self.facts.memory_mb = {robot: memory_mb(children.pid(robot)) for robot in ROBOTS}
         for robot in ROBOTS:
             children.stop(robot)
+        children.stop("timer")
         children.stop("floor")
         with self._operator() as hub:
             rows = hub.fleet().robots

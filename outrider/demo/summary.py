@@ -14,7 +14,7 @@ from edge_agent.recorder.summary import summarize
 from navigation.warehouse import Warehouse, load_warehouse
 from outrider.demo import figures, measure
 from outrider.demo.report import Report
-from outrider.demo.run import VERSIONS, Demo
+from outrider.demo.run import TIMER_FILE, VERSIONS, Demo
 from outrider.demo.settings import ROBOTS
 from sim.render.recorder import FloorRecorder
 from sim.render.snapshot import FloorSnapshot
@@ -47,13 +47,14 @@ def finish(demo: Demo, total_s: float) -> Outcome:
     evaluation = msgspec.json.decode(
         (demo.folder / "evaluation" / "evaluation.json").read_bytes(), type=Evaluation
     )
+    timer = measure.read_timer(demo.folder / TIMER_FILE)
     records = measure.read_records(demo.floor / "deliveries.jsonl")
     outcome = Outcome(
         total_s=total_s,
         evaluation=_evaluation_rows(evaluation),
         driven=measure.split_by_driver(records, logs, versions, track["time_s"], track["wall_s"]),
         ticks=measure.tick_latency(logs),
-        swaps=measure.find_swaps(logs, versions),
+        swaps=measure.find_swaps(logs, versions, timer),
         memory_mb={robot: sum(parts.values()) for robot, parts in demo.facts.memory_mb.items()},
         records=_records(demo, logs),
         records_agree=all(
@@ -155,6 +156,7 @@ def plain_lines(outcome: Outcome) -> list[str]:
     """The figures that are no table."""
     ticks = outcome.ticks
     missed = sum(swap.missed_ticks for swap in outcome.swaps)
+    bare = sum(swap.machine_missed for swap in outcome.swaps)
     gap = max((swap.gap_ms for swap in outcome.swaps), default=0.0)
     recorded = sum(row["recorded"] for row in outcome.records.values())
     stored = sum(row["stored"] for row in outcome.records.values())
@@ -162,7 +164,8 @@ def plain_lines(outcome: Outcome) -> list[str]:
     return [
         f"Tick (observation, inference, monitor, command), {ticks.count:,} ticks: p50 {ticks.p50_us / 1000:.2f} ms,"
         f" p99 {ticks.p99_us / 1000:.2f} ms, p99.9 {ticks.p99_9_us / 1000:.2f} ms; {ticks.missed} missed in all",
-        f"Swaps: {len(outcome.swaps)} while driving, {missed} ticks missed around them, longest gap {gap:.0f} ms",
+        f"Swaps: {len(outcome.swaps)} while driving, {missed} ticks missed around them (a bare timer beside them:"
+        f" {bare}), longest gap {gap:.0f} ms",
         f"Records: {recorded:,} on the robots, {stored:,} at the hub:"
         f" {'they agree' if outcome.records_agree else 'THEY DIFFER'}",
         f"Agent's memory: {memory:.0f} MB a robot (proportional set size of its three processes)",
@@ -206,8 +209,11 @@ def write_report(
     pushed = [swap for swap in outcome.swaps if swap.version == VERSIONS[1]]
     report.picture(figures.push_timeline(demo.facts.push[VERSIONS[1]], pushed, logs), "timeline of the push")
     report.table(
-        ["robot", "version", "first tick", "ticks missed around it", "longest gap, ms"],
-        [[s.robot, s.version, str(s.tick), str(s.missed_ticks), f"{s.gap_ms:.1f}"] for s in outcome.swaps],
+        ["robot", "version", "first tick", "ticks missed around it", "by a bare timer", "longest gap, ms"],
+        [
+            [s.robot, s.version, str(s.tick), str(s.missed_ticks), str(s.machine_missed), f"{s.gap_ms:.1f}"]
+            for s in outcome.swaps
+        ],
     )
     report.section("Training", "On the compiled twin, behind the same safety monitor as on the robot.")
     curve = RunFolder.open(demo.run_folder).curve()
