@@ -12,7 +12,7 @@ class DemoSettings(msgspec.Struct, frozen=True):
 
     steps_v1: int = 1_900_000
     steps_v2: int = 1_300_000
-    evaluation_floors: int = 8
+    evaluation_floors: int = 12
     evaluation_trips: int = 4
     layout: str = "standard"
     physics: str = "wheeled"

@@ -24,12 +24,20 @@ class PpoConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     batch_size: Count = 3072
     epochs: Count = 3
     learning_rate: Positive = 1e-3
+    learning_rate_min: Positive = 2e-4
+    learning_rate_half_steps: Annotated[int, msgspec.Meta(ge=1)] = 1_200_000
+    """Robot-steps in which the learning rate halves, down to its minimum; counted over all parts of a run."""
     discount: Annotated[float, msgspec.Meta(gt=0.0, lt=1.0)] = 0.99
     gae_lambda: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 0.95
     clip_range: Positive = 0.2
     entropy: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
     log_std_start: float = -0.5
     hidden: tuple[Count, ...] = (128, 128)
+
+    def learning_rate_at(self, steps: int) -> float:
+        """The learning rate after ``steps`` robot-steps."""
+        faded: float = self.learning_rate * 0.5 ** (steps / self.learning_rate_half_steps)
+        return max(min(self.learning_rate_min, self.learning_rate), faded)
 
 
 class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

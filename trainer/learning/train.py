@@ -10,6 +10,7 @@ import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.utils import FloatSchedule
 
 from sim.simulation import Simulation, SimulationConfig
 from sim.tasks.delivery import TRIP_MAX_S, Outcome
@@ -158,6 +159,8 @@ class _Watch(BaseCallback):  # type: ignore[misc]
         buffer = self.model.rollout_buffer
         observations = torch.as_tensor(buffer.observations).reshape(-1, buffer.observations.shape[-1])
         self.model.policy.features_extractor.update(observations)
+        rate = self._run.config.ppo.learning_rate_at(int(self.model.num_timesteps))
+        self.model.lr_schedule = FloatSchedule(rate)
         now = time.perf_counter()
         self.last = self._point(now)
         self._run.append_curve(self.last)
