@@ -8,7 +8,6 @@ but ROS) and, half a period later, one ``session.run`` as people write it: defau
 
 import argparse
 import itertools
-import json
 import math
 import secrets
 import threading
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from benchmarks._report import report
 from contracts.bundle import POLICY_MEMBER
 from contracts.manifest import ONNX_INPUT, ONNX_OUTPUT
 from contracts.observation import OBSERVATION_SIZE
@@ -173,14 +173,6 @@ def swap(bench: Bench) -> tuple[int, int]:
     return bench.loop.missed - missed, silent
 
 
-def line(name: str, value: float, unit: str, reference: float | None = None) -> None:
-    """One JSON line; lower is better in all of them."""
-    result: dict[str, object] = {"name": name, "value": round(value, 2), "unit": unit, "better": "lower"}
-    if reference is not None:
-        result |= {"reference": round(reference, 2), "ratio": round(value / reference, 3)}
-    print(json.dumps(result), flush=True)
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(
@@ -202,12 +194,18 @@ def main() -> None:
     finally:
         bench.close()
     for name, quantile in (("p50", 50.0), ("p99", 99.0), ("p99_9", 99.9)):
-        line(f"tick.{name}_us", np.percentile(ticks, quantile), "us", np.percentile(references, quantile))
+        report(
+            f"tick.{name}_us",
+            np.percentile(ticks, quantile),
+            "us",
+            "lower",
+            np.percentile(references, quantile),
+        )
     for stage, times in zip(STAGES, stages.T, strict=True):
-        line(f"tick.{stage}.p50_us", np.percentile(times, 50.0), "us")
-    line("tick.missed", missed_measured, "ticks")
-    line("tick.swap_missed", missed, "ticks")
-    line("tick.swap_without_decision", silent, "ticks")
+        report(f"tick.{stage}.p50_us", np.percentile(times, 50.0), "us", "lower")
+    report("tick.missed", missed_measured, "ticks", "lower")
+    report("tick.swap_missed", missed, "ticks", "lower")
+    report("tick.swap_without_decision", silent, "ticks", "lower")
 
 
 if __name__ == "__main__":
