@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from contracts.robot import AMR_SMALL
 from edge_agent.recorder.reading import Log, find_folders, load_log
 from edge_agent.recorder.summary import summarize
 from navigation.warehouse import Warehouse, load_warehouse
@@ -17,11 +18,13 @@ from outrider.demo.report import Report
 from outrider.demo.run import TIMER_FILE, VERSIONS, Demo
 from outrider.demo.settings import ROBOTS
 from sim.render.recorder import FloorRecorder
-from sim.render.snapshot import FloorSnapshot
+from sim.render.snapshot import take_snapshot
+from sim.sensors.lidar import scan_state
+from sim.world.state import WorldState
 from trainer.evaluation.evaluate import Evaluation
 from trainer.learning.run import RunFolder
 
-FILM_ROWS = 150
+FILM_ROWS = 120
 FILM_FRAMES_PER_S = 15.0
 
 
@@ -269,15 +272,12 @@ def _film(demo: Demo, track: dict[str, Any], warehouse: Warehouse) -> bytes:
     middle = int(np.searchsorted(track["wall_s"], pushed))
     first = max(0, min(middle - FILM_ROWS // 3, len(track["time_s"]) - FILM_ROWS))
     path = demo.folder / "floor.mp4"
+    robots, people = track["pose"].shape[1], track["people"].shape[1]
+    state = WorldState([warehouse], AMR_SMALL, robots, people)
     with FloorRecorder(path, warehouse, FILM_FRAMES_PER_S, width_px=880) as film:
         for row in range(first, min(first + FILM_ROWS, len(track["time_s"]))):
-            film.take(
-                FloorSnapshot(
-                    pose=track["pose"][row].astype(np.float64),
-                    people_xy=track["people"][row].astype(np.float64),
-                    contact=np.zeros(track["pose"].shape[1], dtype=np.int8),
-                    time_s=float(track["time_s"][row]),
-                    caption=f"{VERSIONS[1]} pushed" if row >= middle else VERSIONS[0],
-                )
-            )
+            state.pose[0], state.person_xy[0] = track["pose"][row], track["people"][row]
+            caption = f"{VERSIONS[1]} pushed" if row >= middle else VERSIONS[0]
+            rays = scan_state(state)[0]
+            film.take(take_snapshot(state, 0, float(track["time_s"][row]), ranges_m=rays, caption=caption))
     return path.read_bytes()
