@@ -12,13 +12,13 @@ class DemoSettings(msgspec.Struct, frozen=True):
 
     steps_v1: int = 1_900_000
     steps_v2: int = 1_300_000
-    evaluation_floors: int = 12
+    evaluation_floors: int = 8
     evaluation_trips: int = 4
     layout: str = "standard"
     physics: str = "wheeled"
     real_time_factor: float = 1.5
     rate_hz: int = 20
-    phase_s: float = 40.0
+    phase_s: float = 34.0
     """Wall time to drive with each of: rule-based controller, v1, v2."""
     seed: int = 7
 
