@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -131,7 +131,5 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _kill_session(pid: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        time.sleep(0)

@@ -51,18 +51,19 @@ def finish(demo: Demo, total_s: float) -> Outcome:
         (demo.folder / "evaluation" / "evaluation.json").read_bytes(), type=Evaluation
     )
     timer = measure.read_timer(demo.folder / TIMER_FILE)
-    records = measure.read_records(demo.floor / "deliveries.jsonl")
+    trips = measure.read_records(demo.floor / "deliveries.jsonl")
+    records = _records(demo, logs)
     outcome = Outcome(
         total_s=total_s,
         evaluation=_evaluation_rows(evaluation),
-        driven=measure.split_by_driver(records, logs, versions, track["time_s"], track["wall_s"]),
+        driven=measure.split_by_driver(trips, logs, versions, track["time_s"], track["wall_s"]),
         ticks=measure.tick_latency(logs),
         swaps=measure.find_swaps(logs, versions, timer),
         memory_mb={robot: sum(parts.values()) for robot, parts in demo.facts.memory_mb.items()},
-        records=_records(demo, logs),
+        records=records,
         records_agree=all(
             row["recorded"] == row["stored"] == row["last_seq"] and row["gaps"] == 0
-            for row in _records(demo, logs).values()
+            for row in records.values()
         ),
     )
     (demo.folder / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(outcome)))
