@@ -25,10 +25,12 @@ class LidarModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RobotModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A differential-drive robot with a circular footprint centred on its base frame."""
+    """A differential-drive robot; its footprint is one disc, or several equal ones in a row along its x axis."""
 
     name: str = "amr_small"
     footprint_radius_m: float = 0.30
+    footprint_offsets_m: tuple[float, ...] = (0.0,)
+    """Centres of the discs along x in the base frame, from the rear to the front."""
     height_m: float = 0.35
     speed_max_mps: float = 1.2
     reverse_max_mps: float = 0.3
@@ -36,7 +38,21 @@ class RobotModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     acceleration_max_mps2: float = 1.2
     braking_mps2: float = 1.6
     turn_acceleration_max_radps2: float = 5.0
+    mass_kg: float = 30.0
+    wheel_radius_m: float = 0.08
+    wheel_track_m: float = 0.40
+    """Between the driven wheels' contact points."""
     lidar: LidarModel = LidarModel()
+
+    @property
+    def reach_m(self) -> float:
+        """Distance from the base frame's origin to the farthest point of the footprint."""
+        return self.footprint_radius_m + max(abs(offset) for offset in self.footprint_offsets_m)
+
+    @property
+    def round(self) -> bool:
+        """Whether it can always turn on the spot."""
+        return self.footprint_offsets_m == (0.0,)
 
     def hash(self) -> str:
         """The model's version: SHA-256 over its canonical JSON."""
@@ -44,4 +60,18 @@ class RobotModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 AMR_SMALL = RobotModel()
-ROBOT_MODELS = {AMR_SMALL.name: AMR_SMALL}
+TUGGER = RobotModel(
+    name="tugger",
+    footprint_radius_m=0.30,
+    footprint_offsets_m=(-0.30, 0.0, 0.30),
+    height_m=0.45,
+    turn_rate_max_radps=1.2,
+    acceleration_max_mps2=0.8,
+    braking_mps2=1.3,
+    turn_acceleration_max_radps2=3.0,
+    mass_kg=80.0,
+    wheel_radius_m=0.10,
+    wheel_track_m=0.48,
+)
+"""A long one, 1.2 m by 0.6 m, driven in the middle: where it turns, both of its ends swing out."""
+ROBOT_MODELS = {model.name: model for model in (AMR_SMALL, TUGGER)}

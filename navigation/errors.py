@@ -11,3 +11,7 @@ class WarehouseError(NavigationError):
 
 class RouteError(NavigationError):
     """There is no route from here to there."""
+
+
+class MapImportError(NavigationError):
+    """A ROS map cannot be read, or no floor can be made of it."""

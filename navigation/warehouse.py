@@ -1,10 +1,11 @@
-"""A warehouse floor: walls, shelves and stations, as a YAML file that validates with clear errors.
+"""A warehouse floor: walls, shelves, stations, one-way lanes, left pallets, as a YAML file with clear errors.
 
 Frame: map, origin in the lower left inner corner, x right, y up, metres, headings in rad (REP 103).
 """
 
 import enum
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -12,15 +13,18 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from contracts.canonical import hash_of
+from contracts.canonical import canonical_json, digest_hex
 from navigation.errors import WarehouseError
 
 FILE_SIZE_MAX_BYTES = 1_000_000
-SHELVES_MAX = 500
+SHELVES_MAX = 2000
 STATIONS_MAX = 200
+PALLETS_MAX = 200
+LANES_MAX = 200
 SIDE_MIN_M, SIDE_MAX_M = 4.0, 200.0
 STATION_CLEARANCE_MIN_M = 0.45
 WALL_THICKNESS_M = 0.2
+ROUNDING_M = 1e-9
 
 
 class StationKind(enum.Enum):
@@ -40,6 +44,16 @@ class Shelf(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     depth_m: float
 
 
+class Lane(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An axis-aligned rectangle in which one drives within 90 degrees of ``heading_rad``; x, y is its centre."""
+
+    x_m: float
+    y_m: float
+    length_m: float
+    depth_m: float
+    heading_rad: float
+
+
 class Station(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A named place a robot drives to."""
 
@@ -51,7 +65,10 @@ class Station(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Warehouse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A floor of ``width_m`` by ``height_m`` inside four walls."""
+    """A floor of ``width_m`` by ``height_m`` inside four walls.
+
+    ``pallets`` stand on the floor but not on the map: physics and lidar meet them, routes do not know them.
+    """
 
     name: str
     width_m: float
@@ -59,34 +76,41 @@ class Warehouse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shelves: tuple[Shelf, ...]
     stations: tuple[Station, ...]
     people: int = 4
+    pallets: tuple[Shelf, ...] = ()
+    lanes: tuple[Lane, ...] = ()
 
     def hash(self) -> str:
         """The floor's version: SHA-256 over its canonical JSON."""
-        return hash_of(self)
+        # Floors from before there were pallets and lanes keep their hash.
+        return digest_hex(canonical_json(self).replace(b',"pallets":[],"lanes":[]}', b"}"))
 
-    def boxes(self) -> npt.NDArray[np.float64]:
-        """Walls and shelves as float64[n, 4]: x_min, y_min, x_max, y_max in m, map frame."""
+    def mapped_boxes(self) -> npt.NDArray[np.float64]:
+        """What the map knows, walls and shelves, as float64[n, 4]: x_min, y_min, x_max, y_max in m, map frame."""
         width, height, wall = self.width_m, self.height_m, WALL_THICKNESS_M
-        rows = [
+        walls = [
             (-wall, -wall, width + wall, 0.0),
             (-wall, height, width + wall, height + wall),
             (-wall, 0.0, 0.0, height),
             (width, 0.0, width + wall, height),
         ]
-        rows += [
-            (
-                shelf.x_m - shelf.length_m / 2,
-                shelf.y_m - shelf.depth_m / 2,
-                shelf.x_m + shelf.length_m / 2,
-                shelf.y_m + shelf.depth_m / 2,
-            )
-            for shelf in self.shelves
-        ]
-        return np.array(rows, dtype=np.float64)
+        return np.concatenate([np.array(walls), boxes_of(self.shelves)])
+
+    def boxes(self) -> npt.NDArray[np.float64]:
+        """All that stands in the way as float64[n, 4], map frame: four walls, the shelves, then the pallets."""
+        return np.concatenate([self.mapped_boxes(), boxes_of(self.pallets)])
 
     def stations_of(self, kind: StationKind) -> tuple[Station, ...]:
         """All stations of one kind, in file order."""
         return tuple(station for station in self.stations if station.kind is kind)
+
+
+def boxes_of(rectangles: Sequence[Shelf | Lane]) -> npt.NDArray[np.float64]:
+    """Rectangles as float64[n, 4]: x_min, y_min, x_max, y_max in m."""
+    rows = [
+        (r.x_m - r.length_m / 2, r.y_m - r.depth_m / 2, r.x_m + r.length_m / 2, r.y_m + r.depth_m / 2)
+        for r in rectangles
+    ]
+    return np.array(rows, dtype=np.float64).reshape(-1, 4)
 
 
 def parse_warehouse(text: str, where: str = "warehouse") -> Warehouse:
@@ -126,47 +150,22 @@ def load_warehouse(path: Path) -> Warehouse:
 
 def dump_warehouse(warehouse: Warehouse) -> str:
     """The floor as YAML text that ``parse_warehouse`` reads back to an equal value."""
-    return yaml.safe_dump(msgspec.to_builtins(warehouse), sort_keys=False)
+    values = msgspec.to_builtins(warehouse)
+    for name in ("pallets", "lanes"):
+        if not values[name]:
+            del values[name]
+    return yaml.safe_dump(values, sort_keys=False)
 
 
 def validate_warehouse(warehouse: Warehouse, where: str) -> None:
     """Check sizes, overlaps and clearances (reachability is ``navigation.route.check_reachable``).
 
     Raises:
-        WarehouseError: naming the first shelf or station that is wrong, and by how much.
+        WarehouseError: naming the first shelf, pallet, lane or station that is wrong, and by how much.
     """
     _check_numbers(warehouse, where)
-    boxes = warehouse.boxes()[4:]
-    for index, (x_min, y_min, x_max, y_max) in enumerate(boxes):
-        if x_min < 0 or y_min < 0 or x_max > warehouse.width_m or y_max > warehouse.height_m:
-            raise WarehouseError(f"{where}: shelves[{index}] reaches outside the floor; move or shorten it")
-        for other in range(index):
-            ox_min, oy_min, ox_max, oy_max = boxes[other]
-            overlap_x, overlap_y = (
-                min(x_max, ox_max) - max(x_min, ox_min),
-                min(y_max, oy_max) - max(y_min, oy_min),
-            )
-            if overlap_x > 1e-9 and overlap_y > 1e-9:
-                raise WarehouseError(
-                    f"{where}: shelves[{other}] and shelves[{index}] overlap; move one of them"
-                )
-    names: set[str] = set()
-    all_boxes = warehouse.boxes()
-    for index, station in enumerate(warehouse.stations):
-        label = f"{where}: stations[{index}] ({station.name})"
-        if station.name in names:
-            raise WarehouseError(f"{label}: the name is taken; station names must be unique")
-        names.add(station.name)
-        clearance_m = box_clearance(all_boxes, station.x_m, station.y_m)
-        inside = 0 <= station.x_m <= warehouse.width_m and 0 <= station.y_m <= warehouse.height_m
-        if not inside or clearance_m < STATION_CLEARANCE_MIN_M:
-            raise WarehouseError(
-                f"{label}: {max(clearance_m, 0.0):.2f} m from a wall or shelf; a robot needs"
-                f" {STATION_CLEARANCE_MIN_M} m; move the station"
-            )
-    for kind in (StationKind.PICK, StationKind.DROP):
-        if not warehouse.stations_of(kind):
-            raise WarehouseError(f"{where}: no station of kind '{kind.value}'; add at least one")
+    _check_overlaps(warehouse, where)
+    _check_stations(warehouse, where)
 
 
 def _check_numbers(warehouse: Warehouse, where: str) -> None:
@@ -175,20 +174,74 @@ def _check_numbers(warehouse: Warehouse, where: str) -> None:
             raise WarehouseError(f"{where}: {name} is {side_m}; it must be {SIDE_MIN_M} to {SIDE_MAX_M}")
     if len(warehouse.shelves) > SHELVES_MAX or len(warehouse.stations) > STATIONS_MAX:
         raise WarehouseError(f"{where}: at most {SHELVES_MAX} shelves and {STATIONS_MAX} stations")
+    if len(warehouse.pallets) > PALLETS_MAX or len(warehouse.lanes) > LANES_MAX:
+        raise WarehouseError(f"{where}: at most {PALLETS_MAX} pallets and {LANES_MAX} lanes")
     if not 0 <= warehouse.people <= 100:
         raise WarehouseError(f"{where}: people is {warehouse.people}; it must be 0 to 100")
-    for index, shelf in enumerate(warehouse.shelves):
-        if not all(map(math.isfinite, (shelf.x_m, shelf.y_m))) or not (
-            0.05 <= shelf.length_m <= SIDE_MAX_M and 0.05 <= shelf.depth_m <= SIDE_MAX_M
+    for label, box in _rectangles(warehouse):
+        if not all(map(math.isfinite, (box.x_m, box.y_m))) or not (
+            0.05 <= box.length_m <= SIDE_MAX_M and 0.05 <= box.depth_m <= SIDE_MAX_M
         ):
-            raise WarehouseError(
-                f"{where}: shelves[{index}] has a size or place that is not a number above 0.05"
-            )
+            raise WarehouseError(f"{where}: {label} has a size or place that is not a number above 0.05")
+    for index, lane in enumerate(warehouse.lanes):
+        if not math.isfinite(lane.heading_rad):
+            raise WarehouseError(f"{where}: lanes[{index}] has a heading_rad that is not finite")
     for index, station in enumerate(warehouse.stations):
         if not all(map(math.isfinite, (station.x_m, station.y_m, station.heading_rad))):
             raise WarehouseError(
                 f"{where}: stations[{index}] ({station.name}) has a place that is not finite"
             )
+
+
+def _rectangles(warehouse: Warehouse) -> list[tuple[str, Shelf | Lane]]:
+    """Shelves, pallets and lanes with the label that the file's reader finds them by."""
+    kinds: tuple[tuple[str, Sequence[Shelf | Lane]], ...] = (
+        ("shelves", warehouse.shelves),
+        ("pallets", warehouse.pallets),
+        ("lanes", warehouse.lanes),
+    )
+    return [(f"{kind}[{index}]", box) for kind, boxes in kinds for index, box in enumerate(boxes)]
+
+
+def _check_overlaps(warehouse: Warehouse, where: str) -> None:
+    """All inside the floor; shelves and pallets apart (lanes may cross: both their headings then hold)."""
+    rectangles = _rectangles(warehouse)
+    boxes = boxes_of([box for _, box in rectangles])
+    solid = len(warehouse.shelves) + len(warehouse.pallets)
+    for index, (label, _) in enumerate(rectangles):
+        x_min, y_min, x_max, y_max = boxes[index].tolist()
+        beyond_m = max(-x_min, -y_min, x_max - warehouse.width_m, y_max - warehouse.height_m)
+        if beyond_m > ROUNDING_M:
+            raise WarehouseError(f"{where}: {label} reaches outside the floor; move or shorten it")
+        if index >= solid:
+            continue
+        before = boxes[:index]
+        overlap_x = np.minimum(before[:, 2], x_max) - np.maximum(before[:, 0], x_min)
+        overlap_y = np.minimum(before[:, 3], y_max) - np.maximum(before[:, 1], y_min)
+        hits = np.flatnonzero((overlap_x > ROUNDING_M) & (overlap_y > ROUNDING_M))
+        if hits.size:
+            other = rectangles[int(hits[0])][0]
+            raise WarehouseError(f"{where}: {other} and {label} overlap; move one of them")
+
+
+def _check_stations(warehouse: Warehouse, where: str) -> None:
+    names: set[str] = set()
+    boxes = warehouse.boxes()
+    for index, station in enumerate(warehouse.stations):
+        label = f"{where}: stations[{index}] ({station.name})"
+        if station.name in names:
+            raise WarehouseError(f"{label}: the name is taken; station names must be unique")
+        names.add(station.name)
+        clearance_m = box_clearance(boxes, station.x_m, station.y_m)
+        inside = 0 <= station.x_m <= warehouse.width_m and 0 <= station.y_m <= warehouse.height_m
+        if not inside or clearance_m < STATION_CLEARANCE_MIN_M:
+            raise WarehouseError(
+                f"{label}: {max(clearance_m, 0.0):.2f} m from a wall, shelf or pallet; a robot needs"
+                f" {STATION_CLEARANCE_MIN_M} m; move the station"
+            )
+    for kind in (StationKind.PICK, StationKind.DROP):
+        if not warehouse.stations_of(kind):
+            raise WarehouseError(f"{where}: no station of kind '{kind.value}'; add at least one")
 
 
 def box_clearance(boxes: npt.NDArray[np.float64], x_m: float, y_m: float) -> float:

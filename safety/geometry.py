@@ -11,6 +11,8 @@ Array = npt.NDArray[np.float64]
 ESCAPE_COSINE = 0.35
 """A point within the radius blocks motion that heads for it more directly than this; sliding past is allowed."""
 
+STILL_MPS = 1e-6
+"""A part of the footprint that moves slower than this stands still."""
 STRAIGHT_RADPM = 1e-3
 """Curvature in rad/m below which an arc is taken as straight."""
 
@@ -72,7 +74,7 @@ def _along_arc(points_x: Array, points_y: Array, v: Array, w: Array, radius: Arr
     return np.where(hit, along, np.inf)
 
 
-def speed_cap(free_m: Array, braking_mps2: float, reaction_s: Array, obstacle_mps: float) -> Array:
+def speed_cap(free_m: Array, braking_mps2: float, reaction_s: Array, obstacle_mps: float | Array) -> Array:
     """Highest speed from which the robot stops within ``free_m``, after ``reaction_s``, obstacle closing in.
 
     Solves ``v t + v^2 / 2a + u (t + v / a) = d`` for v: the braking law of FACTS with the obstacle's speed u.
@@ -81,7 +83,7 @@ def speed_cap(free_m: Array, braking_mps2: float, reaction_s: Array, obstacle_mp
         free_m: float64[...] m.
         braking_mps2: deceleration a that the robot surely reaches.
         reaction_s: float64[...] s, time before it begins to brake.
-        obstacle_mps: assumed closing speed u of what is ahead.
+        obstacle_mps: assumed closing speed u of what is ahead, one for all or float64[...].
 
     Returns:
         float64[...] m/s, never below zero.
@@ -89,6 +91,32 @@ def speed_cap(free_m: Array, braking_mps2: float, reaction_s: Array, obstacle_mp
     lag = braking_mps2 * reaction_s + obstacle_mps
     room = 2.0 * braking_mps2 * (free_m - obstacle_mps * reaction_s)
     return np.maximum(-lag + np.sqrt(np.maximum(lag * lag + room, 0.0)), 0.0)
+
+
+def seen_from_disc(
+    points_x: Array, points_y: Array, speed: Array, turn_rate: Array, offset_m: float
+) -> tuple[Array, Array, Array]:
+    """One disc of a long footprint as a round robot of its own.
+
+    A disc at ``offset_m`` ahead of the base frame moves on a circle around the same centre: as fast as the base
+    where both drive straight, sideways where the base turns on the spot.
+
+    Args:
+        points_x, points_y: float64[..., n] m in the base frame.
+        speed, turn_rate: float64[...] of the base.
+        offset_m: of the disc's centre along x.
+
+    Returns:
+        The points in the disc's frame, x along its motion, and the disc's speed float64[...], never negative, zero
+        below ``STILL_MPS``.
+    """
+    across = turn_rate * offset_m
+    pace = np.hypot(speed, across)
+    still = pace < STILL_MPS
+    cosine = np.where(still, 1.0, speed / np.where(still, 1.0, pace))[..., None]
+    sine = np.where(still, 0.0, across / np.where(still, 1.0, pace))[..., None]
+    x = points_x - offset_m
+    return cosine * x + sine * points_y, cosine * points_y - sine * x, np.where(still, 0.0, pace)
 
 
 def approach_gap(

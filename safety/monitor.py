@@ -94,12 +94,20 @@ class SafetyMonitor:
         return ""
 
     def clean_ranges(self, ranges_m: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Ranges as the encoder wants them: invalid rays 0, nothing-in-range the maximum. Reused buffer."""
-        lidar = self.model.lidar
-        np.minimum(ranges_m, np.float32(lidar.range_max_m), out=self._clean)
+        """Ranges as encoder and admission want them: finite, within the lidar's limits. Reused buffer.
+
+        Nothing in range is the maximum. A lone invalid ray takes its nearer neighbour: it can hide no more than
+        the gap between two good ones. Several side by side can hide anything: they become the minimum, and
+        block motion towards them.
+        """
+        lidar, clean = self.model.lidar, self._clean
+        np.minimum(ranges_m, np.float32(lidar.range_max_m), out=clean)
         invalid = ~(ranges_m >= lidar.range_min_m)
-        self._clean[invalid] = 0.0
-        return self._clean
+        if invalid.any():
+            clean[invalid] = 0.0
+            nearer = np.minimum(np.roll(clean, 1), np.roll(clean, -1))
+            clean[invalid] = np.maximum(nearer[invalid], np.float32(lidar.range_min_m))
+        return clean
 
     def step(self, inputs: Inputs) -> Ruling:
         """Rule over one tick. Never raises on bad data: it stops."""
@@ -166,12 +174,6 @@ class SafetyMonitor:
         wanted = inputs.command
         command, reason = self._within_limits(wanted, inputs.now_ns)
         ranges = self.clean_ranges(inputs.ranges_m).astype(np.float64)
-        # A lone invalid ray takes its nearer neighbour: it can hide no more than the gap between two good ones.
-        # Several side by side can hide anything: they block motion towards them.
-        gap = ranges <= 0.0
-        if gap.any():
-            nearer = np.minimum(np.roll(ranges, 1), np.roll(ranges, -1))
-            ranges[gap] = np.maximum(nearer, self.model.lidar.range_min_m)[gap]
         admitted, free_m = admit(
             self.config,
             self.model,

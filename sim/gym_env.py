@@ -20,9 +20,8 @@ from sim.render.painter import FloorPainter
 from sim.render.snapshot import take_snapshot
 from sim.simulation import Simulation, SimulationConfig
 from sim.tasks.delivery import Outcome
-from sim.tasks.kernels import route_ahead
 from sim.tasks.spaces import action_space, observation_space
-from sim.world.floors import Floors
+from sim.world.floors import Floors, route_ahead
 from sim.world.generate import generate_warehouse
 from sim.world.library import find_layout
 from sim.world.state import Contact, WorldState

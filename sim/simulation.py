@@ -10,30 +10,51 @@ import numpy.typing as npt
 
 from contracts.observation import BEAMS, CARROT_DISTANCES_M, OBSERVATION_SIZE, ROUTING_LAYOUT
 from contracts.robot import AMR_SMALL, RobotModel
+from navigation.controllers.pure_pursuit import PurePursuitConfig, pursuit_settings
+from navigation.controllers.recovery import MEMORY
 from navigation.warehouse import Warehouse
 from safety.config import MonitorConfig
+from sim.disturb.state import Disturbance, Fault
 from sim.errors import CommandError, SimConfigError
-from sim.people.walk import Walkers
+from sim.people.crowd import Walkers
 from sim.sensors.lidar import ray_table
 from sim.tasks import kernels
-from sim.tasks.delivery import TRIP_MAX_S, RewardConfig
+from sim.tasks.delivery import SPAWN_GAP_M, TRIP_MAX_S, RewardConfig
+from sim.tasks.randomise import Crowd, Randomisation
 from sim.twin.guard import guard_settings
 from sim.world.floors import Floors
+from sim.world.parking import parking_places
 from sim.world.random import streams
 from sim.world.state import Physics, WorldState
 
+STILL = {
+    *("floor_of", "boxes", "box_count", "rows", "columns", "station_xy", "station_kind", "station_count"),
+    *("route_at", "field", "pointers", "spawn_xy", "park_xy", "pursuit", "cosines", "sines"),
+    *("settings", "guard", "weights", "carrots_m", "discs"),
+}
+"""Arrays that no step writes."""
+
 
 class SimulationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many worlds, robots and people, and how they are stepped."""
+    """How many worlds, robots and people, and how they are stepped.
+
+    The last ``robots_rule_based + robots_broken`` robots of each world belong to its background: pure pursuit
+    drives the former behind the same monitor, the latter stand where they broke down. ``randomise`` None leaves
+    every robot as its model says and the crowd as ``crowd`` says; otherwise both are drawn from its ranges.
+    """
 
     worlds: int = 64
     robots: int = 4
+    robots_rule_based: int = 0
+    robots_broken: int = 0
     people: int = 5
     control_hz: int = 10
     guarded: bool = True
     reward: RewardConfig = RewardConfig()
     monitor: MonitorConfig = MonitorConfig()
     trip_max_s: float = TRIP_MAX_S
+    randomise: Randomisation | None = None
+    crowd: Crowd = Crowd()
 
 
 class Simulation:
@@ -53,6 +74,8 @@ class Simulation:
         reward: float64[E, R]; outcome: int8[E, R] (``Outcome``) of the last step.
         ranges: float32[E, R, rays] clean ranges in m.
         reduced: float64[E, R], share of the commanded speed the monitor took away.
+        learners: how many robots of each world, from the first on, are driven by ``step``'s commands.
+        disturbance: properties and faults of all robots; ``set_fault`` breaks one on demand.
         trip_steps, trips, goal: int64[E, R].
     """
 
@@ -71,6 +94,12 @@ class Simulation:
         if min(worlds, robots) < 1 or config.people < 0:
             raise SimConfigError(
                 f"{worlds} worlds, {robots} robots, {config.people} people: need 1, 1 and 0 at least"
+            )
+        self.learners = robots - config.robots_rule_based - config.robots_broken
+        if self.learners < 1 or min(config.robots_rule_based, config.robots_broken) < 0:
+            raise SimConfigError(
+                f"{robots} robots, of which {config.robots_rule_based} rule-based and {config.robots_broken} broken:"
+                " at least one must be left to drive"
             )
         self.step_s = 1.0 / config.control_hz
         history = ROUTING_LAYOUT.history_interval_s / self.step_s
@@ -91,17 +120,22 @@ class Simulation:
         self.outcome = np.zeros(shape, dtype=np.int8)
         self.command = np.zeros((*shape, 2))
         self.reduced = np.zeros(shape)
-        self.ranges = np.zeros((*shape, model.lidar.rays), dtype=np.float32)
+        self.ranges = np.full((*shape, model.lidar.rays), model.lidar.range_max_m, dtype=np.float32)
         self.goal = np.zeros(shape, dtype=np.int64)
         self.trip_steps = np.zeros(shape, dtype=np.int64)
         self.trips = np.zeros(shape, dtype=np.int64)
         self.left_m = np.zeros(shape)
+        self.nearest_m = np.zeros(shape)
+        self._park_xy = self._parking()
         self._cosines, self._sines = cosines, sines
         self.reset(seed)
 
     def reset(self, seed: int) -> npt.NDArray[np.float32]:
         """Start all worlds anew; returns ``self.observation``."""
-        self.walkers = Walkers(self.state, self.floors, self.floor_of, seed)
+        config = self.config
+        crowd = config.crowd if config.randomise is None else config.randomise.crowd
+        self.walkers = Walkers(self.state, self.floors, self.floor_of, seed, crowd)
+        self.disturbance = Disturbance(self.reward.shape, self.model, self.step_s, config.randomise, seed)
         self.trips[:] = 0
         self._arrays = self._collect(streams(seed + 7919, 2 * self.reward.size))
         kernels.begin_all(self._arrays, 0, self.config.worlds)
@@ -132,9 +166,68 @@ class Simulation:
             self._in_chunks(action)
             return
         kernels.guard_and_walk(self._arrays, 0, self.config.worlds)
-        self._physics.advance(self.state, self.command, self.step_s)
+        self._physics.advance(self.state, self.disturbance.actuated, self.step_s)
         kernels.judge_and_observe(self._arrays, action, 0, self.config.worlds)
         self._place(self.outcome > 1)
+
+    def set_fault(self, world: int, robot: int, fault: Fault) -> None:
+        """Let ``fault`` hold for one robot from the next step on; ``Fault.NONE`` heals it."""
+        self.disturbance.set_fault(world, robot, fault)
+
+    def snapshot(self) -> dict[str, npt.NDArray[np.generic]]:
+        """The complete state as copies, by name; the twin's only.
+
+        Raises:
+            SimConfigError: PyBullet moves the robots; its inner state cannot be copied.
+        """
+        if self._physics is not None:
+            raise SimConfigError("a snapshot needs the twin's physics; PyBullet's state cannot be copied")
+        return {name: array.copy() for name, array in self._changing().items()}
+
+    def restore(self, snapshot: dict[str, npt.NDArray[np.generic]]) -> None:
+        """Go on exactly where ``snapshot`` was taken.
+
+        Raises:
+            SimConfigError: it is of another simulation: names, shapes or types differ. Nothing has changed.
+        """
+        arrays = self._changing()
+        for name, array in arrays.items():
+            came = snapshot.get(name)
+            if came is None or came.shape != array.shape or came.dtype != array.dtype:
+                raise SimConfigError(
+                    f"the snapshot's {name} does not fit this simulation; use the config it was taken with"
+                )
+        for name, array in arrays.items():
+            array[...] = snapshot[name]
+
+    def _changing(self) -> dict[str, npt.NDArray[np.generic]]:
+        """All arrays that a step may write, by name."""
+        arrays = self._arrays
+        nested = {"people": arrays.people, "disturb": arrays.disturb}
+        found = {
+            f"{group}.{name}": array for group, of in nested.items() for name, array in of._asdict().items()
+        }
+        found.update(
+            {name: array for name, array in arrays._asdict().items() if name not in STILL | set(nested)}
+        )
+        return found
+
+    def _parking(self) -> npt.NDArray[np.float64]:
+        """Where broken robots stand on each floor, float64[F, n, 3]; places anywhere where there are none."""
+        most = self.floors.spawn_xy.shape[1]
+        rows = []
+        for index, warehouse in enumerate(self.floors.warehouses):
+            places = parking_places(warehouse, self.model) if self.config.robots_broken else np.zeros((0, 3))
+            if not len(places):
+                places = np.column_stack([self.floors.spawn_xy[index], np.zeros(most)])
+            rows.append(
+                places[
+                    np.arange(most) * len(places) // most
+                    if len(places) > most
+                    else np.arange(most) % len(places)
+                ]
+            )
+        return np.stack(rows)
 
     def close(self) -> None:
         """Stop worker threads and physics."""
@@ -165,7 +258,7 @@ class Simulation:
 
     def _collect(self, robot_random: npt.NDArray[np.uint64]) -> kernels.Arrays:
         state, floors, walkers, model, config = self.state, self.floors, self.walkers, self.model, self.config
-        shape = self.reward.shape
+        shape, pursuit = self.reward.shape, PurePursuitConfig()
         settings = kernels.float_settings(
             {
                 kernels.STEP_S: self.step_s,
@@ -180,6 +273,11 @@ class Simulation:
                 kernels.RANGE_MAX: model.lidar.range_max_m,
                 kernels.TRIP_STEPS_MAX: round(config.trip_max_s * config.control_hz),
                 kernels.GUARDED: float(config.guarded),
+                kernels.LEARNERS: float(self.learners),
+                kernels.BROKEN: float(config.robots_broken),
+                kernels.SPAWN_GAP: max(SPAWN_GAP_M, 2.0 * model.reach_m + 0.2),
+                kernels.REACH: model.reach_m,
+                kernels.RANGE_MIN: model.lidar.range_min_m,
             }
         )
         return kernels.Arrays(
@@ -198,20 +296,27 @@ class Simulation:
             pose=state.pose,
             velocity=state.velocity,
             contact=state.contact,
-            person_xy=state.person_xy,
-            person_velocity=state.person_velocity,
-            person_target=walkers.target,
-            person_pace=walkers.pace,
-            person_pause=walkers.pause,
-            person_waited=walkers.waited,
-            person_gap=walkers.gap,
-            person_random=walkers.random,
+            park_xy=self._park_xy,
+            people=walkers.arrays,
+            disturb=self.disturbance.arrays,
+            pursuit=np.append(
+                pursuit_settings(pursuit, model),
+                (
+                    pursuit.stuck_after_s,
+                    pursuit.recovery_s,
+                    pursuit.recovery_speed_mps,
+                    pursuit.recovery_turn_radps,
+                ),
+            ),
+            memory=np.zeros((*shape, MEMORY)),
+            robot_base=robot_random.copy(),
             robot_random=robot_random,
             goal=self.goal,
             goal_kind=np.ones(shape, dtype=np.int8),
             trip_steps=self.trip_steps,
             trips=self.trips,
             left_m=self.left_m,
+            nearest_m=self.nearest_m,
             action_before=np.zeros((*shape, 2), dtype=np.float32),
             command=self.command,
             reduced=self.reduced,
@@ -229,4 +334,5 @@ class Simulation:
             guard=guard_settings(config.monitor, model),
             weights=config.reward.weights(),
             carrots_m=np.array(CARROT_DISTANCES_M),
+            discs=np.array(model.footprint_offsets_m),
         )

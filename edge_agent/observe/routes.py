@@ -28,7 +28,7 @@ class RouteKeeper:
     def __init__(self, costs: npt.NDArray[np.float32], slots: Slots, tell: Callable[[str], None]) -> None:
         self._costs, self._slots, self._tell = costs, slots, tell
         self._cache: OrderedDict[tuple[float, float], Route] = OrderedDict()
-        self._cached_max = max(CACHED_ROUTES_MIN, CACHED_CELLS_MAX // costs.size)
+        self._cached_max = max(CACHED_ROUTES_MIN, CACHED_CELLS_MAX // costs.shape[-2] * costs.shape[-1])
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._wanted: Goal | None = None

@@ -1,4 +1,4 @@
-"""``outrider bundle inspect|verify``: what a bundle says, and whether a robot would take it."""
+"""``outrider bundle``: make bundles from runs or from networks of one's own, read them, check them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +11,7 @@ from outrider.verbs._operator import DEFAULT_KEYS, AsJson, Keys, clear_errors
 if TYPE_CHECKING:
     from contracts.bundle import VerifiedBundle
 
-app = typer.Typer(no_args_is_help=True, help="Export, inspect and verify policy bundles.")
+app = typer.Typer(no_args_is_help=True, help="Export, pack, inspect and verify policy bundles.")
 BundleFile = Annotated[Path, typer.Argument(help="The bundle file.")]
 
 
@@ -96,6 +96,47 @@ def export(
             folder = RunFolder.open(run)
             bundle = export_bundle(
                 folder, ExportSettings(name, version, counter, created), [load_signer(keys)]
+            )
+        except TrainerError as error:
+            raise fail(str(error)) from None
+        digest = write_bundle(out, bundle)
+    typer.echo(f"{out}: {name}@{version} counter {counter}, {len(bundle)} bytes, signed\n{digest}")
+
+
+@app.command(name="pack")
+def pack_own(
+    onnx: Annotated[Path, typer.Option(help="The network, from any framework.")],
+    spec: Annotated[Path, typer.Option(help="Its description, YAML; see docs/bring-your-own-policy.md.")],
+    out: Annotated[Path, typer.Option(help="Where to write the bundle.")],
+    version: Annotated[str, typer.Option(help="The release's version, as 1.0.0.")],
+    counter: Annotated[
+        int, typer.Option(min=1, help="Release counter: higher than that of every release before.")
+    ],
+    name: Annotated[str, typer.Option(help="The policy's name.")] = "router",
+    created: Annotated[str, typer.Option(help="Date for the manifest.")] = "",
+    keys: Keys = DEFAULT_KEYS,
+) -> None:
+    """Make a bundle from an ONNX network of your own: check it, wrap it, sign it.
+
+    It is declared for the default safety monitor and the robot amr_small.
+
+    Example: outrider bundle pack --onnx mine.onnx --spec mine.yaml --version 1.0.0 --counter 4 --out mine.outrider
+    """
+    from contracts.robot import AMR_SMALL
+    from safety.config import MonitorConfig
+    from trainer.errors import TrainerError
+    from trainer.export.bundle import ExportSettings
+    from trainer.release.custom import pack_custom, read_network
+    from trainer.release.custom_spec import load_spec
+    from trainer.release.keys import load_signer
+    from trainer.release.pack import write_bundle
+
+    with clear_errors():
+        try:
+            described = load_spec(spec, AMR_SMALL)
+            settings = ExportSettings(name, version, counter, created)
+            bundle = pack_custom(
+                read_network(onnx), described, settings, [load_signer(keys)], MonitorConfig()
             )
         except TrainerError as error:
             raise fail(str(error)) from None

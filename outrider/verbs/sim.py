@@ -1,4 +1,4 @@
-"""``outrider sim generate|check|render|run``: warehouses as files, as pictures, and at work."""
+"""``outrider sim generate|families|import-map|check|render|run``: warehouses as files, as pictures, at work."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,9 +11,10 @@ from outrider.cli import USAGE_ERROR, fail
 
 if TYPE_CHECKING:
     from navigation.warehouse import Warehouse
+    from sim.world.generate import Family
     from sim.world.run import FloorRun
 
-app = typer.Typer(no_args_is_help=True, help="Warehouses: generate, check, render, run (with ROS 2).")
+app = typer.Typer(no_args_is_help=True, help="Warehouses: generate, import, check, render, run (with ROS 2).")
 
 FloorFile = Annotated[
     Path, typer.Argument(help="A warehouse's YAML file, or small, standard or dense.", show_default=False)
@@ -44,24 +45,140 @@ def clear_errors() -> Iterator[None]:
         raise fail(f"{error.filename or 'disk'}: {error.strerror}") from None
 
 
-@app.command(epilog="Example:  outrider sim generate --seed 7 --out floor.yaml")
+@app.command(
+    epilog="Examples:  outrider sim generate --seed 7 --out floor.yaml\n\n"
+    "outrider sim generate --seed 7 --family doors --difficulty 0.8\n\n"
+    "outrider sim generate --seed 100 --count 24 --out floors"
+)
 def generate(
     seed: Annotated[int, typer.Option(help="Same seed, same floor.", min=0, show_default=False)],
-    out: Annotated[Path | None, typer.Option(help="YAML file; standard output without it.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="YAML file; standard output without it. A folder with --count.")
+    ] = None,
+    family: Annotated[
+        str | None, typer.Option(help="Kind of floor ('outrider sim families' shows them); rows without it.")
+    ] = None,
+    difficulty: Annotated[
+        float | None, typer.Option(help="0 to 1: narrower, fewer ways around, more people, pallets left.")
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            help="So many floors, seeds from --seed on; all families in turn and difficulties from 0 to 1,"
+            " but for what --family and --difficulty say.",
+            min=1,
+        ),
+    ] = None,
 ) -> None:
-    """Make a new warehouse from a seed."""
+    """Make a new warehouse from a seed, or many."""
     from contracts.atomic import write_atomically
     from navigation.warehouse import dump_warehouse
-    from sim.world.generate import generate_warehouse
+    from sim.world.generate import DIFFICULTY_TODAY, Family, generate_warehouse
 
+    kind = None if family is None else _family(family)
+    if count is not None:
+        _generate_many(seed, count, kind, difficulty, out)
+        return
     with clear_errors():
-        warehouse = generate_warehouse(seed)
+        warehouse = generate_warehouse(
+            seed,
+            family=kind or Family.ROWS,
+            difficulty=DIFFICULTY_TODAY if difficulty is None else difficulty,
+        )
         text = dump_warehouse(warehouse)
         if out is None:
             typer.echo(text, nl=False)
             return
         write_atomically(out, text.encode())
     typer.echo(f"{out}: {_one_line(warehouse)}")
+
+
+def _family(name: str) -> "Family":
+    from sim.world.generate import Family
+
+    try:
+        return Family(name)
+    except ValueError:
+        raise fail(f"--family is '{name}'; use one of {', '.join(Family)}", USAGE_ERROR) from None
+
+
+def _generate_many(
+    seed: int, count: int, family: "Family | None", difficulty: float | None, out: Path | None
+) -> None:
+    from contracts.atomic import write_atomically
+    from navigation.warehouse import dump_warehouse
+    from sim.world.generate import Family, generate_mixed
+
+    if out is None:
+        raise fail("--count writes several files; give a folder with --out", USAGE_ERROR)
+    families = tuple(Family) if family is None else (family,)
+    limits = (0.0, 1.0) if difficulty is None else (difficulty, difficulty)
+    with clear_errors():
+        warehouses = generate_mixed(count, seed, families, limits)
+        out.mkdir(exist_ok=True)
+        for warehouse in warehouses:
+            write_atomically(out / f"{warehouse.name}.yaml", dump_warehouse(warehouse).encode())
+    typer.echo(f"{out}: {len(warehouses)} floors, {warehouses[0].name} to {warehouses[-1].name}")
+
+
+@app.command(epilog="Example:  outrider sim families --difficulty 1 --out families.png")
+def families(
+    out: Annotated[
+        Path | None, typer.Option(help="A .png with a floor of each; names only without it.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the floors.", min=0)] = 0,
+    difficulty: Annotated[float, typer.Option(help="0 to 1.")] = 0.5,
+    width: Annotated[int, typer.Option(help="Pixels.")] = 2000,
+) -> None:
+    """Name the families of floors that can be generated, and draw one of each."""
+    from contracts.atomic import write_atomically
+    from sim.world.generate import Family, generate_warehouse
+    from sim.world.layout_config import FAMILY_ABOUT
+
+    if out is None:
+        for family in Family:
+            typer.echo(f"{family:<14} {FAMILY_ABOUT[family]}")
+        return
+    if out.suffix.lower() != ".png":
+        raise fail(f"{out.name}: the ending must be .png", USAGE_ERROR)
+    with clear_errors():
+        from sim.render.recorder import encode_png
+        from sim.render.sheet import paint_sheet
+
+        floors = [generate_warehouse(seed, family=family, difficulty=difficulty) for family in Family]
+        write_atomically(out, encode_png(paint_sheet(floors, width_px=width)), durable=False)
+    typer.echo(f"{out}: {out.stat().st_size} bytes")
+
+
+@app.command(
+    "import-map",
+    epilog="Examples:  outrider sim import-map map.yaml --out floor.yaml\n\n"
+    "outrider sim import-map map.yaml --stations stations.yaml --out floor.yaml",
+)
+def import_map(
+    file: Annotated[Path, typer.Argument(help="A ROS map's YAML file (map_server).", show_default=False)],
+    out: Annotated[Path, typer.Option(help="YAML file of the floor.", show_default=False)],
+    stations: Annotated[
+        str,
+        typer.Option(
+            help="A YAML file with stations in the ROS map's frame; auto picks free places far apart."
+        ),
+    ] = "auto",
+    seed: Annotated[int, typer.Option(help="Of the places that auto picks.", min=0)] = 0,
+    people: Annotated[int, typer.Option(help="Walking on the floor.", min=0, max=100)] = 4,
+) -> None:
+    """Make a warehouse of a ROS map: what is not free stands as shelves, stations come from you or are picked."""
+    from contracts.atomic import write_atomically
+    from navigation.ros_map import import_map as make_floor
+    from sim.world.map_image import read_image
+
+    with clear_errors():
+        stations_file = None if stations == "auto" else Path(stations)
+        floor = make_floor(file, stations_file, seed, people, read_image)
+        write_atomically(out, floor.dump(file.name).encode())
+    x_m, y_m = floor.offset_m
+    typer.echo(f"{out}: {_one_line(floor.warehouse)}")
+    typer.echo(f"grid {floor.grid_m:g} m; ROS map frame = this frame + ({x_m:.3f}, {y_m:.3f}) m")
 
 
 @app.command(epilog="Example:  outrider sim check floor.yaml")
@@ -117,7 +234,8 @@ def render(
 
 @app.command(
     epilog="Examples:  outrider sim run --seed 7 --robots 3 --ros --out run\n\n"
-    "outrider sim run --layout standard --ros --rate 4 --duration 120\n\noutrider sim run --seed 7 --gui"
+    "outrider sim run --layout standard --ros --rate 4 --duration 120\n\noutrider sim run --seed 7 --gui\n\n"
+    "outrider sim run --seed 7 --randomise --fault robot_1:dead_lidar@10-20 --fault robot_2:slipping_wheel@30"
 )
 def run(
     layout: Annotated[
@@ -132,6 +250,14 @@ def run(
     rate: Annotated[float, typer.Option(help="Simulated seconds per second.")] = 1.0,
     physics: PhysicsKind = "planar",
     gui: Annotated[bool, typer.Option("--gui", help="Open PyBullet's window.")] = False,
+    model: Annotated[str, typer.Option(help="Robot model: amr_small or tugger.")] = "amr_small",
+    randomise: Annotated[
+        bool, typer.Option("--randomise", help="Draw lags, noise, drift and manners for each robot.")
+    ] = False,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(help="ROBOT:FAULT@FROM-UNTIL in simulated s; may be given several times."),
+    ] = None,
     duration: Annotated[
         float | None, typer.Option(help="Simulated seconds; without it until Ctrl-C.", min=0.05)
     ] = None,
@@ -143,7 +269,8 @@ def run(
         raise fail("which floor? give --layout FILE or --seed N", USAGE_ERROR)
     with clear_errors():
         warehouse = _load(layout) if layout is not None else _generate(seed or 0)
-        summary = _run(warehouse, seed or 0, robots, ros, rate, physics, gui, duration, out)
+        floor = _make_run(warehouse, seed or 0, robots, physics, gui, model, randomise, tuple(fault or ()))
+        summary = _run(floor, ros, rate, duration, out)
     if as_json:
         _print_json(summary)
         return
@@ -156,10 +283,8 @@ def run(
 
 
 def _run(
-    warehouse: "Warehouse", seed: int, robots: int, ros: bool, rate: float, physics: str, gui: bool,
-    duration: float | None, out: Path | None,
-) -> dict[str, Any]:  # fmt: skip
-    floor = _make_run(warehouse, seed, robots, physics, gui)
+    floor: "FloorRun", ros: bool, rate: float, duration: float | None, out: Path | None
+) -> dict[str, Any]:
     try:
         with _stop_signals() as stopped:
             if ros:
@@ -212,12 +337,28 @@ def _stop_signals() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _make_run(warehouse: "Warehouse", seed: int, robots: int, physics: str, gui: bool) -> "FloorRun":
-    from sim.world.run import FloorRun
+def _make_run(
+    warehouse: "Warehouse", seed: int, robots: int, physics: str, gui: bool, model: str = "amr_small",
+    randomise: bool = False, faults: tuple[str, ...] = (),
+) -> "FloorRun":  # fmt: skip
+    from contracts.robot import ROBOT_MODELS
+    from sim.tasks.randomise import Randomisation
+    from sim.world.run import FloorRun, parse_fault
 
     if physics not in ("planar", "wheeled"):
         raise fail(f"--physics is '{physics}'; use planar or wheeled", USAGE_ERROR)
-    return FloorRun(warehouse, seed, robots, "planar" if physics == "planar" else "wheeled", gui)
+    if model not in ROBOT_MODELS:
+        raise fail(f"--model is '{model}'; there are: {', '.join(ROBOT_MODELS)}", USAGE_ERROR)
+    return FloorRun(
+        warehouse,
+        seed,
+        robots,
+        "planar" if physics == "planar" else "wheeled",
+        gui,
+        ROBOT_MODELS[model],
+        randomise=Randomisation() if randomise else None,
+        faults=tuple(parse_fault(text) for text in faults),
+    )
 
 
 def _render_still(run: "FloorRun", out: Path, duration: float, width: int, perspective: bool) -> None:
@@ -291,6 +432,8 @@ def _facts(warehouse: "Warehouse") -> dict[str, Any]:
         "width_m": warehouse.width_m,
         "height_m": warehouse.height_m,
         "shelves": len(warehouse.shelves),
+        "pallets": len(warehouse.pallets),
+        "lanes": len(warehouse.lanes),
         "people": warehouse.people,
         **{kind.value: len(warehouse.stations_of(kind)) for kind in StationKind},
     }
@@ -298,9 +441,10 @@ def _facts(warehouse: "Warehouse") -> dict[str, Any]:
 
 def _one_line(warehouse: "Warehouse") -> str:
     facts = _facts(warehouse)
+    more = "".join(f", {facts[name]} {name}" for name in ("pallets", "lanes") if facts[name])
     return (
         f"{facts['name']}, {facts['width_m']:g} x {facts['height_m']:g} m, {facts['shelves']} shelves,"
-        f" {facts['pick']} pick, {facts['drop']} drop, {facts['charge']} charge, {facts['people']} people"
+        f" {facts['pick']} pick, {facts['drop']} drop, {facts['charge']} charge, {facts['people']} people{more}"
     )
 
 

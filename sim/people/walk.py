@@ -1,134 +1,155 @@
-"""People on the floor: they walk from station to station, stop for a while, and halt before they run into a robot.
+"""People on the floor: alone and in groups, yielding and not, stopping for no reason, stepping out from behind a shelf.
 
-They look only where they go: a robot that comes from the side or from behind has to mind them.
+They look only where they go: a robot that comes from the side or from behind has to mind them. Each person has a
+random stream of its own, drawn from only where it takes up something new: the same person has the same errands
+whatever the robots do.
 """
 
 import math
 
 import numba
-import numpy as np
-import numpy.typing as npt
 
-from sim.world.floors import Floors
-from sim.world.random import streams, uniform
-from sim.world.state import PERSON_RADIUS_M, WorldState
+from navigation.route import CELL_M
+from sim.world.random import uniform
+from sim.world.state import PERSON_RADIUS_M
 
-PACE_MIN_MPS, PACE_MAX_MPS = 0.6, 1.4
-PAUSE_MAX_S = 6.0
-POLITE_SHARE = 0.7
-POLITE_GAP_M, RUDE_GAP_M = 0.6, 0.2
 PATIENCE_S = 2.5
+ERRAND_RADIUS_M = 0.8
+ROBOT_AHEAD_COSINE = 0.3
+BESIDE_M = 0.55
+"""Somebody who walks with another waits while nearer than this."""
+CLOSE_M = 1.2
+"""Nearer than this, somebody walks straight to whom they walk with; farther, along the way both have."""
+HURRY = 1.3
+"""How much faster they walk to catch up."""
+LURK_NEAR_M, LURK_FAR_M = 0.8, 2.6
+"""A robot at such a distance makes somebody who stands behind a shelf step out."""
+LURK_PAUSE_S = 4.0
+SIDESTEPS_RAD = (0.0, 0.9, -0.9, 1.6, -1.6)
+AWAY_M = -900.0
+"""Whoever is not there stands beyond this coordinate."""
+WALKS, HIDES, STEPS_OUT, STANDS_OUT, STEPS_BACK = range(5)
 
 
 @numba.njit(cache=True)
-def walk(  # type: ignore[no-untyped-def]
-    xy,
-    velocity,
-    target,
-    pace,
-    pause_s,
-    waited_s,
-    gap_m,
-    random,
-    world,
-    pose,
-    robot_radius,
-    station_xy,
-    station_count,
-    route_at,
-    pointers,
-    columns,
-    step_s,
-):
-    """Move the people of one world by ``step_s``. Arrays are those of ``Walkers`` and ``Floors`` for that world."""
-    for person in range(xy.shape[0]):
-        velocity[person, 0] = 0.0
-        velocity[person, 1] = 0.0
-        if pause_s[person] > 0.0:
-            pause_s[person] -= step_s
+def walk(p, e, pose, robot_radius, floor, pointers, columns, station_xy, station_count, route_at, step_s):  # type: ignore[no-untyped-def]
+    """Move the people of world ``e`` by ``step_s``. ``p`` are ``sim.people.crowd.People``, the rest is of its floor."""
+    for person in range(p.xy.shape[1]):
+        xy, velocity = p.xy[e, person], p.velocity[e, person]
+        velocity[0] = 0.0
+        velocity[1] = 0.0
+        if xy[0] < AWAY_M:
             continue
-        x, y = xy[person, 0], xy[person, 1]
-        start = route_at[target[person]]
-        cell = (int(y / 0.2) + 1) * columns + int(x / 0.2) + 1
-        for _ in range(3):
-            cell = pointers[start + cell]
-        to_x, to_y = (cell % columns - 0.5) * 0.2, (cell // columns - 0.5) * 0.2
-        dx, dy = to_x - x, to_y - y
+        if p.pause[e, person] > 0.0:
+            p.pause[e, person] -= step_s
+            continue
+        if p.lurks[e, person] == WALKS:
+            to_x, to_y = _errand(p, e, person, pointers, columns, station_xy, station_count, route_at, step_s)
+        else:
+            to_x, to_y = _post(p, e, person, pose)
+        dx, dy = to_x - xy[0], to_y - xy[1]
         length = math.sqrt(dx * dx + dy * dy)
-        goal_x, goal_y = station_xy[target[person], 0] - x, station_xy[target[person], 1] - y
-        if goal_x * goal_x + goal_y * goal_y < 0.64 or length < 1e-6:
-            target[person] = int(uniform(random, world) * station_count)
-            pause_s[person] = uniform(random, world) * PAUSE_MAX_S
+        if length < 1e-6:
             continue
         dx, dy = dx / length, dy / length
-        blocked = False
+        if _robot_in_the_way(p, e, person, dx, dy, pose, robot_radius, step_s):
+            p.waited[e, person] += step_s
+            if p.waited[e, person] > PATIENCE_S and p.lurks[e, person] == WALKS:
+                p.waited[e, person] = 0.0
+                p.target[e, person] = int(uniform(p.random, e * p.xy.shape[1] + person) * station_count)
+            continue
+        p.waited[e, person] = 0.0
+        hurry = HURRY if p.leader[e, person] != person else 1.0
+        pace = min(hurry * p.pace[e, person], length / step_s)
+        for side in SIDESTEPS_RAD:
+            cosine, sine = math.cos(side), math.sin(side)
+            vx, vy = pace * (cosine * dx - sine * dy), pace * (sine * dx + cosine * dy)
+            if _free_of_pallets(p, floor, xy[0] + vx * step_s, xy[1] + vy * step_s):
+                velocity[0], velocity[1] = vx, vy
+                xy[0] += vx * step_s
+                xy[1] += vy * step_s
+                break
+
+
+@numba.njit(cache=True)
+def _errand(p, e, person, pointers, columns, station_xy, station_count, route_at, step_s):  # type: ignore[no-untyped-def]
+    """Where a walker sets its next step; takes up a new errand, or a rest, where one is due."""
+    x, y = p.xy[e, person, 0], p.xy[e, person, 1]
+    stream = e * p.xy.shape[1] + person
+    leader = p.leader[e, person]
+    if leader != person:
+        p.target[e, person] = p.target[e, leader]
+        lead_x, lead_y = p.xy[e, leader, 0] - x, p.xy[e, leader, 1] - y
+        apart = math.sqrt(lead_x * lead_x + lead_y * lead_y)
+        resting = apart < 2.0 * BESIDE_M and p.pause[e, leader] > 0.0
+        if apart < BESIDE_M or resting:
+            return x, y
+        if apart < CLOSE_M:
+            return p.xy[e, leader, 0], p.xy[e, leader, 1]
+    target = p.target[e, person]
+    goal_x, goal_y = station_xy[target, 0] - x, station_xy[target, 1] - y
+    if goal_x * goal_x + goal_y * goal_y < ERRAND_RADIUS_M * ERRAND_RADIUS_M:
+        if leader != person:
+            return x, y
+        p.target[e, person] = int(uniform(p.random, stream) * station_count)
+        p.pause[e, person] = uniform(p.random, stream) * p.pause_max[e]
+        return x, y
+    if leader == person and p.walked_s[e, person] > p.stop_after[e, person]:
+        p.walked_s[e, person] = 0.0
+        p.stop_after[e, person] = -math.log(1.0 - uniform(p.random, stream)) / max(p.stops_per_s[e], 1e-6)
+        p.pause[e, person] = 0.5 * uniform(p.random, stream) * p.pause_max[e]
+        return x, y
+    p.walked_s[e, person] += step_s
+    start = route_at[target]
+    cell = (int(y / CELL_M) + 1) * columns + int(x / CELL_M) + 1
+    for _ in range(3):
+        cell = pointers[start + cell]
+    return (cell % columns - 0.5) * CELL_M, (cell // columns - 0.5) * CELL_M
+
+
+@numba.njit(cache=True)
+def _post(p, e, person, pose):  # type: ignore[no-untyped-def]
+    """Where somebody behind a shelf sets the next step: out when a robot comes near, and back after a while."""
+    x, y = p.xy[e, person, 0], p.xy[e, person, 1]
+    state = p.lurks[e, person]
+    if state == HIDES:
         for robot in range(pose.shape[0]):
             rx, ry = pose[robot, 0] - x, pose[robot, 1] - y
             apart = math.sqrt(rx * rx + ry * ry)
-            if apart < robot_radius + PERSON_RADIUS_M + gap_m[person] and rx * dx + ry * dy > 0.3 * apart:
-                blocked = True
-        if blocked:
-            waited_s[person] += step_s
-            if waited_s[person] > PATIENCE_S:
-                waited_s[person] = 0.0
-                target[person] = int(uniform(random, world) * station_count)
-            continue
-        waited_s[person] = 0.0
-        velocity[person, 0] = dx * pace[person]
-        velocity[person, 1] = dy * pace[person]
-        xy[person, 0] = x + velocity[person, 0] * step_s
-        xy[person, 1] = y + velocity[person, 1] * step_s
+            if LURK_NEAR_M < apart < LURK_FAR_M:
+                p.lurks[e, person] = STEPS_OUT
+        return x, y
+    if state == STANDS_OUT:
+        p.lurks[e, person] = STEPS_BACK
+        return x, y
+    side = 1 if state == STEPS_OUT else 0
+    to_x, to_y = p.posts[e, person, side, 0], p.posts[e, person, side, 1]
+    if (to_x - x) * (to_x - x) + (to_y - y) * (to_y - y) < 0.0025:
+        p.lurks[e, person] = STANDS_OUT if state == STEPS_OUT else HIDES
+        p.pause[e, person] = LURK_PAUSE_S
+        return x, y
+    return to_x, to_y
 
 
-class Walkers:
-    """The people of all worlds of a state.
+@numba.njit(cache=True)
+def _robot_in_the_way(p, e, person, dx, dy, pose, robot_radius, step_s):  # type: ignore[no-untyped-def]
+    """Whether the next step would bring somebody nearer to a robot ahead than their manners allow."""
+    reach = robot_radius + PERSON_RADIUS_M + p.gap[e, person] + HURRY * p.pace[e, person] * step_s
+    for robot in range(pose.shape[0]):
+        rx, ry = pose[robot, 0] - p.xy[e, person, 0], pose[robot, 1] - p.xy[e, person, 1]
+        apart = math.sqrt(rx * rx + ry * ry)
+        if apart < reach and rx * dx + ry * dy > ROBOT_AHEAD_COSINE * apart:
+            return True
+    return False
 
-    Args:
-        state: its ``person_xy`` and ``person_velocity`` are written.
-        floors: the floors.
-        floor_of: int64[E], which floor each world is on.
-        seed: same seed, same people, whatever the robots do until they meet.
-    """
 
-    def __init__(self, state: WorldState, floors: Floors, floor_of: npt.NDArray[np.int64], seed: int) -> None:
-        self._state, self._floors, self._floor_of = state, floors, floor_of
-        worlds, people, _ = state.person_xy.shape
-        self.random = streams(seed, worlds)
-        rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
-        shape = (worlds, people)
-        self.pace = rng.uniform(PACE_MIN_MPS, PACE_MAX_MPS, shape)
-        self.gap = np.where(rng.random(shape) < POLITE_SHARE, POLITE_GAP_M, RUDE_GAP_M)
-        self.pause = rng.uniform(0.0, PAUSE_MAX_S, shape)
-        self.waited = np.zeros(shape)
-        self.target = (rng.random(shape) * floors.station_count[floor_of][:, None]).astype(np.int64)
-        spawn = floors.spawn_xy[floor_of]
-        picks = rng.integers(spawn.shape[1], size=shape)
-        state.person_xy[:] = np.take_along_axis(spawn, picks[:, :, None], axis=1)
-
-    def step(self, step_s: float, first: int = 0, last: int | None = None) -> None:
-        """Move the people of worlds ``first`` to ``last`` (all by default) by ``step_s``."""
-        worlds = range(first, len(self._floor_of) if last is None else last)
-        for world in worlds:
-            self._walk(world, step_s)
-
-    def _walk(self, world: int, step_s: float) -> None:
-        state, floors, floor = self._state, self._floors, self._floor_of[world]
-        walk(
-            state.person_xy[world],
-            state.person_velocity[world],
-            self.target[world],
-            self.pace[world],
-            self.pause[world],
-            self.waited[world],
-            self.gap[world],
-            self.random,
-            world,
-            state.pose[world],
-            state.model.footprint_radius_m,
-            floors.station_xy[floor],
-            floors.station_count[floor],
-            floors.route_at[floor],
-            floors.pointers,
-            floors.columns[floor],
-            step_s,
-        )
+@numba.njit(cache=True)
+def _free_of_pallets(p, floor, x, y):  # type: ignore[no-untyped-def]
+    """Whether nobody's place at (x, y) is inside one of the floor's pallets: the way on the map leads through them."""
+    for k in range(p.pallet_count[floor]):
+        box = p.pallets[floor, k]
+        gap_x = max(box[0] - x, x - box[2], 0.0)
+        gap_y = max(box[1] - y, y - box[3], 0.0)
+        if gap_x * gap_x + gap_y * gap_y < PERSON_RADIUS_M * PERSON_RADIUS_M:
+            return False
+    return True

@@ -17,7 +17,6 @@ WALL_HEIGHT_M = 1.2
 PERSON_HEIGHT_M = 1.7
 FLOOR_GAP_M = 0.05
 """Between the floor and a robot's body; planar robots float there."""
-ROBOT_MASS_KG = 30.0
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 SHELF_COLOUR = (0.72, 0.52, 0.32, 1.0)
 WALL_COLOUR = (0.80, 0.82, 0.85, 1.0)
@@ -91,22 +90,39 @@ def build_people(client: int, xy_m: np.typing.NDArray[np.float64]) -> list[int]:
 
 
 def build_planar_robot(client: int, model: RobotModel, index: int) -> int:
-    """One cylinder without gravity or friction, that can neither tip nor sink."""
+    """A cylinder for each disc of the footprint, without gravity or friction; it can neither tip nor sink."""
     radius, height = model.footprint_radius_m, model.height_m - FLOOR_GAP_M
-    shape = pybullet.createCollisionShape(
-        pybullet.GEOM_CYLINDER, radius=radius, height=height, physicsClientId=client
-    )
+    offsets = model.footprint_offsets_m
+    count = len(offsets)
+    if count == 1:
+        shape = pybullet.createCollisionShape(
+            pybullet.GEOM_CYLINDER, radius=radius, height=height, physicsClientId=client
+        )
+    else:
+        shape = pybullet.createCollisionShapeArray(
+            shapeTypes=[pybullet.GEOM_CYLINDER] * count,
+            radii=[radius] * count,
+            lengths=[height] * count,
+            halfExtents=[[0.0, 0.0, 0.0]] * count,
+            collisionFramePositions=[[offset, 0.0, 0.0] for offset in offsets],
+            physicsClientId=client,
+        )
+    nose_m = max(offsets) + radius - 0.08
     visual = pybullet.createVisualShapeArray(
-        shapeTypes=[pybullet.GEOM_CYLINDER, pybullet.GEOM_CYLINDER, pybullet.GEOM_BOX],
-        radii=[radius, 0.06, 0.0],
-        lengths=[height, 0.07, 0.0],
-        halfExtents=[[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.06, 0.07, 0.01]],
-        visualFramePositions=[[0, 0, 0], [0, 0, height / 2 + 0.035], [0.22, 0, height / 2 + 0.01]],
-        rgbaColors=[list(robot_colour(index)), [0.12, 0.12, 0.14, 1.0], [0.95, 0.95, 0.9, 1.0]],
+        shapeTypes=[pybullet.GEOM_CYLINDER] * (count + 1) + [pybullet.GEOM_BOX],
+        radii=[radius] * count + [0.06, 0.0],
+        lengths=[height] * count + [0.07, 0.0],
+        halfExtents=[[0.0, 0.0, 0.0]] * (count + 1) + [[0.06, 0.07, 0.01]],
+        visualFramePositions=[
+            *([offset, 0, 0] for offset in offsets),
+            [0, 0, height / 2 + 0.035],
+            [nose_m, 0, height / 2 + 0.01],
+        ],
+        rgbaColors=[list(robot_colour(index))] * count + [[0.12, 0.12, 0.14, 1.0], [0.95, 0.95, 0.9, 1.0]],
         physicsClientId=client,
     )
     body = pybullet.createMultiBody(
-        ROBOT_MASS_KG,
+        model.mass_kg,
         shape,
         visual,
         [0, 0, body_z_m(model)],
@@ -116,8 +132,8 @@ def build_planar_robot(client: int, model: RobotModel, index: int) -> int:
     pybullet.changeDynamics(
         body,
         -1,
-        mass=ROBOT_MASS_KG,  # without it Bullet forgets the mass, and the body's place becomes NaN
-        localInertiaDiagonal=[1e6, 1e6, 1.4],
+        mass=model.mass_kg,  # without it Bullet forgets the mass, and the body's place becomes NaN
+        localInertiaDiagonal=[1e6, 1e6, model.mass_kg * model.reach_m**2 / 2],
         lateralFriction=0.0,
         spinningFriction=0.0,
         rollingFriction=0.0,
@@ -144,7 +160,8 @@ def load_wheeled_robot(client: int, model: RobotModel, index: int) -> int:
     path = ASSETS / f"{model.name}.urdf"
     if not path.is_file():
         raise SimConfigError(f"no {path.name} in {ASSETS}; add the robot's URDF or use planar physics")
-    body = pybullet.loadURDF(str(path), physicsClientId=client)
+    # Without the flag Bullet makes up inertias from the shapes, and its solver lets the light wheels slip.
+    body = pybullet.loadURDF(str(path), flags=pybullet.URDF_USE_INERTIA_FROM_FILE, physicsClientId=client)
     for link in range(-1, pybullet.getNumJoints(body, physicsClientId=client)):
         pybullet.changeDynamics(
             body,

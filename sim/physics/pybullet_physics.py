@@ -31,8 +31,6 @@ TOUCH_M = 0.001
 LEVEL_TOLERANCE_M = 0.001
 LIDAR_HEIGHT_M = 0.2
 LIFT_M = 3.0
-WHEEL_RADIUS_M = 0.08
-WHEEL_TRACK_M = 0.40
 WHEEL_TORQUE_MAX_NM = 20.0
 SELF_GROUP = 64
 """Collision group of a robot while its own lidar looks past it."""
@@ -167,7 +165,7 @@ class _World:
         client = self._client
         pybullet.setPhysicsEngineParameter(
             fixedTimeStep=substep_s,
-            numSolverIterations=10 if self._planar else 30,
+            numSolverIterations=10 if self._planar else 24,
             deterministicOverlappingPairs=1,
             enableFileCaching=0,
             physicsClientId=client,
@@ -253,9 +251,9 @@ class _World:
 
     def _drive_wheels(self, velocity: npt.NDArray[np.float64], substeps: int) -> None:
         client = self._client
-        offset = velocity[:, 1] * (WHEEL_TRACK_M / 2)
-        left = ((velocity[:, 0] - offset) / WHEEL_RADIUS_M).tolist()
-        right = ((velocity[:, 0] + offset) / WHEEL_RADIUS_M).tolist()
+        offset = velocity[:, 1] * (self._model.wheel_track_m / 2)
+        left = ((velocity[:, 0] - offset) / self._model.wheel_radius_m).tolist()
+        right = ((velocity[:, 0] + offset) / self._model.wheel_radius_m).tolist()
         force = (WHEEL_TORQUE_MAX_NM, WHEEL_TORQUE_MAX_NM)
         for k, body in enumerate(self._robots):
             pybullet.setJointMotorControlArray(

@@ -11,7 +11,7 @@ from matplotlib.collections import LineCollection, PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Polygon, Rectangle, Wedge
 
-from navigation.warehouse import StationKind, Warehouse
+from navigation.warehouse import StationKind, Warehouse, boxes_of
 from sim.render import snapshot as look
 from sim.render.snapshot import Colour, FloorSnapshot
 from sim.world.state import PERSON_RADIUS_M
@@ -24,21 +24,32 @@ def _rgb(colour: Colour) -> tuple[float, float, float]:
 
 
 def draw_warehouse(ax: Axes, warehouse: Warehouse, labels: bool = True) -> None:
-    """Walls, shelves and stations, in metres, equal scales."""
-    boxes = warehouse.boxes().tolist()
+    """Walls, shelves, lanes, pallets and stations, in metres, equal scales."""
     ax.set_facecolor(_rgb(look.FLOOR))
-    walls = [Rectangle((x0, y0), x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes[:4]]
-    shelves = [Rectangle((x0, y0), x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes[4:]]
-    ax.add_collection(PatchCollection(walls, facecolor=_rgb(look.WALL), edgecolor="none"))
-    ax.add_collection(
-        PatchCollection(shelves, facecolor=_rgb(look.SHELF), edgecolor=_rgb(look.SHELF_EDGE), linewidth=0.8)
-    )
+    _draw_lanes(ax, warehouse)
+    mapped = warehouse.mapped_boxes().tolist()
+    walls = mapped[:4] + [box for box in mapped[4:] if look.is_wall(box)]
+    shelves = [box for box in mapped[4:] if not look.is_wall(box)]
+    pallets = boxes_of(warehouse.pallets).tolist()
+    for boxes, face, edge in (
+        (walls, look.WALL, look.WALL),
+        (shelves, look.SHELF, look.SHELF_EDGE),
+        (pallets, look.PALLET, look.PALLET_EDGE),
+    ):
+        patches = [Rectangle((x0, y0), x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes]
+        ax.add_collection(
+            PatchCollection(
+                patches, facecolor=_rgb(face), edgecolor=_rgb(edge), linewidth=0.8 * (boxes is not walls)
+            )
+        )
     spines = []
-    for x0, y0, x1, y1 in boxes[4:]:
+    for x0, y0, x1, y1 in shelves:
         middle_x, middle_y = (x0 + x1) / 2, (y0 + y1) / 2
         long_x = x1 - x0 >= y1 - y0
         spines.append([(x0, middle_y), (x1, middle_y)] if long_x else [(middle_x, y0), (middle_x, y1)])
     ax.add_collection(LineCollection(spines, colors=[_rgb(look.SHELF_EDGE)], linewidths=0.6))
+    crosses = [ends for x0, y0, x1, y1 in pallets for ends in ([(x0, y0), (x1, y1)], [(x0, y1), (x1, y0)])]
+    ax.add_collection(LineCollection(crosses, colors=[_rgb(look.PALLET_EDGE)], linewidths=0.6))
     for station in warehouse.stations:
         colour = _rgb(look.STATION_COLOURS[station.kind])
         side = 0.36
@@ -59,6 +70,17 @@ def draw_warehouse(ax: Axes, warehouse: Warehouse, labels: bool = True) -> None:
     ax.tick_params(labelsize=7, colors=_rgb(look.FAINT_INK), length=2)
     for spine in ax.spines.values():
         spine.set_visible(False)
+
+
+def _draw_lanes(ax: Axes, warehouse: Warehouse) -> None:
+    for lane, (x0, y0, x1, y1) in zip(warehouse.lanes, boxes_of(warehouse.lanes).tolist(), strict=True):
+        ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, facecolor=_rgb(look.LANE), zorder=0.5))
+        dx, dy = 0.5 * math.cos(lane.heading_rad), 0.5 * math.sin(lane.heading_rad)
+        for x, y in look.lane_arrows(lane):
+            ax.annotate(
+                "", (x + dx, y + dy), (x - dx, y - dy), zorder=1.2,
+                arrowprops={"arrowstyle": "-|>", "color": _rgb(look.LANE_ARROW), "linewidth": 1.4},
+            )  # fmt: skip
 
 
 def station_label(name: str) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from navigation.warehouse import Warehouse
+from navigation.warehouse import Warehouse, boxes_of
 from sim.errors import SimConfigError
 from sim.render import snapshot as look
 from sim.render.chart import station_label
@@ -89,12 +89,40 @@ class FloorPainter:
             draw.line([self._at(x, 0), self._at(x, warehouse.height_m)], fill=look.GRID, width=SCALE)
         for y in range(1, math.ceil(warehouse.height_m)):
             draw.line([self._at(0, y), self._at(warehouse.width_m, y)], fill=look.GRID, width=SCALE)
+        self._paint_lanes(draw)
         self._paint_stations(draw)
-        for box in warehouse.boxes().tolist()[:4]:
-            draw.rectangle(self._box(box), fill=look.WALL)
-        for box in warehouse.boxes().tolist()[4:]:
-            self._paint_shelf(draw, box)
+        for index, box in enumerate(warehouse.mapped_boxes().tolist()):
+            if index < 4 or look.is_wall(box):
+                draw.rectangle(self._box(box), fill=look.WALL)
+            else:
+                self._paint_shelf(draw, box)
+        for box in boxes_of(warehouse.pallets).tolist():
+            self._paint_pallet(draw, box)
         return picture
+
+    def _paint_lanes(self, draw: ImageDraw.ImageDraw) -> None:
+        for lane, box in zip(self._warehouse.lanes, boxes_of(self._warehouse.lanes).tolist(), strict=True):
+            draw.rectangle(self._box(box), fill=look.LANE)
+            cosine, sine = math.cos(lane.heading_rad), math.sin(lane.heading_rad)
+            for x, y in look.lane_arrows(lane):
+                shape = (
+                    (0.5, 0.0),
+                    (0.1, 0.22),
+                    (0.1, 0.07),
+                    (-0.5, 0.07),
+                    (-0.5, -0.07),
+                    (0.1, -0.07),
+                    (0.1, -0.22),
+                )
+                arrow = [self._at(x + a * cosine - b * sine, y + a * sine + b * cosine) for a, b in shape]
+                draw.polygon(arrow, fill=look.LANE_ARROW)
+
+    def _paint_pallet(self, draw: ImageDraw.ImageDraw, box: list[float]) -> None:
+        x0, y0, x1, y1 = box
+        edge = max(1, round(0.045 * self._zoom))
+        draw.rectangle(self._box(box), fill=look.PALLET, outline=look.PALLET_EDGE, width=edge)
+        for ends in (((x0, y0), (x1, y1)), ((x0, y1), (x1, y0))):
+            draw.line([self._at(*end) for end in ends], fill=look.PALLET_EDGE, width=edge)
 
     def _paint_stations(self, draw: ImageDraw.ImageDraw) -> None:
         for station in self._warehouse.stations:
@@ -192,6 +220,8 @@ class FloorPainter:
             font=self._caption_font,
             anchor="lm",
         )
+        if len(snapshot.pose) == 0:
+            return
         draw.text(
             (right, y), f"{snapshot.time_s:.1f} s", fill=look.FAINT_INK, font=self._caption_font, anchor="rm"
         )

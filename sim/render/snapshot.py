@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from navigation.warehouse import StationKind
+from navigation.warehouse import Lane, StationKind
 from sim.world.state import WorldState
 
 Colour = tuple[int, int, int]
@@ -16,6 +16,10 @@ WALL: Colour = (86, 92, 102)
 SHELF: Colour = (196, 160, 118)
 SHELF_EDGE: Colour = (140, 108, 72)
 SHELF_BOARD: Colour = (178, 142, 100)
+PALLET: Colour = (226, 196, 92)
+PALLET_EDGE: Colour = (150, 118, 24)
+LANE: Colour = (226, 234, 243)
+LANE_ARROW: Colour = (150, 172, 196)
 INK: Colour = (44, 48, 56)
 FAINT_INK: Colour = (120, 126, 136)
 PERSON: Colour = (214, 64, 69)
@@ -24,6 +28,24 @@ STATION_COLOURS: dict[StationKind, Colour] = {
     StationKind.DROP: (46, 150, 92),
     StationKind.CHARGE: (206, 150, 20),
 }
+
+WALL_THICK_MAX_M = 0.25
+"""Boxes up to this thick are drawn as walls, not as shelves."""
+LANE_ARROW_PITCH_M = 2.5
+
+
+def is_wall(box: list[float]) -> bool:
+    """Whether a box (x_min, y_min, x_max, y_max in m) is too thin for a shelf."""
+    return min(box[2] - box[0], box[3] - box[1]) <= WALL_THICK_MAX_M
+
+
+def lane_arrows(lane: Lane) -> list[tuple[float, float]]:
+    """Where a lane's arrows stand: along its longer side, map frame, m."""
+    long_x = lane.length_m >= lane.depth_m
+    side_m = max(lane.length_m, lane.depth_m)
+    count = max(1, round(side_m / LANE_ARROW_PITCH_M))
+    offsets = [((k + 0.5) / count - 0.5) * side_m for k in range(count)]
+    return [(lane.x_m + off, lane.y_m) if long_x else (lane.x_m, lane.y_m + off) for off in offsets]
 
 
 def robot_colour(index: int) -> Colour:

@@ -187,8 +187,8 @@ class FloorBridge:
 
     def _publish_odom(self, robot: int, stamp: Time) -> None:
         message = self._odom_messages[robot]
-        x, y, heading = self._run.state.pose[0, robot].tolist()
-        speed, turn_rate = self._run.state.velocity[0, robot].tolist()
+        x, y, heading = self._run.told_pose(robot).tolist()
+        speed, turn_rate = self._run.told_velocity(robot).tolist()
         message.header.stamp = stamp
         message.pose.pose.position.x, message.pose.pose.position.y = x, y
         message.pose.pose.orientation.z, message.pose.pose.orientation.w = (

@@ -116,6 +116,7 @@ def scan_robot(  # type: ignore[no-untyped-def]
     pose,
     robot,
     robot_radius,
+    discs,
     cosines,
     sines,
     angle_min,
@@ -134,8 +135,12 @@ def scan_robot(  # type: ignore[no-untyped-def]
             )
     for other in range(pose.shape[0]):
         dx, dy = pose[other, 0] - x, pose[other, 1] - y
-        if other != robot and dx * dx + dy * dy < (range_max + robot_radius) ** 2:
-            cast_circle(pose[other, 0], pose[other, 1], robot_radius, x, y, heading, angle_min, ranges)
+        if other == robot or dx * dx + dy * dy >= (range_max + robot_radius + abs(discs[0])) ** 2:
+            continue
+        for disc in range(discs.shape[0]):
+            disc_x = pose[other, 0] + discs[disc] * math.cos(pose[other, 2])
+            disc_y = pose[other, 1] + discs[disc] * math.sin(pose[other, 2])
+            cast_circle(disc_x, disc_y, robot_radius, x, y, heading, angle_min, ranges)
 
 
 def ray_table(lidar: LidarModel) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -149,6 +154,7 @@ def scan_state(state: WorldState) -> npt.NDArray[np.float32]:
     lidar = state.model.lidar
     cosines, sines = ray_table(lidar)
     worlds, robots = state.contact.shape
+    discs = np.array(state.model.footprint_offsets_m)
     ranges = np.empty((worlds, robots, lidar.rays), dtype=np.float32)
     for world in range(worlds):
         boxes = state.warehouses[world].boxes()
@@ -161,6 +167,7 @@ def scan_state(state: WorldState) -> npt.NDArray[np.float32]:
                 state.pose[world],
                 robot,
                 state.model.footprint_radius_m,
+                discs,
                 cosines,
                 sines,
                 lidar.angle_min_rad,

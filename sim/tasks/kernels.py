@@ -9,24 +9,37 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
-from navigation import encoder, route
+from navigation import encoder
+from navigation.controllers import pure_pursuit, recovery
+from sim.disturb.drive import actuate, measure
+from sim.disturb.sense import (
+    begin_disturbance,
+    corrupt_scan,
+    delay_senses,
+    fill_invalid,
+    localise,
+    reset_lines,
+)
+from sim.disturb.state import OBSERVATION_DELAY
 from sim.people.walk import walk
 from sim.sensors.lidar import scan_robot
 from sim.tasks.delivery import (
     ARRIVE_RADIUS_M,
     ARRIVE_SPEED_MPS,
     CONTACT_SPEED_MPS,
-    SPAWN_GAP_M,
 )
 from sim.twin.guard import admit_one
 from sim.twin.motion import drive, touches
+from sim.world.floors import route_ahead
 from sim.world.random import uniform
 from sim.world.state import PERSON_RADIUS_M
 
 pool_beams = numba.njit(cache=True)(encoder.pool_beams)
 encode_tail = numba.njit(cache=True)(encoder.encode_tail)
-route_ahead = numba.njit(cache=True)(route.route_ahead)
+pursue = numba.njit(cache=True)(pure_pursuit.pursue)
+recover = numba.njit(cache=True)(recovery.recover)
 SCAN_AGE_S = 0.05
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Arrays(NamedTuple):
@@ -47,20 +60,19 @@ class Arrays(NamedTuple):
     pose: Any
     velocity: Any
     contact: Any
-    person_xy: Any
-    person_velocity: Any
-    person_target: Any
-    person_pace: Any
-    person_pause: Any
-    person_waited: Any
-    person_gap: Any
-    person_random: Any
+    park_xy: Any
+    people: Any
+    disturb: Any
+    pursuit: Any
+    memory: Any
+    robot_base: Any
     robot_random: Any
     goal: Any
     goal_kind: Any
     trip_steps: Any
     trips: Any
     left_m: Any
+    nearest_m: Any
     action_before: Any
     command: Any
     reduced: Any
@@ -78,46 +90,63 @@ class Arrays(NamedTuple):
     guard: Any
     weights: Any
     carrots_m: Any
+    discs: Any
 
 
 # Indices into ``Arrays.settings``, float64.
 STEP_S, RADIUS, SPEED_MAX, REVERSE_MAX, TURN_MAX, ACCELERATION, BRAKING, TURN_ACCELERATION = range(8)
-ANGLE_MIN, RANGE_MAX, TRIP_STEPS_MAX, GUARDED = range(8, 12)
+ANGLE_MIN, RANGE_MAX, TRIP_STEPS_MAX, GUARDED, LEARNERS, BROKEN, SPAWN_GAP, REACH, RANGE_MIN = range(8, 17)
+
+
+@numba.njit(cache=True)
+def drive_background(a, e, r):  # type: ignore[no-untyped-def]
+    """Write the command of a robot that does not learn: pure pursuit, or nothing where it has broken down."""
+    s, command = a.settings, a.command[e, r]
+    command[0], command[1] = 0.0, 0.0
+    if r < a.pose.shape[1] - int(s[BROKEN]):
+        p = a.pursuit
+        if not recover(a.observation[e, r], p[12], p[13], p[14], p[15], s[STEP_S], a.memory[e, r], command):
+            pursue(a.observation[e, r], p, command)
 
 
 @numba.njit(cache=True, nogil=True)
 def guard_and_walk(a, first, last):  # type: ignore[no-untyped-def]
-    """Pass ``command`` through the monitor (where guarded) and move the people of worlds ``first``..``last``."""
-    s = a.settings
+    """Pass ``command`` through the monitor (where guarded) and move the people of worlds ``first``..``last``.
+
+    ``disturb.actuated`` is what the physics gets.
+    """
+    s, d = a.settings, a.disturb
+    disturbed = d.active[0] > 0.0
     for e in range(first, last):
         for r in range(a.pose.shape[1]):
+            if r >= int(s[LEARNERS]):
+                drive_background(a, e, r)
             command = a.command[e, r]
             command[0] = min(max(command[0], -s[REVERSE_MAX]), s[SPEED_MAX])
             command[1] = min(max(command[1], -s[TURN_MAX]), s[TURN_MAX])
             a.reduced[e, r] = 0.0
             if s[GUARDED] > 0.0:
                 wanted = abs(command[0])
-                admit_one(a.guard, a.ranges[e, r], a.cosines, a.sines, command, a.velocity[e, r], SCAN_AGE_S)
+                age_s = SCAN_AGE_S + s[STEP_S] * d.properties[e, r, OBSERVATION_DELAY]
+                admit_one(a.guard, a.ranges[e, r], a.cosines, a.sines, command, d.measured[e, r], age_s)
                 if wanted > 0.0:
                     a.reduced[e, r] = 1.0 - abs(command[0]) / wanted
+            if disturbed:
+                actuate(d, e, r, command, a.velocity[e, r])
+            else:
+                d.actuated[e, r] = command
         f = a.floor_of[e]
         walk(
-            a.person_xy[e],
-            a.person_velocity[e],
-            a.person_target[e],
-            a.person_pace[e],
-            a.person_pause[e],
-            a.person_waited[e],
-            a.person_gap[e],
-            a.person_random,
+            a.people,
             e,
             a.pose[e],
-            s[RADIUS],
+            s[REACH],
+            f,
+            a.pointers,
+            a.columns[f],
             a.station_xy[f],
             a.station_count[f],
             a.route_at[f],
-            a.pointers,
-            a.columns[f],
             s[STEP_S],
         )
 
@@ -129,11 +158,11 @@ def twin_physics(a, first, last):  # type: ignore[no-untyped-def]
     for e in range(first, last):
         f = a.floor_of[e]
         for r in range(a.pose.shape[1]):
-            x, y = a.pose[e, r, 0], a.pose[e, r, 1]
+            x, y, heading = a.pose[e, r, 0], a.pose[e, r, 1], a.pose[e, r, 2]
             drive(
                 a.pose[e, r],
                 a.velocity[e, r],
-                a.command[e, r],
+                a.disturb.actuated[e, r],
                 s[STEP_S],
                 s[ACCELERATION],
                 s[BRAKING],
@@ -141,25 +170,45 @@ def twin_physics(a, first, last):  # type: ignore[no-untyped-def]
             )
             moved = abs(a.velocity[e, r, 0])
             hit = touches(
-                a.pose[e], r, s[RADIUS], a.boxes[f], a.box_count[f], a.person_xy[e], PERSON_RADIUS_M
+                a.pose[e],
+                r,
+                s[RADIUS],
+                a.discs,
+                a.boxes[f],
+                a.box_count[f],
+                a.people.xy[e],
+                PERSON_RADIUS_M,
             )
             a.contact[e, r] = hit
             if hit == 1:
                 a.pose[e, r, 0] = x
                 a.pose[e, r, 1] = y
+                a.pose[e, r, 2] = heading
                 a.velocity[e, r, 0] = math.copysign(min(moved, 2.0 * CONTACT_SPEED_MPS), a.velocity[e, r, 0])
+
+
+@numba.njit(cache=True, inline="always")
+def derive(a, e, r, stream):  # type: ignore[no-untyped-def]
+    """Index of a random stream that depends on the robot, the number of its trip and ``stream`` only."""
+    index = (e * a.pose.shape[1] + r) * 2 + stream
+    a.robot_random[index] = a.robot_base[index] ^ (np.uint64(a.trips[e, r] + 1) * GOLDEN)
+    return index
 
 
 @numba.njit(cache=True)
 def choose_goal(a, e, r):  # type: ignore[no-untyped-def]
-    """Give robot ``r`` of world ``e`` its next station: pick and drop in turn; one random draw a trip."""
+    """Give robot ``r`` of world ``e`` its next station: pick and drop in turn; one random draw a trip.
+
+    The same trip of the same robot goes to the same station, whatever happened before: trips compare in pairs.
+    """
     f = a.floor_of[e]
+    a.trips[e, r] += 1
     a.goal_kind[e, r] = 1 - a.goal_kind[e, r]
     count = 0
     for station in range(a.station_count[f]):
         if a.station_kind[f, station] == a.goal_kind[e, r]:
             count += 1
-    pick = int(uniform(a.robot_random, (e * a.pose.shape[1] + r) * 2) * count)
+    pick = int(uniform(a.robot_random, derive(a, e, r, 0)) * count)
     for station in range(a.station_count[f]):
         if a.station_kind[f, station] == a.goal_kind[e, r]:
             if pick == 0:
@@ -167,58 +216,107 @@ def choose_goal(a, e, r):  # type: ignore[no-untyped-def]
                 break
             pick -= 1
     a.trip_steps[e, r] = 0
-    a.trips[e, r] += 1
+
+
+@numba.njit(cache=True)
+def place_is_free(a, e, r):  # type: ignore[no-untyped-def]
+    """Whether robot ``r`` of world ``e`` touches nothing where it stands, and is away from everybody."""
+    s, f = a.settings, a.floor_of[e]
+    x, y = a.pose[e, r, 0], a.pose[e, r, 1]
+    gap = s[SPAWN_GAP] * s[SPAWN_GAP]
+    for other in range(a.pose.shape[1]):
+        dx, dy = a.pose[e, other, 0] - x, a.pose[e, other, 1] - y
+        if other != r and dx * dx + dy * dy < gap:
+            return False
+    for person in range(a.people.xy.shape[1]):
+        dx, dy = a.people.xy[e, person, 0] - x, a.people.xy[e, person, 1] - y
+        if dx * dx + dy * dy < gap:
+            return False
+    hit = touches(
+        a.pose[e], r, s[RADIUS], a.discs, a.boxes[f], a.box_count[f], a.people.xy[e], PERSON_RADIUS_M
+    )
+    return hit == 0
 
 
 @numba.njit(cache=True)
 def respawn(a, e, r):  # type: ignore[no-untyped-def]
-    """Put robot ``r`` of world ``e`` on a free place away from everybody, at rest."""
+    """Put robot ``r`` of world ``e`` on a free place away from everybody, at rest; a broken one beside a shelf."""
     f = a.floor_of[e]
-    stream = (e * a.pose.shape[1] + r) * 2 + 1
-    for _ in range(50):
-        place = int(uniform(a.robot_random, stream) * a.spawn_xy.shape[1])
-        x, y = a.spawn_xy[f, place, 0], a.spawn_xy[f, place, 1]
+    stream = derive(a, e, r, 1)
+    broken = r >= a.pose.shape[1] - int(a.settings[BROKEN])
+    places = a.park_xy[f] if broken else a.spawn_xy[f]
+    for _ in range(200):
+        place = int(uniform(a.robot_random, stream) * places.shape[0])
         heading = (uniform(a.robot_random, stream) * 2.0 - 1.0) * math.pi
-        free = True
-        for other in range(a.pose.shape[1]):
-            dx, dy = a.pose[e, other, 0] - x, a.pose[e, other, 1] - y
-            if other != r and dx * dx + dy * dy < SPAWN_GAP_M * SPAWN_GAP_M:
-                free = False
-        for person in range(a.person_xy.shape[1]):
-            dx, dy = a.person_xy[e, person, 0] - x, a.person_xy[e, person, 1] - y
-            if dx * dx + dy * dy < SPAWN_GAP_M * SPAWN_GAP_M:
-                free = False
-        a.pose[e, r, 0], a.pose[e, r, 1], a.pose[e, r, 2] = x, y, heading
-        if free:
+        if broken:
+            heading = places[place, 2]
+        a.pose[e, r, 0], a.pose[e, r, 1], a.pose[e, r, 2] = places[place, 0], places[place, 1], heading
+        if place_is_free(a, e, r):
             break
     a.velocity[e, r, 0] = 0.0
     a.velocity[e, r, 1] = 0.0
     a.contact[e, r] = 0
     a.ticks[e, r] = 0
+    a.memory[e, r] = 0.0
+    reset_lines(a.disturb, e, r)
 
 
 @numba.njit(cache=True)
-def observe(a, e, r):  # type: ignore[no-untyped-def]
-    """Scan and encode for robot ``r`` of world ``e``; returns the route's cost that is left."""
-    f = a.floor_of[e]
-    s = a.settings
+def sense(a, e, r):  # type: ignore[no-untyped-def]
+    """Write what robot ``r`` of world ``e`` is told: ranges, measured velocity, estimated pose."""
+    f, s, d = a.floor_of[e], a.settings, a.disturb
     ranges = a.ranges[e, r]
     scan_robot(
         a.boxes[f],
         a.box_count[f],
-        a.person_xy[e],
+        a.people.xy[e],
         PERSON_RADIUS_M,
         a.pose[e],
         r,
         s[RADIUS],
+        a.discs,
         a.cosines,
         a.sines,
         s[ANGLE_MIN],
         s[RANGE_MAX],
         ranges,
     )
+    a.nearest_m[e, r] = nearest_to_footprint(ranges, a.cosines, a.sines, a.discs)
+    if d.active[0] > 0.0:
+        measure(d, e, r, a.velocity[e, r])
+        localise(d, e, r, a.pose[e, r])
+        corrupt_scan(d, e, r, ranges, s[ANGLE_MIN])
+        delay_senses(d, e, r, ranges)
+        fill_invalid(ranges, s[RANGE_MIN])
+        d.clock[e, r] += 1
+    else:
+        d.measured[e, r] = a.velocity[e, r]
+        d.estimated[e, r] = a.pose[e, r]
+
+
+@numba.njit(cache=True)
+def nearest_to_footprint(ranges, cosines, sines, discs):  # type: ignore[no-untyped-def]
+    """Distance from the nearest point of a clean scan to the nearest disc's centre, m."""
+    if discs.shape[0] == 1:
+        nearest = ranges[0]
+        for ray in range(1, ranges.shape[0]):
+            nearest = min(nearest, ranges[ray])
+        return float(nearest)
+    squared = math.inf
+    for ray in range(ranges.shape[0]):
+        x, y = ranges[ray] * cosines[ray], ranges[ray] * sines[ray]
+        for disc in range(discs.shape[0]):
+            along = x - discs[disc]
+            squared = min(squared, along * along + y * y)
+    return math.sqrt(squared)
+
+
+@numba.njit(cache=True)
+def observe(a, e, r):  # type: ignore[no-untyped-def]
+    """Sense and encode for robot ``r`` of world ``e``; returns the route's cost that is left."""
+    sense(a, e, r)
     out = a.observation[e, r]
-    pool_beams(ranges, ranges.shape[0] // 36, out[0:36])
+    pool_beams(a.ranges[e, r], a.ranges.shape[2] // 36, out[0:36])
     depth = a.history.shape[2]
     if a.ticks[e, r] == 0:
         for slot in range(depth):
@@ -231,39 +329,48 @@ def observe(a, e, r):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def tail(a, e, r):  # type: ignore[no-untyped-def]
-    """Encode all but the beams for robot ``r`` of world ``e``; returns the route's cost that is left."""
+def way_left(a, e, r, x, y, points):  # type: ignore[no-untyped-def]
+    """Cost of the route from (x, y) to the goal of robot ``r`` of world ``e``; writes the carrots into ``points``."""
     f = a.floor_of[e]
     station = a.goal[e, r]
     start = a.route_at[f, station]
     cells = a.rows[f] * a.columns[f]
-    x, y, heading = a.pose[e, r, 0], a.pose[e, r, 1], a.pose[e, r, 2]
-    goal_x, goal_y = a.station_xy[f, station, 0], a.station_xy[f, station, 1]
-    points = a.route_points[e, r]
-    left = route_ahead(
+    return route_ahead(
         a.pointers[start : start + cells],
         a.field[start : start + cells],
         a.rows[f],
         a.columns[f],
         x,
         y,
-        goal_x,
-        goal_y,
+        a.station_xy[f, station, 0],
+        a.station_xy[f, station, 1],
         a.carrots_m,
         points,
     )
+
+
+@numba.njit(cache=True)
+def tail(a, e, r):  # type: ignore[no-untyped-def]
+    """Encode all but the beams for robot ``r`` of world ``e``; returns the route's cost that is truly left."""
+    f, d = a.floor_of[e], a.disturb
+    station = a.goal[e, r]
+    x, y, heading = d.estimated[e, r, 0], d.estimated[e, r, 1], d.estimated[e, r, 2]
+    points = a.route_points[e, r]
+    left = way_left(a, e, r, x, y, points)
     encode_tail(
         a.observation[e, r],
         x,
         y,
         heading,
-        a.velocity[e, r, 0],
-        a.velocity[e, r, 1],
-        goal_x,
-        goal_y,
+        d.measured[e, r, 0],
+        d.measured[e, r, 1],
+        a.station_xy[f, station, 0],
+        a.station_xy[f, station, 1],
         points,
         left,
     )
+    if x != a.pose[e, r, 0] or y != a.pose[e, r, 1]:
+        return way_left(a, e, r, a.pose[e, r, 0], a.pose[e, r, 1], points)
     return left
 
 
@@ -281,9 +388,7 @@ def judge_and_observe(a, action, first, last):  # type: ignore[no-untyped-def]
             left = observe(a, e, r)
             a.trip_steps[e, r] += 1
             moving = abs(a.velocity[e, r, 0]) > CONTACT_SPEED_MPS
-            nearest = s[RANGE_MAX]
-            for beam in range(36):
-                nearest = min(nearest, a.observation[e, r, beam])
+            nearest = a.nearest_m[e, r]
             change = abs(action[e, r, 0] - a.action_before[e, r, 0]) + abs(
                 action[e, r, 1] - a.action_before[e, r, 1]
             )
@@ -318,6 +423,8 @@ def judge_and_observe(a, action, first, last):  # type: ignore[no-untyped-def]
 def begin_trip(a, e, r, elsewhere):  # type: ignore[no-untyped-def]
     """The next trip of robot ``r`` of world ``e``: a new goal and its first observation."""
     choose_goal(a, e, r)
+    if a.disturb.active[0] > 0.0:
+        begin_disturbance(a.disturb, e, r, a.trips[e, r])
     if elsewhere:
         respawn(a, e, r)
         a.action_before[e, r, 0] = 0.0
@@ -333,7 +440,8 @@ def begin_all(a, first, last):  # type: ignore[no-untyped-def]
     for e in range(first, last):
         for r in range(a.pose.shape[1]):
             a.pose[e, r, 0] = -1000.0 - 10.0 * r
-        for r in range(a.pose.shape[1]):
+        # Broken robots first: their places beside the shelves are few.
+        for r in range(a.pose.shape[1] - 1, -1, -1):
             begin_trip(a, e, r, True)
         for r in range(a.pose.shape[1]):
             a.ticks[e, r] = 0

@@ -9,11 +9,11 @@ import numpy.typing as npt
 from contracts.robot import RobotModel
 from safety.admission import MOVING_MPS
 from safety.config import MonitorConfig
-from safety.geometry import ESCAPE_COSINE, STRAIGHT_RADPM
+from safety.geometry import ESCAPE_COSINE, STILL_MPS, STRAIGHT_RADPM
 
 
 def guard_settings(config: MonitorConfig, model: RobotModel) -> npt.NDArray[np.float64]:
-    """The monitor's numbers as float64[11], in the order ``admit_one`` reads them."""
+    """The monitor's numbers as float64[11 + discs], in the order ``admit_one`` reads them."""
     return np.array(
         [
             model.footprint_radius_m + config.margin_m,
@@ -27,13 +27,19 @@ def guard_settings(config: MonitorConfig, model: RobotModel) -> npt.NDArray[np.f
             math.cos(config.approach_sector_rad),
             config.approach_mps,
             model.footprint_radius_m,
+            *model.footprint_offsets_m,
         ]
     )
 
 
 @numba.njit(cache=True)
-def free_distance_one(ranges, cosines, sines, speed, turn_rate, radius, reach):  # type: ignore[no-untyped-def]
-    """``safety.geometry.free_distance`` for one robot; ranges float32[n] m along known ray directions."""
+def free_distance_one(  # type: ignore[no-untyped-def]
+    ranges, cosines, sines, speed, turn_rate, radius, reach, offset, way_cosine, way_sine
+):
+    """``safety.geometry.free_distance`` for one disc; ranges float32[n] m along known ray directions.
+
+    The disc is ``offset`` m ahead of the lidar and moves along (``way_cosine``, ``way_sine``).
+    """
     if speed == 0.0:
         return reach
     nearest = reach
@@ -46,9 +52,12 @@ def free_distance_one(ranges, cosines, sines, speed, turn_rate, radius, reach): 
     for ray in range(ranges.shape[0]):
         distance = ranges[ray]
         # The arc's end is at most ``reach`` away from its start, so farther points cannot be touched.
-        if distance >= reach + radius:
+        if distance >= reach + radius + abs(offset):
             continue
         x, y = distance * cosines[ray], distance * sines[ray]
+        if offset != 0.0:
+            x -= offset
+            x, y = way_cosine * x + way_sine * y, way_cosine * y - way_sine * x
         ahead = direction * x
         if x * x + y * y < radius * radius:
             if ahead > ESCAPE_COSINE * math.sqrt(x * x + y * y):
@@ -85,34 +94,75 @@ def speed_cap_one(free_m, braking, reaction_s, obstacle):  # type: ignore[no-unt
 
 
 @numba.njit(cache=True)
-def approach_gap_one(ranges, cosines, direction, sector_cosine, radius):  # type: ignore[no-untyped-def]
-    """``safety.geometry.approach_gap`` for one robot that travels in ``direction`` (1 or -1)."""
+def approach_gap_one(ranges, cosines, sines, direction, sector_cosine, radius, leading):  # type: ignore[no-untyped-def]
+    """``safety.geometry.approach_gap`` for one robot that travels in ``direction``, seen from ``leading`` m ahead."""
     nearest = math.inf
     for ray in range(ranges.shape[0]):
-        if ranges[ray] < nearest and direction * cosines[ray] > sector_cosine:
-            nearest = ranges[ray]
+        if leading == 0.0:
+            if ranges[ray] < nearest and direction * cosines[ray] > sector_cosine:
+                nearest = ranges[ray]
+            continue
+        x, y = ranges[ray] * cosines[ray] - leading, ranges[ray] * sines[ray]
+        distance = math.sqrt(x * x + y * y)
+        if distance < nearest and direction * x > sector_cosine * distance:
+            nearest = distance
     return nearest - radius
+
+
+@numba.njit(cache=True)
+def disc_cap(settings, ranges, cosines, sines, offset, speed, turn_rate, reaction):  # type: ignore[no-untyped-def]
+    """Free distance, pace and allowed pace of one disc of the footprint, as ``safety.admission`` has them."""
+    if offset == 0.0:
+        free = free_distance_one(
+            ranges, cosines, sines, speed, turn_rate, settings[0], settings[5], 0.0, 1.0, 0.0
+        )
+        return free, abs(speed), speed_cap_one(free - settings[1], settings[6], reaction, settings[3])
+    across = turn_rate * offset
+    pace = math.sqrt(speed * speed + across * across)
+    if pace < STILL_MPS:
+        return settings[5], 0.0, 0.0
+    free = free_distance_one(
+        ranges, cosines, sines, pace, turn_rate, settings[0], settings[5], offset, speed / pace, across / pace
+    )
+    closing = settings[3] * abs(speed) / pace
+    return free, pace, speed_cap_one(free - settings[1], settings[6], reaction, closing)
 
 
 @numba.njit(cache=True)
 def admit_one(settings, ranges, cosines, sines, command, velocity, scan_age_s):  # type: ignore[no-untyped-def]
     """``safety.admission.admit`` for one robot: reduces ``command`` float64[2] in place; returns the free distance."""
-    radius, standoff, reaction = settings[0], settings[1], settings[2] + scan_age_s
-    obstacle, on_the_spot, reach, braking = settings[3], settings[4], settings[5], settings[6]
+    reaction, on_the_spot = settings[2] + scan_age_s, settings[4]
     speed, turn_rate = command[0], command[1]
     moving = velocity[0] if abs(velocity[0]) > MOVING_MPS else 0.0
-    free = free_distance_one(ranges, cosines, sines, speed, turn_rate, radius, reach)
-    cap = speed_cap_one(free - standoff, braking, reaction, obstacle)
-    free_now = free_distance_one(ranges, cosines, sines, moving, velocity[1], radius, reach)
-    if speed * moving > 0.0:
-        cap = min(cap, speed_cap_one(free_now - standoff, braking, reaction, obstacle))
+    least = settings[5]
+    share, turn_share = 1.0, 1.0
     if speed != 0.0:
-        gap = approach_gap_one(ranges, cosines, math.copysign(1.0, speed), settings[8], settings[10])
-        cap = min(cap, max(settings[7] * gap, settings[9]))
-        share = min(1.0, cap / abs(speed))
-        if share < on_the_spot:
-            command[0] = 0.0
-        else:
-            command[0] = speed * share
-            command[1] = turn_rate * share
-    return min(free, free_now)
+        leading = settings[settings.shape[0] - 1] if speed > 0.0 else settings[11]
+        gap = approach_gap_one(
+            ranges, cosines, sines, math.copysign(1.0, speed), settings[8], settings[10], leading
+        )
+        share = min(1.0, max(settings[7] * gap, settings[9]) / abs(speed))
+    for k in range(11, settings.shape[0]):
+        offset = settings[k]
+        free, pace, cap = disc_cap(settings, ranges, cosines, sines, offset, speed, turn_rate, reaction)
+        free_now, _, cap_now = disc_cap(
+            settings, ranges, cosines, sines, offset, moving, velocity[1], reaction
+        )
+        if speed * moving > 0.0:
+            cap = min(cap, cap_now)
+        if pace > 0.0:
+            share = min(share, cap / pace)
+        if offset != 0.0 and turn_rate != 0.0:
+            _, turning, turn_cap = disc_cap(
+                settings, ranges, cosines, sines, offset, 0.0, turn_rate, reaction
+            )
+            if turning > 0.0:
+                turn_share = min(turn_share, turn_cap / turning)
+        least = min(least, free, free_now)
+    if speed == 0.0 or share < on_the_spot:
+        command[0] = 0.0
+        command[1] = turn_rate * turn_share
+    else:
+        command[0] = speed * share
+        command[1] = turn_rate * share
+    return least

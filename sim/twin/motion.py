@@ -35,22 +35,45 @@ def drive(pose, velocity, command, step_s, acceleration, braking, turn_accelerat
 
 
 @numba.njit(cache=True)
-def touches(pose, robot, radius, boxes, box_count, person_xy, person_radius):  # type: ignore[no-untyped-def]
-    """What robot number ``robot`` touches: a ``sim.world.state.Contact`` as int."""
-    x, y = pose[robot, 0], pose[robot, 1]
-    for box in range(box_count):
-        dx = max(boxes[box, 0] - x, x - boxes[box, 2], 0.0)
-        dy = max(boxes[box, 1] - y, y - boxes[box, 3], 0.0)
-        if dx * dx + dy * dy < radius * radius:
-            return 1
+def touches(pose, robot, radius, discs, boxes, box_count, person_xy, person_radius):  # type: ignore[no-untyped-def]
+    """What robot number ``robot`` touches: a ``sim.world.state.Contact`` as int.
+
+    ``discs`` float64[n] are the offsets of its footprint's discs along its x axis, m; all robots have the same.
+    """
+    cosine, sine = math.cos(pose[robot, 2]), math.sin(pose[robot, 2])
+    for disc in range(discs.shape[0]):
+        x, y = pose[robot, 0] + discs[disc] * cosine, pose[robot, 1] + discs[disc] * sine
+        for box in range(box_count):
+            dx = max(boxes[box, 0] - x, x - boxes[box, 2], 0.0)
+            dy = max(boxes[box, 1] - y, y - boxes[box, 3], 0.0)
+            if dx * dx + dy * dy < radius * radius:
+                return 1
     reach = radius + person_radius
     for person in range(person_xy.shape[0]):
-        dx, dy = person_xy[person, 0] - x, person_xy[person, 1] - y
-        if dx * dx + dy * dy < reach * reach:
-            return 2
+        for disc in range(discs.shape[0]):
+            x, y = pose[robot, 0] + discs[disc] * cosine, pose[robot, 1] + discs[disc] * sine
+            dx, dy = person_xy[person, 0] - x, person_xy[person, 1] - y
+            if dx * dx + dy * dy < reach * reach:
+                return 2
+    near = 2.0 * (radius + abs(discs[0]))
     for other in range(pose.shape[0]):
-        if other != robot:
-            dx, dy = pose[other, 0] - x, pose[other, 1] - y
-            if dx * dx + dy * dy < 4.0 * radius * radius:
-                return 3
+        dx, dy = pose[other, 0] - pose[robot, 0], pose[other, 1] - pose[robot, 1]
+        if other == robot or dx * dx + dy * dy >= near * near:
+            continue
+        if discs_touch(pose, robot, other, radius, discs):
+            return 3
     return 0
+
+
+@numba.njit(cache=True)
+def discs_touch(pose, robot, other, radius, discs):  # type: ignore[no-untyped-def]
+    """Whether two robots' footprints overlap."""
+    for mine in range(discs.shape[0]):
+        x = pose[robot, 0] + discs[mine] * math.cos(pose[robot, 2])
+        y = pose[robot, 1] + discs[mine] * math.sin(pose[robot, 2])
+        for theirs in range(discs.shape[0]):
+            dx = pose[other, 0] + discs[theirs] * math.cos(pose[other, 2]) - x
+            dy = pose[other, 1] + discs[theirs] * math.sin(pose[other, 2]) - y
+            if dx * dx + dy * dy < 4.0 * radius * radius:
+                return True
+    return False

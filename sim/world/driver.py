@@ -32,11 +32,10 @@ class RuleBasedDriver:
     def command(self) -> npt.NDArray[np.float64]:
         """What to drive in the next step, float64[R, 2]."""
         if self._steps % TICK_STEPS == 0:
-            state = self._run.state
             for k, encoder in enumerate(self._encoders):
                 self.routes[k] = self._route(k)
-                x, y, heading = state.pose[0, k].tolist()
-                speed, turn_rate = state.velocity[0, k].tolist()
+                x, y, heading = self._run.told_pose(k).tolist()
+                speed, turn_rate = self._run.told_velocity(k).tolist()
                 observation = encoder.encode(
                     self._run.ranges[k], (x, y, heading), (speed, turn_rate), self.routes[k]
                 )

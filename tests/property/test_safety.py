@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.robot import AMR_SMALL
+from contracts.robot import AMR_SMALL, TUGGER
 from safety.admission import admit
 from safety.config import MonitorConfig
 from safety.geometry import STRAIGHT_RADPM, free_distance, speed_cap
@@ -74,28 +74,31 @@ def room_scan(x_m, y_m, heading, side_m):
 @settings(max_examples=60, deadline=None)
 @given(
     seed=seeds,
-    speed=st.sampled_from([1.2, 0.8, -0.3]),
+    speed=st.sampled_from([1.2, 0.8, -0.3, 0.0]),
     turn=st.one_of(st.just(0.0), st.floats(-1.8, 1.8)),
     tick_steps=st.sampled_from([1, 2]),
+    model=st.sampled_from([AMR_SMALL, TUGGER]),
 )
-def test_driven_at_a_wall_it_never_touches_it(seed, speed, turn, tick_steps):
+def test_driven_at_a_wall_it_never_touches_it(seed, speed, turn, tick_steps, model):
     rng = np.random.default_rng(seed)
     side_m = 5.0
-    x_m, y_m = rng.uniform(RADIUS_M + 0.05, side_m - RADIUS_M - 0.05, 2).tolist()
+    x_m, y_m = rng.uniform(model.reach_m + 0.05, side_m - model.reach_m - 0.05, 2).tolist()
     heading = float(rng.uniform(-math.pi, math.pi))
-    monitor, velocity = SafetyMonitor(AMR_SMALL), np.zeros(2)
+    monitor, velocity = SafetyMonitor(model), np.zeros(2)
     monitor.arm()
     now_ns, tick_ns = 0, round(tick_steps * RAMP_STEP_S * NS)
     for _ in range(160 // tick_steps):
         ranges = room_scan(x_m, y_m, heading, side_m)
         ruling = monitor.step(Inputs(now_ns, ranges, now_ns, tuple(velocity.tolist()), now_ns, (speed, turn)))
         for _ in range(tick_steps):
-            velocity = ramp_velocity(velocity, np.array(ruling.command), AMR_SMALL)
+            velocity = ramp_velocity(velocity, np.array(ruling.command), model)
             heading += velocity[1] * RAMP_STEP_S
             x_m += velocity[0] * math.cos(heading) * RAMP_STEP_S
             y_m += velocity[0] * math.sin(heading) * RAMP_STEP_S
-        gap_m = min(x_m, y_m, side_m - x_m, side_m - y_m) - RADIUS_M
-        assert gap_m > 0.0
+        for offset_m in model.footprint_offsets_m:
+            disc_x, disc_y = x_m + offset_m * math.cos(heading), y_m + offset_m * math.sin(heading)
+            gap_m = min(disc_x, disc_y, side_m - disc_x, side_m - disc_y) - model.footprint_radius_m
+            assert gap_m > 0.0
         now_ns += tick_ns
 
 
@@ -162,7 +165,8 @@ def test_speed_cap_is_the_braking_law(free_m, reaction_s, obstacle_mps):
         assert used_m >= free_m - 1e-9
 
 
-def test_compiled_guard_is_the_monitors_admission():
+@pytest.mark.parametrize("model", [AMR_SMALL, TUGGER], ids=lambda model: model.name)
+def test_compiled_guard_is_the_monitors_admission(model):
     """``sim.twin.guard.admit_one`` against ``safety.admission.admit``: 6,000 random cases to 1e-9."""
     rng = np.random.default_rng(0)
     count = 6000
@@ -175,8 +179,8 @@ def test_compiled_guard_is_the_monitors_admission():
     velocity[::5] = command[::5]
     age_s = rng.uniform(0.0, 0.3, count)
     wide = ranges.astype(np.float64)
-    written, free_m = admit(CONFIG, AMR_SMALL, wide * COSINES, wide * SINES, command, velocity, age_s)
-    numbers = guard_settings(CONFIG, AMR_SMALL)
+    written, free_m = admit(CONFIG, model, wide * COSINES, wide * SINES, command, velocity, age_s)
+    numbers = guard_settings(CONFIG, model)
     compiled = command.copy()
     compiled_free_m = np.array(
         [

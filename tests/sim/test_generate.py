@@ -1,5 +1,6 @@
 """Generated floors are valid, reproducible and different; broken layouts are refused with one clear line."""
 
+import hashlib
 import itertools
 import math
 import re
@@ -49,6 +50,14 @@ def test_same_seed_same_floor():
     ]
 
 
+def test_default_floors_are_those_of_the_first_releases():
+    hashes = "".join(generate_warehouse(seed).hash() for seed in SEEDS)
+    assert (
+        hashlib.sha256(hashes.encode()).hexdigest()
+        == "f5b4197a523d4583c4dfe9b4aafa0c428e25f4c030257301ca34ece05697b4a8"
+    )
+
+
 def test_floors_differ():
     assert len({generate_warehouse(seed).hash() for seed in SEEDS}) == len(SEEDS)
 
@@ -67,7 +76,13 @@ def test_seed_out_of_range_is_refused(seed):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"aisle_m": (1.0, 2.0)}, {"people": (4, 3)}, {"width_m": (0.0, 20.0)}, {"missing_share": 0.95}],
+    [
+        {"aisle_m": (1.0, 2.0)},
+        {"people": (4, 3)},
+        {"width_m": (0.0, 20.0)},
+        {"missing_share": 0.95},
+        {"pallets": -1},
+    ],
 )
 def test_bad_config_is_refused(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):

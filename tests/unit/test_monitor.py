@@ -267,7 +267,10 @@ def test_clean_ranges_are_finite_and_bounded():
     ranges = clear()
     ranges[:6] = [math.nan, -1.0, 0.0, 0.049, 0.05, 9.0]
     clean = monitor.clean_ranges(ranges)
-    assert clean[:7].tolist() == pytest.approx([0.0, 0.0, 0.0, 0.0, 0.05, 8.0, 8.0])
+    assert clean[:7].tolist() == pytest.approx([0.05, 0.05, 0.05, 0.05, 0.05, 8.0, 8.0])
+    lone = clear()
+    lone[[4, 5, 6]] = 2.0, math.nan, 3.0
+    assert monitor.clean_ranges(lone)[5] == pytest.approx(2.0), "a lone gap takes its nearer neighbour"
     assert math.isnan(ranges[0]), "the scan itself is left alone"
 
 

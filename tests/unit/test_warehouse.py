@@ -6,23 +6,31 @@ import pytest
 from navigation.errors import WarehouseError
 from navigation.warehouse import (
     FILE_SIZE_MAX_BYTES,
+    LANES_MAX,
+    PALLETS_MAX,
     SHELVES_MAX,
     SIDE_MAX_M,
     SIDE_MIN_M,
     STATION_CLEARANCE_MIN_M,
     STATIONS_MAX,
+    Lane,
     Shelf,
     Station,
     StationKind,
     Warehouse,
     box_clearance,
+    dump_warehouse,
     load_warehouse,
+    parse_warehouse,
     validate_warehouse,
 )
 
 PICK = Station("pick_1", StationKind.PICK, 2.0, 2.0)
 DROP = Station("drop_1", StationKind.DROP, 8.0, 8.0)
 FLOOR = Warehouse("floor", 10.0, 10.0, (Shelf(5.0, 5.0, 2.0, 1.0),), (PICK, DROP))
+
+PALLET = Shelf(7.0, 3.0, 1.2, 0.8)
+LANE = Lane(5.0, 7.0, 8.0, 2.0, 0.0)
 
 
 def changed(**values):
@@ -49,8 +57,8 @@ def test_good_floor_is_taken():
         (changed(width_m=float("nan")), r"width_m is nan"),
         (changed(people=-1), r"people is -1; it must be 0 to 100"),
         (changed(people=101), r"people is 101; it must be 0 to 100"),
-        (changed(shelves=FLOOR.shelves * (SHELVES_MAX + 1)), r"at most 500 shelves and 200 stations"),
-        (changed(stations=(PICK,) * (STATIONS_MAX + 1)), r"at most 500 shelves and 200 stations"),
+        (changed(shelves=FLOOR.shelves * (SHELVES_MAX + 1)), r"at most 2000 shelves and 200 stations"),
+        (changed(stations=(PICK,) * (STATIONS_MAX + 1)), r"at most 2000 shelves and 200 stations"),
         (shelf(length_m=0.0), r"shelves\[0\] has a size or place that is not a number above 0\.05"),
         (shelf(depth_m=float("inf")), r"shelves\[0\] has a size"),
         (shelf(x_m=float("nan")), r"shelves\[0\] has a size or place"),
@@ -65,9 +73,22 @@ def test_good_floor_is_taken():
             station(name="drop_1"),
             r"stations\[1\] \(drop_1\): the name is taken; station names must be unique",
         ),
-        (station(x_m=5.0, y_m=5.0), r"0\.00 m from a wall or shelf; a robot needs 0\.45 m; move the station"),
+        (
+            station(x_m=5.0, y_m=5.0),
+            r"0\.00 m from a wall, shelf or pallet; a robot needs 0\.45 m; move the station",
+        ),
         (station(x_m=-1.0), r"a robot needs 0\.45 m; move the station"),
         (station(kind=StationKind.CHARGE), r"no station of kind 'pick'; add at least one"),
+        (changed(pallets=(PALLET,) * (PALLETS_MAX + 1)), r"at most 200 pallets and 200 lanes"),
+        (changed(lanes=(LANE,) * (LANES_MAX + 1)), r"at most 200 pallets and 200 lanes"),
+        (changed(pallets=(Shelf(7.0, 3.0, 1.2, float("nan")),)), r"pallets\[0\] has a size or place"),
+        (changed(pallets=(PALLET, Shelf(9.9, 3.0, 1.2, 0.8))), r"pallets\[1\] reaches outside the floor"),
+        (changed(pallets=(Shelf(5.9, 5.0, 1.2, 0.8),)), r"shelves\[0\] and pallets\[0\] overlap"),
+        (changed(pallets=(PALLET, PALLET)), r"pallets\[0\] and pallets\[1\] overlap"),
+        (changed(pallets=(Shelf(2.0, 2.0, 1.2, 0.8),)), r"\(pick_1\): 0\.00 m from a wall, shelf or pallet"),
+        (changed(lanes=(Lane(5.0, 9.5, 8.0, 2.0, 0.0),)), r"lanes\[0\] reaches outside the floor"),
+        (changed(lanes=(Lane(5.0, 7.0, 8.0, 0.0, 0.0),)), r"lanes\[0\] has a size or place"),
+        (changed(lanes=(Lane(5.0, 7.0, 8.0, 2.0, float("inf")),)), r"lanes\[0\] has a heading_rad"),
         (changed(stations=(PICK,)), r"no station of kind 'drop'; add at least one"),
     ],
 )
@@ -90,6 +111,31 @@ def test_station_clearance_has_a_sharp_limit(beyond_m, taken):
 
 def test_shelves_that_touch_do_not_overlap():
     validate_warehouse(changed(shelves=(Shelf(5.0, 5.0, 1.0, 1.0), Shelf(6.0, 5.0, 1.0, 1.0))), "floor")
+
+
+def test_boxes_are_walls_shelves_then_pallets_and_the_map_knows_no_pallets():
+    floor = changed(pallets=(PALLET,), lanes=(LANE,))
+    validate_warehouse(floor, "floor")
+    assert floor.boxes()[-1] == pytest.approx([6.4, 2.6, 7.6, 3.4])
+    assert floor.boxes()[:-1].tolist() == floor.mapped_boxes().tolist() == FLOOR.boxes().tolist()
+
+
+def test_pallets_and_lanes_come_back_from_a_file_and_change_the_hash():
+    floor = changed(pallets=(PALLET,), lanes=(LANE,))
+    assert parse_warehouse(dump_warehouse(floor)) == floor
+    assert (
+        len({floor.hash(), FLOOR.hash(), changed(lanes=(LANE,)).hash(), changed(pallets=(PALLET,)).hash()})
+        == 4
+    )
+
+
+def test_floor_from_before_pallets_and_lanes_keeps_file_and_hash():
+    assert "pallets" not in dump_warehouse(FLOOR)
+    assert FLOOR.hash() == "61dc460d081935d33bb14cd09b6354ad71a192cd55f608492d37a248e5044d3e"
+
+
+def test_lanes_may_cross():
+    validate_warehouse(changed(lanes=(LANE, Lane(5.0, 5.0, 1.0, 9.0, 1.5708))), "floor")
 
 
 def test_file_that_cannot_be_read_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""What is compared: policies from bundles and the rule-based controller, behind one small interface."""
+"""What is compared: policies from bundles and rule-based controllers, behind one small interface."""
 
 from typing import Protocol
 
@@ -8,7 +8,11 @@ import onnxruntime
 
 from contracts.manifest import ONNX_INPUT, ONNX_OUTPUT
 from contracts.robot import RobotModel
-from navigation.controllers.dwa import DwaController
+from navigation.controllers.dwa import DwaConfig
+from trainer.baselines.catalogue import BASELINES, build, tuned_config
+from trainer.baselines.dwa import DwaBatch
+
+__all__ = ["BASELINES", "Controller", "OnnxPolicy", "RuleBased", "make_controller"]
 
 
 class Controller(Protocol):
@@ -23,22 +27,26 @@ class Controller(Protocol):
         """Commands float64[n, 2] (m/s, rad/s) for observations float32[n, 83]."""
 
 
-class RuleBased:
-    """The dynamic window approach along the route, as the robots fall back to it."""
+class RuleBased(DwaBatch):
+    """The dynamic window approach with its default settings, as the robots fall back to it."""
 
     def __init__(self, model: RobotModel, tick_s: float, name: str = "rule-based") -> None:
-        self.name = name
-        self._model, self._tick_s = model, tick_s
-        self._robots: list[DwaController] = []
+        super().__init__(model, tick_s, DwaConfig(), name)
 
-    def begin(self, robots: int) -> None:
-        """One controller a robot: each remembers how long it has been stuck."""
-        self._robots = [DwaController(self._model, self._tick_s) for _ in range(robots)]
 
-    def commands(self, observations: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """Commands float64[n, 2]."""
-        pairs = zip(self._robots, observations, strict=True)
-        return np.array([robot.command(observation) for robot, observation in pairs])
+def make_controller(name: str, model: RobotModel, tick_s: float, seed: int = 0) -> Controller:
+    """One of ``BASELINES`` with its tuned settings.
+
+    Args:
+        name: which one.
+        model: the robot.
+        tick_s: time between two calls, s.
+        seed: of its noise, where it draws any; same seed, same commands.
+
+    Raises:
+        TrainConfigError: no such baseline, or its settings are missing or damaged.
+    """
+    return build(name, tuned_config(name), model, tick_s, seed)
 
 
 class OnnxPolicy:

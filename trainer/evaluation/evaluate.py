@@ -1,189 +1,253 @@
-"""Controllers compared in PyBullet on floors nobody trained on: same floors, orders and people, same monitor."""
+"""Controllers compared on floors nobody trained on: same floors, trips, people and disturbances, same monitor."""
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from contracts.robot import AMR_SMALL, RobotModel
-from navigation.action import encode_command
 from navigation.warehouse import Warehouse
-from safety.config import MonitorConfig
-from sim.physics.pybullet_physics import PyBulletPhysics
-from sim.simulation import Simulation, SimulationConfig
 from sim.tasks.delivery import Outcome
-from sim.world.floors import Floors
-from sim.world.generate import generate_warehouse
-from trainer.evaluation.controllers import Controller
+from sim.world.state import Contact
+from trainer.errors import TrainConfigError
+from trainer.evaluation.config import EvaluationConfig, unseen_floors
+from trainer.evaluation.drive import Contender, Drives, Progress, Trips, drive_all
+from trainer.evaluation.metrics import FREE_M, TRIP
+from trainer.evaluation.statistics import (
+    CLUSTERS_FEW,
+    Counts,
+    Excess,
+    Interval,
+    exact_interval,
+    excess,
+    gain,
+    mean_interval,
+)
 
-UNSEEN_FLOOR_SEED = 1_000_000
-BOOTSTRAP_SAMPLES = 2000
-Progress = Callable[[float, str], None]
-
-
-class EvaluationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How much is driven. Trips alternate between pick and drop stations; two make a delivery."""
-
-    floors: int = 8
-    robots: int = 3
-    people: int = 5
-    trips: int = 4
-    physics: Literal["planar", "wheeled"] = "planar"
-    control_hz: int = 10
-    seed: int = 0
-    monitor: MonitorConfig = MonitorConfig()
+__all__ = ["Evaluation", "EvaluationConfig", "evaluate", "summarise", "unseen_floors"]
+BEST = "best"
+CONTACT_MARGIN = 0.005
 
 
 class ControllerResult(msgspec.Struct, frozen=True):
-    """How one controller did; times in s, a failed trip counts as the cap; intervals are 95 % bootstrap."""
+    """How one controller did; over all trips where nothing else is said. A failed trip takes the cap of 60 s."""
 
     name: str
+    group: str
+    policy: bool
     trips: int
     success: float
+    success_interval: Interval
+    """Clopper-Pearson."""
     contacts: int
+    contacts_static: int
+    contacts_person: int
+    contacts_robot: int
+    contacts_moving: int
+    touched_standing: int
+    """Times somebody ran into the standing robot; ends no trip."""
     timeouts: int
     trip_s: float
-    trip_s_interval: tuple[float, float]
-    delivery_s: float | None
-    """None with an odd single trip."""
+    trip_s_interval: Interval
+    common_s: float | None
+    """Mean over the trips on which every controller arrived; None where there is none."""
     success_trip_s: float | None
-    """Mean of the trips that arrived; None where none did."""
+    delivery_s: float | None
+    """Capped time of a pick trip and the drop trip after it; None with an odd single trip."""
+    deliveries_per_robot_hour: float | None
+    """Pairs of which both arrived, per capped time of all pairs."""
+    near_person_per_trip: float
+    near_robot_per_trip: float
+    gap_min_m: float | None
+    """Smallest gap to a person or robot; None where there was nobody."""
+    path_efficiency: float | None
+    """Planned route over driven way, of the trips that arrived; above 1 where corners of the grid are cut."""
+    change_per_s: float
     reduced: float
-    trip_times_s: list[float]
-    outcomes: list[int]
+    reduced_share: float
+    energy_j_per_m: float
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """One policy, all its training seeds together, against the reference."""
+
+    name: str
+    seeds: int
+    trips: int
+    gain: Interval
+    gain_of_seed: dict[str, Interval]
+    success: Interval
+    success_lowest: float
+    """That of the worst seed."""
+    trip_s: float
+    contact_excess: Excess
+    verdict: str
 
 
 class Evaluation(msgspec.Struct, frozen=True):
-    """All controllers; the first is the reference of the gains."""
+    """All controllers, and all but the reference compared with it."""
 
     config: EvaluationConfig
     floors: list[str]
+    unit: str
+    """What is resampled: floors where they were drawn at random, episodes where they were given."""
+    clusters: int
+    reference: str
     results: list[ControllerResult]
-    gains: list[float]
-    """Share of capped trip time saved against the first controller, one for each result."""
-    gain_intervals: list[tuple[float, float]]
+    comparisons: list[Comparison]
+    notes: list[str]
 
-
-def unseen_floors(count: int) -> list[Warehouse]:
-    """Generated floors whose seeds no training run uses."""
-    return [generate_warehouse(UNSEEN_FLOOR_SEED + index) for index in range(count)]
+    def gain_of(self, name: str) -> Interval:
+        """Of one controller against the reference; 0 for the reference itself."""
+        for comparison in self.comparisons:
+            if name in comparison.gain_of_seed:
+                return comparison.gain_of_seed[name]
+        return Interval(0.0, 0.0, 0.0)
 
 
 def evaluate(
-    controllers: list[Controller],
+    contenders: list[Contender],
     config: EvaluationConfig,
     warehouses: list[Warehouse],
     progress: Progress | None = None,
-    model: RobotModel = AMR_SMALL,
+    jobs: int = 1,
+    reference: str = BEST,
 ) -> Evaluation:
-    """Let every controller drive the same trips.
+    """``drive_all`` and ``summarise`` in one; arguments and errors as theirs."""
+    return summarise(drive_all(contenders, config, warehouses, progress, jobs), config, reference)
+
+
+def check_reference(contenders: Sequence[Contender], reference: str) -> None:
+    """Raise TrainConfigError where ``reference`` is neither ``best`` nor one of the contenders."""
+    names = [contender.name for contender in contenders]
+    if reference != BEST and reference not in names:
+        raise TrainConfigError(
+            f"no controller is called '{reference}'; choose {BEST} or one of {', '.join(names)}"
+        )
+
+
+def summarise(
+    drives: Drives,
+    config: EvaluationConfig,
+    reference: str = BEST,
+    margin: float = CONTACT_MARGIN,
+    floors_given: bool = False,
+    notes: Sequence[str] = (),
+) -> Evaluation:
+    """The figures.
 
     Args:
-        controllers: the first one is the reference.
-        config: how much.
-        warehouses: one world on each.
-        progress: called with (share done, note).
-        model: the robot.
+        drives: what was driven.
+        config: with which it was.
+        reference: a controller's name, or ``best``: the baseline with the lowest capped time (of the policies where
+            there is no baseline).
+        margin: of the non-inferiority test on contacts, share of trips.
+        floors_given: floors were chosen, not drawn: then the result is about these, and episodes are resampled.
+        notes: to keep with the result.
+
+    Raises:
+        TrainConfigError: there is no such reference.
     """
-    floors = Floors(warehouses, config.seed)
-    results = []
-    for number, controller in enumerate(controllers):
+    check_reference(drives.contenders, reference)
+    tables = [drives.trips[drives.trips["controller"] == k] for k in range(len(drives.contenders))]
+    unit = "episode" if floors_given else "floor"
+    clusters = len(drives.warehouses) * (config.episodes if floors_given else 1)
+    means = [table["time_s"].reshape(clusters, -1).mean(axis=1) for table in tables]
+    contacts = [(table["outcome"] == Outcome.CONTACT).reshape(clusters, -1).mean(axis=1) for table in tables]
+    common = np.all([table["outcome"] == Outcome.ARRIVED for table in tables], axis=0)
+    results = [
+        _result(contender, table, mean, common, config.trips)
+        for contender, table, mean in zip(drives.contenders, tables, means, strict=True)
+    ]
+    base = _reference(results, reference)
+    comparisons = []
+    for group in dict.fromkeys(result.group for result in results):
+        rows = [k for k, result in enumerate(results) if result.group == group and k != base]
+        if rows:
+            over = excess(contacts[base], np.array([contacts[k] for k in rows]), results[base].trips, margin)
+            arrived = sum(int((tables[k]["outcome"] == Outcome.ARRIVED).sum()) for k in rows)
+            comparisons.append(
+                Comparison(
+                    name=group,
+                    seeds=len(rows),
+                    trips=sum(results[k].trips for k in rows),
+                    gain=gain(means[base], np.array([means[k] for k in rows])),
+                    gain_of_seed={results[k].name: gain(means[base], means[k][None]) for k in rows},
+                    success=exact_interval(Counts(arrived, sum(results[k].trips for k in rows))),
+                    success_lowest=min(results[k].success for k in rows),
+                    trip_s=float(np.mean([results[k].trip_s for k in rows])),
+                    contact_excess=over,
+                    verdict=over.verdict,
+                )
+            )
+    if clusters < CLUSTERS_FEW:
+        notes = [
+            *notes,
+            f"only {clusters} {unit}s were resampled: intervals are too narrow; drive {CLUSTERS_FEW} or more",
+        ]
+    names = [warehouse.name for warehouse in drives.warehouses]
+    return Evaluation(config, names, unit, clusters, results[base].name, results, comparisons, list(notes))
 
-        def tell(share: float, number: int = number, name: str = controller.name) -> None:
-            if progress is not None:
-                progress((number + share) / len(controllers), name)
 
-        results.append(_drive(controller, config, warehouses, floors, model, tell))
-    gains = [_gain(results[0], result) for result in results]
-    return Evaluation(
-        config,
-        [warehouse.name for warehouse in warehouses],
-        results,
-        [gain for gain, _ in gains],
-        [interval for _, interval in gains],
-    )
-
-
-def _drive(
-    controller: Controller,
-    config: EvaluationConfig,
-    warehouses: list[Warehouse],
-    floors: Floors,
-    model: RobotModel,
-    tell: Callable[[float], None],
-) -> ControllerResult:
-    settings = SimulationConfig(
-        worlds=len(warehouses),
-        robots=config.robots,
-        people=config.people,
-        control_hz=config.control_hz,
-        monitor=config.monitor,
-    )
-    simulation = Simulation(warehouses, settings, seed=config.seed, model=model, floors=floors)
-    simulation.use_physics(PyBulletPhysics(simulation.state, model, config.physics))
-    shape = simulation.outcome.shape
-    robots = shape[0] * shape[1]
-    controller.begin(robots)
-    times = np.full((*shape, config.trips), settings.trip_max_s)
-    outcomes = np.zeros((*shape, config.trips), dtype=np.int64)
-    ended = np.zeros(shape, dtype=np.int64)
-    reduced: list[float] = []
-    try:
-        while (ended < config.trips).any():
-            command = controller.commands(simulation.observation.reshape(robots, -1)).reshape(*shape, 2)
-            took_s = (simulation.trip_steps + 1) * simulation.step_s
-            simulation.step(encode_command(command, model), command)
-            reduced.append(float(simulation.reduced.mean()))
-            for world, robot in np.argwhere(simulation.outcome != Outcome.RUNNING):
-                trip = ended[world, robot]
-                if trip < config.trips:
-                    outcome = simulation.outcome[world, robot]
-                    outcomes[world, robot, trip] = outcome
-                    if outcome == Outcome.ARRIVED:
-                        times[world, robot, trip] = took_s[world, robot]
-                ended[world, robot] += 1
-            tell(float(np.minimum(ended, config.trips).mean()) / config.trips)
-    finally:
-        simulation.close()
-    return _result(controller.name, times, outcomes, float(np.mean(reduced)))
+def _reference(results: list[ControllerResult], wanted: str) -> int:
+    if wanted != BEST:
+        return [result.name for result in results].index(wanted)
+    baselines = [k for k, result in enumerate(results) if not result.policy] or list(range(len(results)))
+    return min(baselines, key=lambda k: results[k].trip_s)
 
 
 def _result(
-    name: str, times: npt.NDArray[np.float64], outcomes: npt.NDArray[np.int64], reduced: float
+    contender: Contender,
+    table: Trips,
+    means: npt.NDArray[np.float64],
+    common: npt.NDArray[np.bool_],
+    trips: int,
 ) -> ControllerResult:
-    flat = times.reshape(-1)
-    arrived = outcomes == Outcome.ARRIVED
-    pairs = times[..., : times.shape[-1] // 2 * 2].reshape(*times.shape[:-1], -1, 2)
-    means = _resampled(flat[None]).mean(axis=-1)[0]
+    arrived, contact = table["outcome"] == Outcome.ARRIVED, table["outcome"] == Outcome.CONTACT
+    pairs = table.reshape(-1, trips)[:, : trips // 2 * 2].reshape(-1, 2)
+    pair_s = float(pairs["time_s"].sum())
+    delivered = int((pairs["outcome"] == Outcome.ARRIVED).all(axis=1).sum())
+    kinds = {kind: int((contact & (table["contact"] == kind)).sum()) for kind in Contact}
+    driven_m, gap_m = float(table["driven_m"][arrived].sum()), float(table["gap_min_m"].min())
     return ControllerResult(
-        name=name,
-        trips=int(flat.size),
+        name=contender.name,
+        group=contender.group,
+        policy=contender.policy,
+        trips=len(table),
         success=float(arrived.mean()),
-        contacts=int((outcomes == Outcome.CONTACT).sum()),
-        timeouts=int((outcomes == Outcome.TIMEOUT).sum()),
-        trip_s=float(flat.mean()),
-        trip_s_interval=(float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))),
-        delivery_s=float(pairs.sum(axis=-1).mean()) if pairs.size else None,
-        success_trip_s=float(times[arrived].mean()) if arrived.any() else None,
-        reduced=reduced,
-        trip_times_s=[round(float(value), 2) for value in flat],
-        outcomes=[int(value) for value in outcomes.reshape(-1)],
+        success_interval=exact_interval(Counts(int(arrived.sum()), len(table))),
+        contacts=int(contact.sum()),
+        contacts_static=kinds[Contact.STATIC],
+        contacts_person=kinds[Contact.PERSON],
+        contacts_robot=kinds[Contact.ROBOT],
+        contacts_moving=int((contact & table["moving"]).sum()),
+        touched_standing=int(table["touched"].sum()),
+        timeouts=int((table["outcome"] == Outcome.TIMEOUT).sum()),
+        trip_s=float(table["time_s"].mean()),
+        trip_s_interval=mean_interval(means),
+        common_s=float(table["time_s"][common].mean()) if common.any() else None,
+        success_trip_s=float(table["time_s"][arrived].mean()) if arrived.any() else None,
+        delivery_s=pair_s / len(pairs) if len(pairs) else None,
+        deliveries_per_robot_hour=3600.0 * delivered / pair_s if len(pairs) else None,
+        near_person_per_trip=float(table["near_person"].mean()),
+        near_robot_per_trip=float(table["near_robot"].mean()),
+        gap_min_m=gap_m if gap_m < FREE_M else None,
+        path_efficiency=float(table["route_m"][arrived].sum()) / driven_m if driven_m > 0.0 else None,
+        change_per_s=_per_time(table, "change_per_s"),
+        reduced=_per_time(table, "reduced"),
+        reduced_share=_per_time(table, "reduced_share"),
+        energy_j_per_m=float(table["energy_j"].sum()) / max(float(table["driven_m"].sum()), 1e-9),
     )
 
 
-def _gain(reference: ControllerResult, other: ControllerResult) -> tuple[float, tuple[float, float]]:
-    """Share of time saved, and its 95 % interval over trips resampled in pairs (Efron 1979)."""
-    both = np.array([reference.trip_times_s, other.trip_times_s])
-    sampled = _resampled(both).mean(axis=-1)
-    shares = 1.0 - sampled[1] / sampled[0]
-    interval = (float(np.quantile(shares, 0.025)), float(np.quantile(shares, 0.975)))
-    return 1.0 - other.trip_s / reference.trip_s, interval
+def _per_time(table: Trips, name: str) -> float:
+    """Mean over time, not over trips."""
+    return float((table[name] * table["lasted_s"]).sum() / table["lasted_s"].sum())
 
 
-def _resampled(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """float64[rows, samples, n]: the same draws with replacement for each row."""
-    rng = np.random.default_rng(0)
-    draws = rng.integers(rows.shape[-1], size=(BOOTSTRAP_SAMPLES, rows.shape[-1]))
-    return rows[:, draws]
+def trip_columns(drives: Drives) -> dict[str, npt.NDArray[np.generic]]:
+    """All trips as flat arrays for ``numpy.savez``; ``controller`` and ``floor`` index ``controllers``, ``floors``."""
+    columns: dict[str, npt.NDArray[np.generic]] = {name: drives.trips[name] for name in TRIP.names or ()}
+    columns["controllers"] = np.array([contender.name for contender in drives.contenders])
+    columns["floors"] = np.array([warehouse.name for warehouse in drives.warehouses])
+    return columns

@@ -1,5 +1,7 @@
 """A run's policy as a signed bundle."""
 
+from collections.abc import Callable
+
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,7 @@ from trainer.learning.run import RunFolder
 from trainer.learning.train import load_policy
 from trainer.release.pack import pack
 
+Floats = npt.NDArray[np.float32]
 GOLDEN_ROWS = 64
 GOLDEN_FLOOR_SEED = 900_000
 GOLDEN_STEPS = 5
@@ -31,17 +34,32 @@ class ExportSettings(msgspec.Struct, frozen=True):
     created: str = ""
 
 
-def golden_observations(policy: DeployedPolicy) -> npt.NDArray[np.float32]:
-    """Observations float32[64, 83] from a floor nobody trains on, driven by the policy itself. Deterministic."""
+def golden_observations(policy: DeployedPolicy) -> Floats:
+    """Golden observations float32[64, 83] of a policy in torch."""
+
+    def commands(observations: Floats) -> Floats:
+        with torch.no_grad():
+            answer: Floats = policy(torch.as_tensor(observations)).numpy()
+        return answer
+
+    return drive_golden(commands, policy.robot)
+
+
+def drive_golden(commands: Callable[[Floats], Floats], robot: RobotModel) -> Floats:
+    """Observations float32[64, 83] from a floor nobody trains on, driven by the policy itself. Deterministic.
+
+    Args:
+        commands: float32[n, 2], m/s and rad/s within the robot's limits, for observations float32[n, 83].
+        robot: the robot.
+    """
     config = SimulationConfig(worlds=1, robots=4, people=4)
     simulation = Simulation([generate_warehouse(GOLDEN_FLOOR_SEED)], config, seed=1)
     rows: list[npt.NDArray[np.float32]] = []
     while len(rows) < GOLDEN_ROWS:
         rows.extend(simulation.observation[0].copy())
         for _ in range(GOLDEN_STEPS):
-            with torch.no_grad():
-                command = policy(torch.as_tensor(simulation.observation[0])).numpy().astype(np.float64)[None]
-            simulation.step(encode_command(command, policy.robot), command)
+            command = commands(simulation.observation[0]).astype(np.float64)[None]
+            simulation.step(encode_command(command, robot), command)
     simulation.close()
     return np.stack(rows[:GOLDEN_ROWS])
 

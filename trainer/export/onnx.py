@@ -7,13 +7,13 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import torch
-from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 
 from contracts.manifest import ONNX_INPUT, ONNX_OUTPUT, PARITY_LIMIT
 from contracts.observation import OBSERVATION_SIZE
 from contracts.robot import RobotModel
 from trainer.errors import ExportError
-from trainer.learning.network import CLIP, VARIANCE_MIN, Normaliser
+from trainer.learning.network import CLIP, VARIANCE_MIN, normalisers
 
 Floats = npt.NDArray[np.float32]
 OPSET = 17
@@ -22,31 +22,65 @@ OPSET = 17
 class DeployedPolicy(torch.nn.Module):
     """What runs on the robot: observation float32[n, 83] in, command float32[n, 2] (m/s, rad/s) out.
 
-    The deterministic action (the Gaussian's mean), clipped to [-1, 1] and rescaled to the robot's limits as
-    ``navigation.action.decode_action`` does.
+    The deterministic action, clipped to [-1, 1] and rescaled to the robot's limits as
+    ``navigation.action.decode_action`` does. Works for the policies of stable-baselines3 and their kin: the mean of
+    a Gaussian (PPO), the tanh of one (SAC), the best row of an action table (DQN).
+
+    Raises:
+        ExportError: a policy of another kind, or one without our normaliser.
     """
 
     mean: torch.Tensor
     inverse_std: torch.Tensor
+    seen: torch.Tensor
+    table: torch.Tensor
 
-    def __init__(self, model: PPO, robot: RobotModel) -> None:
+    def __init__(self, model: BaseAlgorithm, robot: RobotModel) -> None:
         super().__init__()
-        normaliser: Normaliser = model.policy.features_extractor
-        self.register_buffer("mean", normaliser.mean.clone())
-        self.register_buffer("inverse_std", 1.0 / torch.sqrt(normaliser.variance + VARIANCE_MIN))
-        self.body = model.policy.mlp_extractor.policy_net
-        self.head = model.policy.action_net
+        policy = model.policy
+        found = normalisers(policy)
+        if not found:
+            raise ExportError(
+                f"the policy of {type(model).__name__} has no Normaliser; give it as features_extractor_class"
+            )
+        self.register_buffer("mean", found[0].mean.clone())
+        self.register_buffer("inverse_std", 1.0 / torch.sqrt(found[0].variance + VARIANCE_MIN))
+        self.register_buffer("seen", found[0].seen.clone())
+        self.squashed = False
+        if hasattr(policy, "mlp_extractor"):
+            self.body, self.head = policy.mlp_extractor.policy_net, policy.action_net
+        elif hasattr(policy, "actor") and hasattr(policy.actor, "latent_pi"):
+            self.body, self.head = policy.actor.latent_pi, policy.actor.mu
+            self.squashed = True
+        elif hasattr(policy, "q_net") and hasattr(policy, "action_table"):
+            self.body, self.head = policy.q_net.q_net, torch.nn.Identity()
+            self.register_buffer("table", policy.action_table.clone())
+        else:
+            raise ExportError(
+                f"the policy of {type(model).__name__} cannot be exported; expected one like PPO's, SAC's, or DQN's"
+                " with its action_table"
+            )
+        self.masked = not bool(self.seen.all())
         self.robot = robot
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
         """Commands for a batch of observations."""
-        normal = torch.clamp((observation - self.mean) * self.inverse_std, -CLIP, CLIP)
-        action = self.head(self.body(normal))
+        action = self.unit_action(observation)
         speed = action[:, 0:1]
         ahead = torch.clamp(speed, 0.0, 1.0) * self.robot.speed_max_mps
         behind = torch.clamp(speed, -1.0, 0.0) * self.robot.reverse_max_mps
         turn = torch.clamp(action[:, 1:2], -1.0, 1.0) * self.robot.turn_rate_max_radps
         return torch.cat([ahead + behind, turn], dim=1)
+
+    def unit_action(self, observation: torch.Tensor) -> torch.Tensor:
+        """Actions float32[n, 2] before the clip; [-1, 1] is the robot's whole range."""
+        normal = torch.clamp((observation - self.mean) * self.inverse_std, -CLIP, CLIP)
+        if self.masked:
+            normal = normal * self.seen
+        answer: torch.Tensor = self.head(self.body(normal))
+        if hasattr(self, "table"):
+            return self.table[answer.argmax(dim=1)]
+        return torch.tanh(answer) if self.squashed else answer
 
 
 def export_onnx(policy: DeployedPolicy) -> bytes:

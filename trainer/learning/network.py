@@ -4,6 +4,8 @@ import gymnasium
 import torch
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
+from contracts.observation import BEAMS, OBSERVATION_SIZE, ROUTING_LAYOUT
+
 CLIP = 5.0
 VARIANCE_MIN = 1e-4
 
@@ -12,19 +14,24 @@ class Normaliser(BaseFeaturesExtractor):  # type: ignore[misc]
     """``clip((x - mean) / std, -5, 5)`` with mean and variance of all observations seen so far.
 
     The statistics are buffers, updated once per batch of episodes by ``update`` (Chan, Golub, LeVeque 1979),
-    never inside a gradient step.
+    never inside a gradient step. Without ``history`` the beams of one interval ago come out as zeros.
     """
 
     mean: torch.Tensor
     variance: torch.Tensor
     count: torch.Tensor
+    seen: torch.Tensor
 
-    def __init__(self, observation_space: gymnasium.spaces.Box) -> None:
+    def __init__(self, observation_space: gymnasium.spaces.Box, history: bool = True) -> None:
         size = int(observation_space.shape[0])
         super().__init__(observation_space, size)
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("variance", torch.ones(size))
         self.register_buffer("count", torch.tensor(1e-4))
+        self.register_buffer("seen", torch.ones(size))
+        if not history and size == OBSERVATION_SIZE:
+            start = ROUTING_LAYOUT.offset("beams_before")
+            self.seen[start : start + BEAMS] = 0.0
 
     def update(self, observations: torch.Tensor) -> None:
         """Take in a batch float32[n, size]."""
@@ -41,4 +48,9 @@ class Normaliser(BaseFeaturesExtractor):  # type: ignore[misc]
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
         """Normalised observations float32[n, size]."""
         scaled = (observations - self.mean) / torch.sqrt(self.variance + VARIANCE_MIN)
-        return torch.clamp(scaled, -CLIP, CLIP)
+        return torch.clamp(scaled, -CLIP, CLIP) * self.seen
+
+
+def normalisers(policy: torch.nn.Module) -> list[Normaliser]:
+    """Every normaliser of a policy: one in PPO's, one for each network in the others'. All see the same."""
+    return [module for module in policy.modules() if isinstance(module, Normaliser)]

@@ -1,10 +1,8 @@
-"""A run folder: its config, its facts, its curve and its checkpoint. Every file is replaced whole or appended to."""
+"""A run folder: its config, its facts, its goal, its curve and its checkpoint. Every file is replaced whole or
+appended to."""
 
 import json
 import os
-import platform
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,12 @@ from contracts.canonical import digest_hex
 from trainer.errors import RunError
 from trainer.learning.config import TrainConfig
 
-CONFIG_FILE, FACTS_FILE, CURVE_FILE, CHECKPOINT_FILE = (
+CONFIG_FILE, FACTS_FILE, CURVE_FILE, CHECKPOINT_FILE, GOAL_FILE = (
     "config.json",
     "facts.json",
     "curve.jsonl",
     "checkpoint.zip",
+    "goal.json",
 )
 
 
@@ -26,7 +25,7 @@ class CurvePoint(msgspec.Struct, frozen=True):
     """The state of learning after one batch; rates over the last thousand trips, times in s.
 
     ``trips`` is how many trips the rates rest on. The first to end in a run are the short ones: while ``trips``
-    is small, rates flatter.
+    is small, rates flatter. ``reduced`` is that of the batch alone.
     """
 
     seconds: float
@@ -39,6 +38,16 @@ class CurvePoint(msgspec.Struct, frozen=True):
     std: float
     reduced: float
     trips: int
+    stage: int = 0
+    multiplier_contact: float = 0.0
+    multiplier_reduced: float = 0.0
+
+
+class Goal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What was asked of a run: robot-steps in all, and why it ended before them, where it did."""
+
+    target_steps: int
+    ended_early: str = ""
 
 
 class RunFolder:
@@ -49,20 +58,23 @@ class RunFolder:
         self.config = config
 
     @classmethod
-    def create(cls, path: Path, config: TrainConfig) -> "RunFolder":
-        """Begin a new run.
+    def create(cls, path: Path, config: TrainConfig, parents: tuple["RunFolder", ...] = ()) -> "RunFolder":
+        """Begin a new run; ``parents`` are those it takes its first weights from.
 
         Raises:
             RunError: there is a run already; resume it or choose another folder.
         """
+        from trainer.learning.facts import run_facts
+
         if (path / CONFIG_FILE).exists():
             raise RunError(
                 f"{path} holds a run already; continue it with --resume {path}, or choose another --out"
             )
+        facts = run_facts(config, parents)
         try:
             path.mkdir(parents=True, exist_ok=True)
+            write_whole(path / FACTS_FILE, json.dumps(facts, indent=2).encode())
             write_whole(path / CONFIG_FILE, msgspec.json.format(msgspec.json.encode(config)))
-            write_whole(path / FACTS_FILE, json.dumps(run_facts(config), indent=2).encode())
         except OSError as error:
             raise RunError(f"{path} cannot be written: {error}") from None
         return cls(path, config)
@@ -97,18 +109,54 @@ class RunFolder:
             )
         return self.checkpoint
 
-    def save_checkpoint(self, save: Callable[[Path], None]) -> None:
-        """Let ``save`` write a file, then put it in the checkpoint's place: a cut leaves the old one whole."""
-        fresh = self.path / "checkpoint.new.zip"
-        save(fresh)
-        with fresh.open("rb") as stream:
-            os.fsync(stream.fileno())
-        fresh.replace(self.checkpoint)
+    def save_checkpoint(self, data: bytes) -> None:
+        """Put a checkpoint in the place of the one before; a cut at any moment leaves one of the two whole.
+
+        Raises:
+            RunError: it cannot be written; the one before is whole.
+        """
+        self._write(self.checkpoint, data)
+
+    def goal(self) -> Goal | None:
+        """What was asked of this run; None where nothing has been yet.
+
+        Raises:
+            RunError: the file is not one of this version.
+        """
+        try:
+            return msgspec.json.decode((self.path / GOAL_FILE).read_bytes(), type=Goal)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.MsgspecError) as error:
+            raise RunError(
+                f"{self.path / GOAL_FILE} cannot be read: {error}; resume with --steps to write it anew"
+            ) from None
+
+    def set_goal(self, goal: Goal) -> None:
+        """Write down what is asked; RunError where it cannot be written."""
+        self._write(self.path / GOAL_FILE, msgspec.json.encode(goal))
+
+    def facts(self) -> dict[str, Any]:
+        """Where the run was made.
+
+        Raises:
+            RunError: the file is missing or torn.
+        """
+        try:
+            facts: dict[str, Any] = json.loads((self.path / FACTS_FILE).read_bytes())
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.path / FACTS_FILE} cannot be read: {error}") from None
+        return facts
 
     def append_curve(self, point: CurvePoint) -> None:
         """Add a line to the curve."""
         with (self.path / CURVE_FILE).open("ab") as stream:
             stream.write(msgspec.json.encode(point) + b"\n")
+
+    def cut_curve(self, steps: int) -> None:
+        """Drop a torn last line and the points after ``steps``: those that no checkpoint has kept."""
+        lines = [msgspec.json.encode(point) + b"\n" for point in self.curve() if point.steps <= steps]
+        self._write(self.path / CURVE_FILE, b"".join(lines))
 
     def curve(self) -> list[CurvePoint]:
         """All points; a torn last line is left out."""
@@ -131,46 +179,29 @@ class RunFolder:
             + digest_hex(self.require_checkpoint().read_bytes()).encode()
         )
 
+    def _write(self, path: Path, data: bytes) -> None:
+        try:
+            write_whole(path, data)
+        except OSError as error:
+            raise RunError(
+                f"{path} cannot be written: {error.strerror or error}; the one before is whole, make room and resume"
+            ) from None
+
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that a cut leaves the old one or the new one."""
+    """Write a file so that a cut leaves the old one or the new one; OSError leaves nothing half-written behind."""
     fresh = path.with_name(path.name + ".new")
-    with fresh.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    fresh.replace(path)
-
-
-def run_facts(config: TrainConfig) -> dict[str, Any]:
-    """Where the run was made: commit, versions, machine, config hash."""
-    import numba
-    import numpy
-    import stable_baselines3
-    import torch
-
-    return {
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain")),
-        "config_hash": config.hash(),
-        "reward_hash": config.reward.hash(),
-        "monitor_hash": config.monitor.hash(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "stable_baselines3": stable_baselines3.__version__,
-        "numpy": numpy.__version__,
-        "numba": numba.__version__,
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-    }
-
-
-def _git(*arguments: str) -> str:
-    root = Path(__file__).resolve().parent
     try:
-        done = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+        with fresh.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        fresh.replace(path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

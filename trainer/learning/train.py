@@ -1,190 +1,244 @@
-"""The training loop: PPO of stable-baselines3 on the twin, in one process, with checkpoints and a curve."""
+"""The training loop: batch by batch on the twin, in one process; between two batches all state is at rest."""
 
+import signal
+import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-import torch
-from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import configure
-from stable_baselines3.common.utils import FloatSchedule
 
-from sim.simulation import Simulation, SimulationConfig
 from sim.tasks.delivery import TRIP_MAX_S, Outcome
-from sim.world.generate import generate_warehouse
-from trainer.episodes.vec_env import BatchedVecEnv
 from trainer.errors import RunError
-from trainer.learning.config import TrainConfig
-from trainer.learning.network import Normaliser
-from trainer.learning.run import CurvePoint, RunFolder
+from trainer.learning.algorithms import Algorithm, algorithm_of
+from trainer.learning.checkpoint import (
+    Checkpoint,
+    encode_checkpoint,
+    load_policy,
+    read_checkpoint,
+    restore,
+    restore_weights,
+)
+from trainer.learning.logs import run_logger
+from trainer.learning.progress import Progress
+from trainer.learning.run import CurvePoint, Goal, RunFolder
+from trainer.learning.scene import make_environment, make_simulation, stage_seed
 
-TRIPS_WINDOW = 1000
+__all__ = ["CHECKPOINT_EVERY_S", "load_policy", "make_simulation", "train"]
+
 CHECKPOINT_EVERY_S = 20.0
 Report = Callable[[CurvePoint], None]
 
 
-def make_simulation(config: TrainConfig) -> Simulation:
-    """The training worlds of a config, in the twin."""
-    floors = [generate_warehouse(config.floor_seed + index) for index in range(config.floors)]
-    settings = SimulationConfig(
-        worlds=config.worlds,
-        robots=config.robots,
-        people=config.people,
-        reward=config.reward,
-        monitor=config.monitor,
-    )
-    return Simulation(floors, settings, seed=config.seed, threads=config.sim_threads)
-
-
 def train(
     run: RunFolder,
-    steps: int,
+    steps: int | None = None,
     resume: bool = False,
     report: Report | None = None,
     seconds_max: float | None = None,
+    warm_start: RunFolder | None = None,
+    stop_early: bool = True,
 ) -> CurvePoint | None:
-    """Train for ``steps`` more robot-steps; leaves a whole checkpoint however it ends.
+    """Train for ``steps`` more robot-steps; the last checkpoint is whole however it ends.
 
     Args:
         run: the folder.
-        steps: robot-steps to take in this call.
-        resume: go on from the checkpoint: weights, optimiser, normaliser and step count.
+        steps: robot-steps to take in this call, rounded up to whole batches; None to finish what was asked before.
+        resume: go on from the checkpoint, bit for bit as if there had been no break.
         report: called after each batch.
-        seconds_max: stop earlier, after this long.
+        seconds_max: stop earlier, after the first batch that ends beyond it.
+        warm_start: begin with this run's weights, normaliser and optimiser.
+        stop_early: whether the config's early stop counts.
 
     Returns:
-        The last point of the curve; None when it was stopped before the first batch ended.
+        The last point of the curve; None where there is none.
 
     Raises:
-        RunError: nothing to resume, or a checkpoint that cannot be read.
-        KeyboardInterrupt: passed on after the checkpoint has been written.
+        RunError: nothing to resume, a checkpoint that cannot be read or written, an environment that gave NaN, or
+            no memory left.
+        TrainConfigError: an algorithm or environment that nobody provides, or settings it does not take.
+        KeyboardInterrupt: after the running batch and its checkpoint; at once when it comes twice.
     """
+    import torch
+
     torch.set_num_threads(1)
-    before = run.curve()
-    simulation = make_simulation(run.config)
-    environment = BatchedVecEnv(simulation)
+    algorithm = algorithm_of(run.config)
+    saved = read_checkpoint(run) if resume else None
+    before = saved or (read_checkpoint(warm_start) if warm_start else None)
+    target = _target(run, steps, saved)
+    if saved is not None and saved.steps >= target:
+        points = run.curve()
+        return points[-1] if points else None
     try:
-        model = _load(run, environment) if resume else _new(run.config, environment)
-        model.set_logger(configure(str(run.path / "tensorboard"), ["tensorboard"]))
-        watch = _Watch(run, report, seconds_max, before[-1].seconds if resume and before else 0.0)
+        loop = _Loop(run, algorithm, before, resume)
         try:
-            model.learn(total_timesteps=steps, callback=watch, reset_num_timesteps=not resume)
+            return loop.run_to(target, report, seconds_max, stop_early)
         finally:
-            run.save_checkpoint(lambda path: model.save(path))
-            model.logger.close()
-    finally:
-        environment.close()
-    return watch.last
+            loop.close()
+    except OSError as error:
+        raise RunError(f"{run.path} cannot be written: {error}; the last checkpoint is whole") from None
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "alloc" not in str(error):
+            raise
+        raise RunError(
+            "out of memory; the last checkpoint is whole, give it fewer worlds and train anew"
+        ) from None
 
 
-def load_policy(run: RunFolder) -> PPO:
-    """The trained model of a run, without an environment.
-
-    Raises:
-        RunError: there is no checkpoint, or it cannot be read.
-    """
-    return _read_checkpoint(run, None)
-
-
-def _new(config: TrainConfig, environment: BatchedVecEnv) -> PPO:
-    ppo = config.ppo
-    return PPO(
-        "MlpPolicy",
-        environment,
-        n_steps=ppo.steps_per_world,
-        batch_size=ppo.batch_size,
-        n_epochs=ppo.epochs,
-        learning_rate=ppo.learning_rate,
-        gamma=ppo.discount,
-        gae_lambda=ppo.gae_lambda,
-        clip_range=ppo.clip_range,
-        ent_coef=ppo.entropy,
-        seed=config.seed,
-        device="cpu",
-        policy_kwargs={
-            "features_extractor_class": Normaliser,
-            "net_arch": list(ppo.hidden),
-            "activation_fn": torch.nn.ELU,
-            "log_std_init": ppo.log_std_start,
-        },
-    )
+def _target(run: RunFolder, steps: int | None, saved: Checkpoint | None) -> int:
+    """Robot-steps of the run in all; writes down what is asked anew."""
+    if steps is not None:
+        target = steps + (saved.steps if saved else 0)
+        if saved is not None:
+            saved.head.progress.forget_stop()
+        run.set_goal(Goal(target))
+        return target
+    goal = run.goal()
+    if goal is None:
+        raise RunError(f"{run.path} does not say how many steps it was asked for; give --steps")
+    return saved.steps if saved is not None and goal.ended_early else goal.target_steps
 
 
-def _load(run: RunFolder, environment: BatchedVecEnv) -> PPO:
-    model = _read_checkpoint(run, environment)
-    # Another stream than the first part's, or the same worlds would come again.
-    environment.seed(run.config.seed + int(model.num_timesteps) % 2**31)
-    return model
+class _Loop:
+    """A model in its environment, from the start or a checkpoint."""
 
+    def __init__(self, run: RunFolder, algorithm: Algorithm, before: Checkpoint | None, resume: bool) -> None:
+        config = run.config
+        self.run, self.algorithm, self.config = run, algorithm, config
+        self.progress = before.head.progress if before is not None and resume else Progress()
+        self.environment = make_environment(config, algorithm.table(config), self.progress.stage)
+        try:
+            self.model = algorithm.make(config, self.environment, config.seed)
+            if before is not None and resume:
+                restore(before, self.model, self.environment)
+                run.cut_curve(before.steps)
+            elif before is not None:
+                restore_weights(before, self.model)
+                self.model.num_timesteps = 0
+            self.model.set_logger(run_logger(run))
+        except BaseException:
+            self.environment.close()
+            raise
+        self.watch = _Watch(self.progress)
 
-def _read_checkpoint(run: RunFolder, environment: BatchedVecEnv | None) -> PPO:
-    path = run.require_checkpoint()
-    try:
-        return PPO.load(path, env=environment, device="cpu")
-    except Exception as error:
-        detail = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RunError(f"{path} is not a checkpoint of this version: {detail}; train the run anew") from None
+    def close(self) -> None:
+        """Let go of the simulation's threads and the logs."""
+        self.environment.close()
+        self.model.logger.close()
+
+    def run_to(
+        self, target: int, report: Report | None, seconds_max: float | None, stop_early: bool
+    ) -> CurvePoint | None:
+        """Batch after batch; a checkpoint now and then, and at the end."""
+        batch_steps = self.algorithm.batch_steps(self.config, self.environment.num_envs)
+        seconds_before, started = self.progress.seconds, time.perf_counter()
+        saved_s, point = 0.0, None
+        with _interrupt_asked() as interrupted:
+            while True:
+                self._batch(batch_steps)
+                spent_s = time.perf_counter() - started
+                self.progress.seconds = round(seconds_before + spent_s, 3)
+                point = self._point()
+                reason = self._move_on(point.steps)
+                reason = reason if stop_early else ""
+                self.run.append_curve(point)
+                self._log(point)
+                if report is not None:
+                    report(point)
+                out_of_time = seconds_max is not None and spent_s >= seconds_max
+                ends = point.steps >= target or bool(reason) or out_of_time or interrupted.is_set()
+                if ends or spent_s - saved_s > CHECKPOINT_EVERY_S:
+                    self.run.save_checkpoint(encode_checkpoint(self.model, self.environment, self.progress))
+                    saved_s = spent_s
+                if reason:
+                    self.run.set_goal(Goal(target, reason))
+                if interrupted.is_set():
+                    raise KeyboardInterrupt
+                if ends:
+                    return point
+
+    def _batch(self, steps: int) -> None:
+        """Collect and learn: afterwards nothing is under way, so that a checkpoint holds all there is."""
+        progress, model, environment = self.progress, self.model, self.environment
+        environment.multipliers[:] = progress.multipliers
+        self.algorithm.before_batch(model, self.config)
+        model.learn(total_timesteps=steps, callback=self.watch, log_interval=None, reset_num_timesteps=False)
+        self.algorithm.after_batch(model, self.config)
+        self.reduced = environment.take_reduced_mean()
+        progress.end_batch(self.config.constraints, self.reduced)
+
+    def _move_on(self, steps: int) -> str:
+        """Go to the next stage where this one is learned; in the last one, why to stop, if so."""
+        stages, progress = self.config.stages(), self.progress
+        if progress.stage + 1 >= len(stages):
+            return progress.stop_reason(self.config.stop)
+        if progress.stage_learned(stages[progress.stage], steps):
+            progress.next_stage(steps)
+            table = self.algorithm.table(self.config)
+            self.environment.replace(make_environment(self.config, table, progress.stage).simulation)
+            self.environment.seed(stage_seed(self.config, progress.stage))
+            self.model._last_obs = self.environment.reset()
+            self.model._last_episode_starts[:] = True
+        return ""
+
+    def _point(self) -> CurvePoint:
+        progress, policy = self.progress, self.model.policy
+        return CurvePoint(
+            seconds=progress.seconds,
+            steps=int(self.model.num_timesteps),
+            success=progress.share(Outcome.ARRIVED),
+            contact=progress.share(Outcome.CONTACT),
+            timeout=progress.share(Outcome.TIMEOUT),
+            trip_s=progress.mean(progress.trip_s, TRIP_MAX_S),
+            reward=progress.mean(progress.returns),
+            std=float(policy.log_std.detach().exp().mean()) if hasattr(policy, "log_std") else 0.0,
+            reduced=self.reduced,
+            trips=len(progress.outcomes),
+            stage=progress.stage,
+            multiplier_contact=progress.multipliers[0],
+            multiplier_reduced=progress.multipliers[1],
+        )
+
+    def _log(self, point: CurvePoint) -> None:
+        logger = self.model.logger
+        for name in ("success", "contact", "timeout", "trip_s", "reward", "std", "reduced", "stage"):
+            logger.record(f"trips/{name}", getattr(point, name))
+        if any(self.progress.multipliers):
+            logger.record("constraints/contact", point.multiplier_contact)
+            logger.record("constraints/reduced", point.multiplier_reduced)
+        logger.dump(point.steps)
 
 
 class _Watch(BaseCallback):  # type: ignore[misc]
-    """Feeds the normaliser, writes the curve and checkpoints, and ends the run in time."""
+    """Counts the trips that end."""
 
-    def __init__(
-        self, run: RunFolder, report: Report | None, seconds_max: float | None, seconds_before: float
-    ) -> None:
+    def __init__(self, progress: Progress) -> None:
         super().__init__()
-        self.last: CurvePoint | None = None
-        self._run, self._report = run, report
-        self._seconds_max, self._seconds_before = seconds_max, seconds_before
-        self._outcomes: deque[int] = deque(maxlen=TRIPS_WINDOW)
-        self._trip_s: deque[float] = deque(maxlen=TRIPS_WINDOW)
-        self._returns: deque[float] = deque(maxlen=TRIPS_WINDOW)
-
-    def _on_training_start(self) -> None:
-        self._started = self._saved = time.perf_counter()
+        self._progress = progress
 
     def _on_step(self) -> bool:
         for info in self.locals["infos"]:
             if info:
-                self._outcomes.append(info["outcome"])
-                arrived = info["outcome"] == Outcome.ARRIVED
-                self._trip_s.append(info["trip_s"] if arrived else TRIP_MAX_S)
-                self._returns.append(info["episode"]["r"])
-        return self._seconds_max is None or time.perf_counter() - self._started < self._seconds_max
+                self._progress.trip_ended(info["outcome"], info["trip_s"], info["episode"]["r"])
+        return True
 
-    def _on_rollout_end(self) -> None:
-        buffer = self.model.rollout_buffer
-        observations = torch.as_tensor(buffer.observations).reshape(-1, buffer.observations.shape[-1])
-        self.model.policy.features_extractor.update(observations)
-        rate = self._run.config.ppo.learning_rate_at(int(self.model.num_timesteps))
-        self.model.lr_schedule = FloatSchedule(rate)
-        now = time.perf_counter()
-        self.last = self._point(now)
-        self._run.append_curve(self.last)
-        for name in ("success", "contact", "timeout", "trip_s", "std", "reduced"):
-            self.logger.record(f"trips/{name}", getattr(self.last, name))
-        if self._report is not None:
-            self._report(self.last)
-        if now - self._saved > CHECKPOINT_EVERY_S:
-            self._run.save_checkpoint(lambda path: self.model.save(path))
-            self._saved = now
 
-    def _point(self, now: float) -> CurvePoint:
-        counts = np.bincount(np.array(self._outcomes, dtype=np.int64), minlength=len(Outcome))
-        shares = counts / max(1, len(self._outcomes))
-        environment: Any = self.training_env
-        return CurvePoint(
-            seconds=round(self._seconds_before + now - self._started, 3),
-            steps=int(self.model.num_timesteps),
-            success=float(shares[Outcome.ARRIVED]),
-            contact=float(shares[Outcome.CONTACT]),
-            timeout=float(shares[Outcome.TIMEOUT]),
-            trip_s=float(np.mean(self._trip_s)) if self._trip_s else TRIP_MAX_S,
-            reward=float(np.mean(self._returns)) if self._returns else 0.0,
-            std=float(self.model.policy.log_std.detach().exp().mean()),
-            reduced=float(environment.simulation.reduced.mean()),
-            trips=len(self._outcomes),
-        )
+@contextmanager
+def _interrupt_asked() -> Iterator[threading.Event]:
+    """Ctrl-C sets what is yielded, so that the batch can end; the second one interrupts at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def note(number: int, frame: Any) -> None:
+        if asked.is_set():
+            signal.default_int_handler(number, frame)
+        asked.set()
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)

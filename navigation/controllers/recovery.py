@@ -1,0 +1,50 @@
+"""What every rule-based controller does when it is stuck: wait, then back off, then try again.
+
+The text runs in plain Python and compiles as it stands (numba), like ``navigation.encoder.pool_beams``.
+"""
+
+import math
+from typing import Any
+
+MEMORY = 3
+"""Values a controller remembers for each robot: seconds stuck, seconds of recovery left, seconds of keeping right."""
+
+
+def recover(
+    observation: Any,
+    stuck_after_s: float,
+    recovery_s: float,
+    speed_mps: float,
+    turn_radps: float,
+    tick_s: float,
+    memory: Any,
+    out: Any,
+) -> bool:
+    """Whether the robot is to follow ``out`` float64[2] (m/s, rad/s) in this tick, having stood too long.
+
+    How long is too long lies between once and twice ``stuck_after_s`` and follows from the route that is
+    left, so that of two robots nose to nose one backs off while the other still waits, and then drives.
+
+    Args:
+        observation: float32[83] (``contracts.observation.ROUTING_LAYOUT``).
+        stuck_after_s: shortest wait, s.
+        recovery_s: how long to back off, s.
+        speed_mps: speed of backing off, below zero.
+        turn_radps: turn rate while backing off; to the right where it is below zero, as in traffic.
+        tick_s: time since the last call, s.
+        memory: float64[3], see ``MEMORY``; zeros at the start.
+        out: written where the answer is True.
+    """
+    if memory[1] <= 0.0:
+        goal_m = math.sqrt(observation[78] * observation[78] + observation[79] * observation[79])
+        standing = abs(observation[81]) < 0.05 and goal_m > 0.5
+        memory[0] = memory[0] + tick_s if standing else 0.0
+        lot = 7.0 * observation[80]
+        if memory[0] <= stuck_after_s * (1.0 + lot - math.floor(lot)):
+            return False
+        memory[0] = 0.0
+        memory[1] = recovery_s
+    memory[1] -= tick_s
+    out[0] = speed_mps
+    out[1] = turn_radps
+    return True

@@ -1,0 +1,1 @@
+"""Rule-based baselines, batched over robots, and the search that tunes them."""

@@ -1,0 +1,61 @@
+"""The dynamic window approach over a batch of robots: the text of ``navigation.controllers.dwa``, compiled."""
+
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from contracts.robot import RobotModel
+from navigation.controllers import dwa, recovery
+from navigation.controllers.dwa import DwaConfig, dwa_numbers
+
+recover = numba.njit(cache=True)(recovery.recover)
+closing_speeds = numba.njit(cache=True)(dwa.closing_speeds)
+choose = numba.njit(cache=True)(dwa.choose)
+
+
+# Not cached: numba's cache does not see when what it calls changes in another file.
+@numba.njit(nogil=True)
+def _command_all(observations, numbers, recoveries, memory, out):  # type: ignore[no-untyped-def]
+    stuck_after_s, recovery_s, speed, turn, tick_s = recoveries
+    for robot in range(observations.shape[0]):
+        observation = observations[robot]
+        if not recover(
+            observation, stuck_after_s, recovery_s, speed, turn, tick_s, memory[robot], out[robot]
+        ):
+            closing = closing_speeds(observation, numbers.cosines)
+            choose(observation, closing, numbers, memory[robot], out[robot])
+
+
+class DwaBatch:
+    """``DwaController`` for many robots at once (a ``trainer.evaluation.controllers.Controller``).
+
+    Args:
+        model: the robot.
+        tick_s: time between two calls, s.
+        config: settings.
+        name: as it appears in results.
+    """
+
+    def __init__(self, model: RobotModel, tick_s: float, config: DwaConfig, name: str = "dwa") -> None:
+        self.name = name
+        self._numbers: Any = dwa_numbers(config, model, tick_s)
+        self._recovery = (
+            config.stuck_after_s,
+            config.recovery_s,
+            config.recovery_speed_mps,
+            config.recovery_turn_radps,
+            tick_s,
+        )
+        self.begin(0)
+
+    def begin(self, robots: int) -> None:
+        """Forget everything; ``robots`` robots from now on."""
+        self._memory = np.zeros((robots, recovery.MEMORY))
+
+    def commands(self, observations: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Commands float64[n, 2] for observations float32[n, 83]."""
+        out = np.zeros((len(observations), 2))
+        _command_all(observations, self._numbers, self._recovery, self._memory, out)
+        return out
