@@ -25,7 +25,7 @@ def tune(
     name: Annotated[str, typer.Argument(help="pure_pursuit, dwa, mppi or orca.")],
     out: Annotated[Path, typer.Option(help="Folder for NAME.jsonl and NAME.yaml; a log there goes on.")],
     trials: Annotated[int, typer.Option(min=1, max=10_000, help="Trials in all, those done included.")] = 50,
-    floors: Annotated[int, typer.Option(min=1, max=256, help="Floors each trial drives on.")] = 16,
+    floors: Annotated[int, typer.Option(min=1, max=256, help="Floors each trial drives on.")] = 24,
     robots: Annotated[int, typer.Option(min=1, max=32, help="Robots on each floor.")] = 3,
     people: Annotated[int, typer.Option(min=0, max=100, help="People on each floor.")] = 5,
     trips: Annotated[int, typer.Option(min=1, max=100, help="Trips of each robot.")] = 3,

@@ -12,16 +12,18 @@ from navigation.warehouse import Warehouse
 from sim.simulation import Simulation, SimulationConfig
 from sim.tasks.delivery import TRIP_MAX_S, Outcome
 from sim.world.floors import Floors
-from sim.world.generate import generate_warehouse
+from sim.world.generate import generate_mixed
+from sim.world.layout_config import Family
 from trainer.evaluation.controllers import Controller
 
 CONTROL_HZ = 10
 
 
 class TripsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How much is driven: generated floors with seeds ``first_seed`` and up, which no evaluation uses."""
+    """How much is driven: floors of all families with seeds ``first_seed`` and up, which no evaluation uses."""
 
-    floors: int = 16
+    floors: int = 24
+    difficulty: tuple[float, float] = (0.0, 0.6)
     robots: int = 3
     people: int = 5
     trips: int = 3
@@ -51,9 +53,9 @@ class Course:
 
     def __init__(self, config: TripsConfig, model: RobotModel = AMR_SMALL) -> None:
         self.config, self.model = config, model
-        self.warehouses: list[Warehouse] = [
-            generate_warehouse(config.first_seed + index) for index in range(config.floors)
-        ]
+        self.warehouses: list[Warehouse] = generate_mixed(
+            config.floors, config.first_seed, tuple(Family), config.difficulty
+        )
         self._floors = Floors(self.warehouses, config.seed)
 
     def drive(self, controller: Controller, tell: Callable[[float], None] | None = None) -> TripsResult:

@@ -60,9 +60,7 @@ class EvaluationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def simulation(self) -> SimulationConfig:
         """The worlds of one floor."""
-        randomise = self.randomise
-        if isinstance(randomise, bool):
-            randomise = Randomisation() if randomise else None
+        ranges = Randomisation() if self.randomise is True else self.randomise
         return SimulationConfig(
             worlds=self.episodes,
             robots=self.robots,
@@ -72,7 +70,7 @@ class EvaluationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             control_hz=self.control_hz,
             monitor=self.monitor,
             trip_max_s=TRIP_MAX_S,
-            randomise=randomise,
+            randomise=ranges or None,
         )
 
     def check(self) -> "EvaluationConfig":

@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -120,7 +121,7 @@ def drive_all(
     for contender in contenders:
         if not contender.policy:
             contender.make(config.robot(), 1.0 / config.control_hz, 0)
-    tell = progress or (lambda share, note: None)
+    tell = progress or _silent
     found: dict[tuple[int, int], tuple[Trips, Heat]] = {}
     for job, trips, heat in _alone(work, tell) if jobs == 1 else _in_processes(work, tell, jobs):
         found[job.controller, job.floor] = trips, heat
@@ -131,6 +132,10 @@ def drive_all(
         np.concatenate([found[key][0] for key in ordered]),
         {key: found[key][1] for key in ordered},
     )
+
+
+def _silent(share: float, note: str) -> None:
+    del share, note
 
 
 def _alone(work: list[_Job], tell: Progress) -> Iterator[tuple[_Job, Trips, Heat]]:
@@ -153,7 +158,7 @@ def _in_processes(work: list[_Job], tell: Progress, jobs: int) -> Iterator[tuple
             job = futures[future]
             try:
                 trips, heat = future.result()
-            except BrokenPipeError as error:
+            except BrokenProcessPool as error:
                 raise RunError(f"a process that drove was killed: {error}") from None
             tell(done / len(work), job.contender.name)
             yield job, trips, heat

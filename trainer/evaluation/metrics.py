@@ -1,6 +1,7 @@
 """What is measured on a trip, step by step, over all worlds at once."""
 
 import math
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -54,10 +55,10 @@ class WatchedPhysics:
         pose: float64[E, R, 3]; velocity: float64[E, R, 2]; contact: int8[E, R].
     """
 
-    def __init__(self, simulation: Simulation, kind: str) -> None:
+    def __init__(self, simulation: Simulation, kind: Literal["twin", "planar", "wheeled"]) -> None:
         state = simulation.state
         self._inner: Physics | None = None
-        if kind == "planar" or kind == "wheeled":
+        if kind != "twin":
             self._inner = PyBulletPhysics(state, simulation.model, kind)
         self._simulation = simulation
         self.pose, self.velocity = state.pose.copy(), state.velocity.copy()
