@@ -20,12 +20,17 @@ def report(
         reference: what the plain way gives in the same run; None where there is none.
         about: what the value and the reference are.
     """
-    result: dict[str, object] = {"name": name, "value": round(value, 2), "unit": unit, "better": better}
-    result["reference"] = None if reference is None else round(reference, 2)
+    result: dict[str, object] = {"name": name, "value": rounded(value), "unit": unit, "better": better}
+    result["reference"] = None if reference is None else rounded(reference)
     result["ratio"] = None if not reference else round(value / reference, 3)
     if about:
         result["about"] = about
     print(json.dumps(result), flush=True)
+
+
+def rounded(value: float) -> float:
+    """To hundredths; small values, shares among them, to ten thousandths."""
+    return round(value, 2 if abs(value) >= 10.0 else 4)
 
 
 def quick_asked(about: str) -> bool:

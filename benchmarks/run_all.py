@@ -24,6 +24,12 @@ TARGETS: dict[str, float] = {
     "pybullet_wheeled.steps_per_s": 3_000.0,
     "train.steps_per_s": 10_000.0,
     "train.seconds_to_90": 240.0,
+    "delivery.capped_time_gain": 0.10,
+    "delivery.capped_time_gain_low95": 0.05,
+    "delivery.success": 0.99,
+    "delivery.contact_excess_high95": 0.005,
+    "ray.vs_per_step_rpc": 10.0,
+    "ray.recovery_s": 20.0,
     "tick.p50_us": 1_000.0,
     "tick.swap_missed": 0.0,
     "tick.swap_without_decision": 0.0,
@@ -69,6 +75,11 @@ def met(result: dict[str, Any]) -> bool | None:
     return value >= target if result["better"] == "higher" else value <= target
 
 
+def shown_number(value: float) -> str:
+    """Large numbers to tenths, shares to a ten thousandth."""
+    return f"{value:,.1f}" if abs(value) >= 10.0 else f"{value:.4f}"
+
+
 def table(results: list[dict[str, Any]]) -> str:
     """All results against their targets, as text."""
     head = f"{'benchmark':<32}{'value':>14}  {'unit':<9}{'target':>11}  {'':<8}{'reference':>13}{'ratio':>9}"
@@ -76,12 +87,12 @@ def table(results: list[dict[str, Any]]) -> str:
     for result in results:
         target, good = TARGETS.get(result["name"]), met(result)
         sign = ">=" if result["better"] == "higher" else "<="
-        shown = "" if target is None else f"{sign} {target:,.0f}"
+        shown = "" if target is None else f"{sign} {shown_number(target)}"
         verdict = {None: "", True: "met", False: "MISSED"}[good]
-        reference = "" if result.get("reference") is None else f"{result['reference']:,.1f}"
+        reference = "" if result.get("reference") is None else shown_number(result["reference"])
         ratio = "" if result.get("ratio") is None else f"{result['ratio']:.2f}"
         lines.append(
-            f"{result['name']:<32}{result['value']:>14,.1f}  {result['unit']:<9}{shown:>11}  {verdict:<8}"
+            f"{result['name']:<32}{shown_number(result['value']):>14}  {result['unit']:<9}{shown:>11}  {verdict:<8}"
             f"{reference:>13}{ratio:>9}"
         )
     return "\n".join(lines)

@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from benchmarks._report import quick_asked, report
 from contracts.robot import AMR_SMALL
 from sim.gym_env import WarehouseEnv
-from trainer.evaluation.controllers import OnnxPolicy
+from trainer.evaluation.drive import onnx
 from trainer.evaluation.evaluate import EvaluationConfig, evaluate, unseen_floors
 from trainer.export.onnx import DeployedPolicy, export_onnx
 from trainer.learning.config import TrainConfig
@@ -62,7 +62,7 @@ def success_in_pybullet(run: RunFolder) -> float:
     """Share of trips that arrive, of the exported policy on unseen floors."""
     network = export_onnx(DeployedPolicy(load_policy(run), AMR_SMALL))
     config = EvaluationConfig()
-    result = evaluate([OnnxPolicy(network, "trained")], config, unseen_floors(config.floors))
+    result = evaluate([onnx(network, "trained")], config, unseen_floors(config.floors))
     return result.results[0].success
 
 

@@ -39,6 +39,26 @@ class CommandLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reverse_max_mps: Annotated[float, msgspec.Meta(ge=0.0, le=1000.0)]
 
 
+class TrainingFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a policy was trained from; enough to train it again. Empty where it came from elsewhere."""
+
+    algorithm: Text = ""
+    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+    steps: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Robot-steps."""
+    commit: Text = ""
+    dirty: bool = False
+    """Whether the sources held changes that no commit has."""
+    lock_hash: Text = ""
+    config_hash: Text = ""
+    reward_hash: Text = ""
+    floors_hash: Text = ""
+    weights_hash: Text = ""
+    parents: Annotated[tuple[Text, ...], msgspec.Meta(max_length=16)] = ()
+    """Weights hashes of the runs it was started from."""
+    versions: Annotated[dict[Text, Text], msgspec.Meta(max_length=16)] = {}
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is said about a policy; unknown keys are refused."""
 
@@ -54,6 +74,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     limits: CommandLimits
     monitor_hash: Digest
     training_run_digest: Digest
+    training: TrainingFacts = TrainingFacts()
     created: Text
     """Taken from the inputs (the training run), never from the clock: same inputs, same bytes."""
     parity_max_abs: Annotated[float, msgspec.Meta(ge=0.0, le=PARITY_LIMIT)]

@@ -102,6 +102,7 @@ def make_statement(manifest: Manifest, digests: dict[str, str]) -> bytes:
                         "version": manifest.version,
                         "release_counter": manifest.release_counter,
                     },
+                    "internalParameters": {"training": msgspec.to_builtins(manifest.training)},
                     "resolvedDependencies": [
                         {"name": "training_run", "digest": {"sha256": manifest.training_run_digest}}
                     ],

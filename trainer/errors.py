@@ -15,3 +15,11 @@ class TrainConfigError(TrainerError):
 
 class ExportError(TrainerError):
     """The exported network does not answer as the trained one does."""
+
+
+class ScaleOutError(TrainerError):
+    """Ray is missing, its cluster cannot be reached, or its actors do not collect."""
+
+
+class FragmentError(ScaleOutError):
+    """A rollout fragment is not what was asked for, or damaged; nothing is learned from it."""

@@ -111,7 +111,7 @@ class Demo:
             out = children.run(
                 *("evaluate", *map(str, self.bundles.values()), "--out", str(self.folder / "evaluation")),
                 *("--floors", str(settings.evaluation_floors), "--trips", str(settings.evaluation_trips)),
-                *("--physics", settings.physics),
+                *("--physics", settings.physics, "--baselines", "rule-based"),
                 quiet=False,
             )
             for line in out.strip().splitlines():

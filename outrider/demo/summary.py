@@ -75,9 +75,8 @@ def finish(demo: Demo, total_s: float) -> Outcome:
 
 def _evaluation_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
     rows = []
-    for row, gain, interval in zip(
-        evaluation.results, evaluation.gains, evaluation.gain_intervals, strict=True
-    ):
+    for row in evaluation.results:
+        gain = evaluation.gain_of(row.name)
         rows.append(
             {
                 "name": row.name,
@@ -87,8 +86,8 @@ def _evaluation_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
                 "timeouts": row.timeouts,
                 "trip_s": row.trip_s,
                 "delivery_s": row.delivery_s,
-                "gain": gain,
-                "gain_interval": interval,
+                "gain": gain.value,
+                "gain_interval": (gain.low, gain.high),
             }
         )
     return rows

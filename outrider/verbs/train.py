@@ -10,6 +10,7 @@ from outrider.cli import fail
 if TYPE_CHECKING:
     from trainer.learning.config import TrainConfig
     from trainer.learning.run import CurvePoint
+    from trainer.scale_out.config import ScaleOutConfig
 
 app = typer.Typer(add_completion=False)
 DEFAULT_STEPS = 4_000_000
@@ -30,6 +31,8 @@ Examples:
   outrider train --seeds 5 --parallel 2 --out runs/five
 
   outrider train --replay runs/first --out runs/again
+
+  outrider train --ray 10.0.0.5:6379 --ray-actors 16 --out runs/wide
 
   tensorboard --logdir runs
 """
@@ -62,6 +65,15 @@ def train(
         int | None, typer.Option(min=1, max=1000, help="Train as many runs, OUT/seed-K, from the seed on.")
     ] = None,
     parallel: Annotated[int, typer.Option(min=1, max=64, help="Processes for --seeds.")] = 1,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Collect on this Ray cluster: host:port, auto, or local for one here."
+        ),
+    ] = None,
+    ray_actors: Annotated[
+        int, typer.Option(min=1, max=1024, help="Actors on it, a CPU each; they share the config's worlds.")
+    ] = 2,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the last point of the curve as JSON.")
     ] = False,
@@ -77,6 +89,8 @@ def train(
         raise fail("a replay takes config, seed and steps from the recorded run; only --out goes with it", 2)
     if seeds is not None and (warm_start is not None or seconds is not None):
         raise fail("--seeds trains from scratch for --steps; --from and --seconds do not go with it", 2)
+    if ray is not None and (seeds is not None or replay is not None):
+        raise fail("--ray spreads one run; --seeds and --replay do not go with it", 2)
     from sim.errors import SimError
     from trainer.errors import TrainerError
 
@@ -86,7 +100,8 @@ def train(
         elif seeds is not None and out is not None:
             _seeds(_settings(config, seed), out, seeds, steps or DEFAULT_STEPS, parallel, as_json)
         else:
-            _one(out, resume, warm_start, config, steps, seconds, seed, as_json)
+            scale_out = _scale_out(ray, ray_actors)
+            _one(out, resume, warm_start, config, steps, seconds, seed, as_json, scale_out)
     except KeyboardInterrupt:
         raise fail(_interrupted(out or resume, seeds is not None), 130) from None
     except (TrainerError, SimError) as error:
@@ -111,6 +126,7 @@ def _one(
     seconds: float | None,
     seed: int | None,
     as_json: bool,
+    scale_out: "ScaleOutConfig | None",
 ) -> None:
     from outrider.progress import training_progress
     from trainer.learning.algorithms import algorithm_of
@@ -127,10 +143,12 @@ def _one(
         assert out is not None
         settings = _settings(config, seed)
         algorithm_of(settings)
+        if scale_out is not None:
+            scale_out.check(settings)
         folder = RunFolder.create(out, settings, (parent,) if parent else ())
         steps = ahead = steps or DEFAULT_STEPS
     with training_progress(ahead) as report:
-        last = run_training(folder, steps, resume is not None, report, seconds, parent)
+        last = run_training(folder, steps, resume is not None, report, seconds, parent, scale_out=scale_out)
     if last is None:
         raise fail(f"{folder.path} has no curve; there is nothing to tell")
     goal = folder.goal()
@@ -140,6 +158,18 @@ def _one(
         f"; stopped: {goal.ended_early}" if goal and goal.ended_early else "",
         as_json,
     )
+
+
+def _scale_out(address: str | None, actors: int) -> "ScaleOutConfig | None":
+    """Seen to before a run folder is made."""
+    if address is None:
+        return None
+    from trainer.scale_out.cluster import require
+    from trainer.scale_out.config import ScaleOutConfig
+
+    settings = ScaleOutConfig(address=address, actors=actors)
+    require(settings)
+    return settings
 
 
 def _tell(last: "CurvePoint", name: str, note: str, as_json: bool) -> None:

@@ -24,6 +24,8 @@ NOT_FOR_THE_EDGE = {
     "tests/unit/test_dwa.py": "drives the simulator",
     "tests/unit/test_encoder.py": "compares with the simulator's compiled encoder",
     "tests/unit/test_route.py": "compares with the simulator's compiled distance field",
+    "tests/unit/test_pure_pursuit.py": "compares with the text as the simulator compiles it",
+    "tests/unit/test_ros_map.py": "reads pictures as the simulator does",
     "tests/unit/test_benchmarks.py": "about the benchmarks, which no robot has",
     "tests/property/test_safety.py": "compares with the simulator's motion, lidar and compiled guard",
     "tests/agent/test_live.py": "needs rclpy, which a robot has from its ROS distribution",

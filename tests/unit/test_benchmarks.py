@@ -15,7 +15,7 @@ def result(name, value, better):
 
 
 def test_every_benchmark_is_found():
-    assert {"edge_tick", "sim_throughput", "training"} <= set(benchmark_names())
+    assert {"delivery_time", "edge_tick", "sim_throughput", "training"} <= set(benchmark_names())
     assert "run_all" not in benchmark_names()
 
 
@@ -26,6 +26,8 @@ def test_every_benchmark_is_found():
         ("twin.steps_per_s", 39_999.0, "higher", False),
         ("tick.p50_us", 1_000.0, "lower", True),
         ("tick.p50_us", 1_001.0, "lower", False),
+        ("delivery.contact_excess_high95", 0.005, "lower", True),
+        ("delivery.contact_excess_high95", 0.0051, "lower", False),
         ("something.else", 1.0, "lower", None),
     ],
 )
@@ -34,6 +36,16 @@ def test_target_is_met_at_its_value(name, value, better, good):
     text = table([result(name, value, better)])
     assert ("MISSED" in text) == (good is False)
     assert (" met " in text) == (good is True)
+
+
+def test_shares_are_told_apart(capsys):
+    """Two digits would round half a per cent away."""
+    report("delivery.contact_excess_high95", 0.00512, "share", "lower")
+    came = json.loads(capsys.readouterr().out)
+    assert came["value"] == 0.0051
+    assert met(came) is False
+    assert "<= 0.0050" in table([came])
+    assert "MISSED" in table([came])
 
 
 def test_results_are_lines_of_json(tmp_path, capsys):

@@ -183,7 +183,7 @@ def summarise(
     if clusters < CLUSTERS_FEW:
         notes = [
             *notes,
-            f"only {clusters} {unit}s were resampled: intervals are too narrow; drive {CLUSTERS_FEW} or more",
+            f"only {clusters} {unit}s to resample: they say little of others; drive {CLUSTERS_FEW} or more",
         ]
     names = [warehouse.name for warehouse in drives.warehouses]
     return Evaluation(config, names, unit, clusters, results[base].name, results, comparisons, list(notes))

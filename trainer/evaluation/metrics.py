@@ -88,13 +88,13 @@ class Heat:
 
     Attributes:
         wait_s: float64[rows, columns], time below ``WAIT_SPEED_MPS`` farther than ``STATION_M`` from every station.
-        reduced: float64[rows, columns], sum over ticks of the share of speed taken.
+        reduced_s: float64[rows, columns], time during which the monitor took speed away.
         driven_s: float64, time of all robots together.
     """
 
     def __init__(self, width_m: float, height_m: float, station_xy: Floats) -> None:
         shape = (math.ceil(height_m / HEAT_CELL_M), math.ceil(width_m / HEAT_CELL_M))
-        self.wait_s, self.reduced, self.driven_s = np.zeros(shape), np.zeros(shape), 0.0
+        self.wait_s, self.reduced_s, self.driven_s = np.zeros(shape), np.zeros(shape), 0.0
         self._station_xy = station_xy
 
     def add(self, xy: Floats, speed: Floats, reduced: Floats, counted: Flags, step_s: float) -> None:
@@ -107,7 +107,7 @@ class Heat:
             np.add.at(self.wait_s, self._cells(at[far]), step_s)
         held = counted & (reduced > REDUCED_MIN)
         if held.any():
-            np.add.at(self.reduced, self._cells(xy[held]), reduced[held])
+            np.add.at(self.reduced_s, self._cells(xy[held]), step_s)
 
     def _cells(self, xy: Floats) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
         rows, columns = self.wait_s.shape

@@ -15,6 +15,8 @@ from trainer.evaluation.metrics import HEAT_CELL_M
 COLOURS = ("#8a8f98", "#2f7ed8", "#e07b39", "#4aa564", "#9c5bd0")
 OUTCOME_COLOURS = {Outcome.ARRIVED: "#4aa564", Outcome.TIMEOUT: "#d8b12f", Outcome.CONTACT: "#c8443c"}
 
+EMPTY = FloorSnapshot(np.zeros((0, 3)), np.zeros((0, 2)), np.zeros(0, dtype=np.int8))
+
 
 def _figure(width: float, height: float) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -35,7 +37,9 @@ def plot_evaluation(result: Evaluation, drives: Drives, path: Path) -> None:
         times = np.sort(table["time_s"])
         share = np.arange(1, len(times) + 1) / len(times)
         spread.step(times, share, where="post", label=row.name, color=colour, lw=2 if row.policy else 1.2)
-    spread.set(xlabel="trip time, s (failed trips at the cap)", ylabel="share of trips", xlim=(0, 61), ylim=(0, 1.02))
+    spread.set(
+        xlabel="trip time, s (failed trips at the cap)", ylabel="share of trips", xlim=(0, 61), ylim=(0, 1.02)
+    )
     spread.grid(alpha=0.25)
     spread.legend(frameon=False, loc="lower right", fontsize="small")
     start = np.zeros(len(names))
@@ -61,7 +65,7 @@ def _plot_gains(axes: Any, result: Evaluation) -> None:
     axes.axvline(0.0, color="#44484f", lw=0.8)
     axes.set_yticks(range(len(result.comparisons)), [row.name for row in result.comparisons])
     axes.invert_yaxis()
-    axes.set(xlabel=f"time saved against {result.reference} (95 % over {result.unit}s)")
+    axes.set(xlabel=f"time saved against {result.reference}\n(95 % over {result.unit}s)")
     axes.grid(alpha=0.25, axis="x")
 
 
@@ -70,14 +74,17 @@ def plot_heat(drives: Drives, folder: Path, floors: int) -> list[Path]:
     files = []
     for floor, warehouse in enumerate(drives.warehouses[:floors]):
         heats = [drives.heat[k, floor] for k in range(len(drives.contenders))]
-        rates = [(_per_hour(heat.wait_s, heat.driven_s), _per_hour(heat.reduced, heat.driven_s)) for heat in heats]
+        rates = [
+            (_per_hour(heat.wait_s, heat.driven_s), _per_hour(heat.reduced_s, heat.driven_s))
+            for heat in heats
+        ]
         # One scale for all controllers of a floor, or their pictures could not be compared.
         tops = [max(float(pair[k].max()) for pair in rates) or 1.0 for k in range(2)]
-        picture = FloorPainter(warehouse, 900).frame(_empty())[:-CAPTION_PX]
+        picture = FloorPainter(warehouse, 900).frame(EMPTY)[:-CAPTION_PX]
         width, height = warehouse.width_m, warehouse.height_m
         for contender, pair in zip(drives.contenders, rates, strict=True):
             figure = _figure(13, 1.0 + 6.0 * height / width)
-            titles = ("waiting away from stations, s per robot-hour", "monitor stepping in, ticks per robot-hour")
+            titles = ("waiting away from stations, s per robot-hour", "monitor stepping in, s per robot-hour")
             for axes, rate, top, title in zip(figure.subplots(1, 2), pair, tops, titles, strict=True):
                 axes.imshow(picture, extent=(-MARGIN_M, width + MARGIN_M, -MARGIN_M, height + MARGIN_M))
                 rows, columns = rate.shape

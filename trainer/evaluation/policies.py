@@ -82,10 +82,12 @@ def _from_folder(path: Path, model: RobotModel) -> tuple[list[Contender], list[s
     networks = [child for child in _sorted(path) if child.suffix == ".onnx"]
     if not runs and not networks:
         raise TrainConfigError(
-            f"{path} holds neither a run ({CONFIG_FILE} is missing) nor runs or .onnx files; see 'outrider train --help'"
+            f"{path} holds neither a run ({CONFIG_FILE} is missing) nor runs or .onnx files; choose another"
         )
     if len(runs) + len(networks) > SEEDS_MAX:
-        raise TrainConfigError(f"{path} holds {len(runs) + len(networks)} policies; at most {SEEDS_MAX} are judged")
+        raise TrainConfigError(
+            f"{path} holds {len(runs) + len(networks)} policies; at most {SEEDS_MAX} are judged"
+        )
     for run in runs:
         run.require_checkpoint()
     members = [onnx(_export(run, model), f"{group}/{run.path.name}", group) for run in runs]

@@ -7,14 +7,14 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from scipy.special import betaincinv, ndtri
+from scipy.special import betaincinv, ndtr, ndtri, stdtrit
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 SAMPLES = 4000
 BATCH = 500
 CLUSTERS_FEW = 10
-"""Below this many clusters percentile intervals are too narrow."""
+"""Below this many clusters a bootstrap knows too little of how different they can be."""
 
 
 class Interval(msgspec.Struct, frozen=True):
@@ -68,7 +68,7 @@ def exact_interval(counts: Counts) -> Interval:
 def mean_interval(clusters: Floats, seed: int = 0) -> Interval:
     """Mean of float64[n] cluster means of equal size, with a bootstrap interval over clusters."""
     draws = np.random.default_rng(seed).integers(len(clusters), size=(SAMPLES, len(clusters)))
-    return _percentiles(float(clusters.mean()), clusters[draws].mean(axis=1))
+    return _percentiles(float(clusters.mean()), clusters[draws].mean(axis=1), len(clusters))
 
 
 def gain(reference: Floats, others: Floats, seed: int = 0) -> Interval:
@@ -84,7 +84,7 @@ def gain(reference: Floats, others: Floats, seed: int = 0) -> Interval:
     """
     value = 1.0 - float(others.mean()) / float(reference.mean())
     shares = [1.0 - new / old for old, new in _draws(reference, others, seed)]
-    return _percentiles(value, np.concatenate(shares))
+    return _percentiles(value, np.concatenate(shares), len(reference))
 
 
 def excess(reference: Floats, others: Floats, trips: int, margin: float, seed: int = 0) -> Excess:
@@ -104,7 +104,7 @@ def excess(reference: Floats, others: Floats, trips: int, margin: float, seed: i
     new = Counts(round(float(others.mean(axis=1).sum()) * trips), trips * len(others))
     old = Counts(round(float(reference.mean()) * trips), trips)
     value = float(others.mean() - reference.mean())
-    high = max(float(np.quantile(differences, 0.95)), newcombe_high95(new, old))
+    high = max(float(np.quantile(differences, _level(0.95, len(reference)))), newcombe_high95(new, old))
     return Excess(value, high, margin)
 
 
@@ -138,6 +138,13 @@ def _draws(reference: Floats, others: Floats, seed: int) -> list[tuple[Floats, F
     return drawn
 
 
-def _percentiles(value: float, samples: Floats) -> Interval:
-    low, high = np.quantile(samples, (0.025, 0.975))
-    return Interval(value, float(low), float(high))
+def _percentiles(value: float, samples: Floats, clusters: int) -> Interval:
+    high = _level(0.975, clusters)
+    return Interval(value, *(float(end) for end in np.quantile(samples, (1.0 - high, high))))
+
+
+def _level(wanted: float, clusters: int) -> float:
+    """Quantile to take so that few clusters do not promise too much: the expanded percentile (Hesterberg 2015)."""
+    if clusters < 2:
+        return wanted
+    return float(ndtr(math.sqrt(clusters / (clusters - 1)) * stdtrit(clusters - 1, wanted)))

@@ -10,11 +10,12 @@ from securesystemslib.signer import Signer
 
 from contracts.manifest import CommandLimits, Manifest, RobotModelRef
 from contracts.observation import ROUTING_LAYOUT
-from contracts.robot import AMR_SMALL, RobotModel
+from contracts.robot import RobotModel
 from navigation.action import encode_command
 from sim.simulation import Simulation, SimulationConfig
 from sim.world.generate import generate_warehouse
 from trainer.export.onnx import DeployedPolicy, check_parity, export_onnx
+from trainer.learning.facts import run_provenance
 from trainer.learning.run import RunFolder
 from trainer.learning.train import load_policy
 from trainer.release.pack import pack
@@ -64,10 +65,8 @@ def drive_golden(commands: Callable[[Floats], Floats], robot: RobotModel) -> Flo
     return np.stack(rows[:GOLDEN_ROWS])
 
 
-def export_bundle(
-    run: RunFolder, settings: ExportSettings, signers: list[Signer], robot: RobotModel = AMR_SMALL
-) -> bytes:
-    """Export, check and sign the policy of a run. Same run, settings and keys: same bytes.
+def export_bundle(run: RunFolder, settings: ExportSettings, signers: list[Signer]) -> bytes:
+    """Export, check and sign the policy of a run, for the robot it learned on. Same input: same bytes.
 
     Raises:
         RunError: the run has no checkpoint.
@@ -75,6 +74,7 @@ def export_bundle(
         BundleError: what came out is nothing a robot would take.
     """
     torch.set_num_threads(1)
+    robot = run.config.robot
     policy = DeployedPolicy(load_policy(run), robot)
     network = export_onnx(policy)
     observations = golden_observations(policy)
@@ -90,6 +90,7 @@ def export_bundle(
         limits=CommandLimits(robot.speed_max_mps, robot.turn_rate_max_radps, robot.reverse_max_mps),
         monitor_hash=run.config.monitor.hash(),
         training_run_digest=run.digest(),
+        training=run_provenance(run),
         created=settings.created,
         parity_max_abs=parity,
     )

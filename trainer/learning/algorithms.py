@@ -1,5 +1,6 @@
 """The learning algorithms, all behind one small interface; others plug in as entry points ``outrider.algorithms``."""
 
+import math
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any, Protocol, TypeVar
@@ -77,8 +78,11 @@ class PpoAlgorithm:
         return environments * config.ppo.steps_per_world
 
     def before_batch(self, model: BaseAlgorithm, config: TrainConfig) -> None:
-        """The learning rate."""
-        model.lr_schedule = FloatSchedule(config.ppo.learning_rate_at(int(model.num_timesteps)))
+        """The learning rate, and how much is still tried out."""
+        steps = int(model.num_timesteps)
+        model.lr_schedule = FloatSchedule(config.ppo.learning_rate_at(steps))
+        with torch.no_grad():
+            model.policy.log_std.clamp_(max=math.log(config.ppo.std_max_at(steps)))
 
     def after_batch(self, model: BaseAlgorithm, config: TrainConfig) -> None:
         """The normaliser sees the whole rollout, before the next one."""

@@ -134,9 +134,11 @@ def restore(checkpoint: Checkpoint, model: BaseAlgorithm, environment: BatchedVe
         setattr(model, name, value)
     try:
         prefix = "environment."
-        environment.restore(
-            {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-        )
+        worlds = {
+            name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)
+        }
+        if worlds:
+            environment.restore(worlds)
         if head.replay is not None:
             replay = model.replay_buffer
             replay.pos, replay.full = head.replay
@@ -145,7 +147,8 @@ def restore(checkpoint: Checkpoint, model: BaseAlgorithm, environment: BatchedVe
                 getattr(replay, name)[: len(array)] = array
     except (KeyError, ValueError, SimError) as error:
         raise RunError(f"the checkpoint does not fit the run's worlds: {error}; train anew") from None
-    model._last_obs, model._last_episode_starts = arrays["last_obs"], arrays["last_episode_starts"]
+    if worlds:  # Where Ray actors held them, none are kept; stable-baselines3 then begins anew.
+        model._last_obs, model._last_episode_starts = arrays["last_obs"], arrays["last_episode_starts"]
     _restore_random(model, head.random)
 
 
@@ -193,7 +196,7 @@ def _restore_random(model: BaseAlgorithm, state: dict[str, Any]) -> None:
     model.action_space.np_random.bit_generator.state = json.loads(state["actions"])
 
 
-class _SpacesOnly(VecEnv):  # type: ignore[misc]
+class SpacesOnly(VecEnv):  # type: ignore[misc]
     """As many environments as a run has, to make its model without its worlds."""
 
     def __init__(self, count: int, actions: Any) -> None:
@@ -222,7 +225,7 @@ def load_policy(run: RunFolder) -> BaseAlgorithm:
     algorithm = algorithm_of(run.config)
     table = algorithm.table(run.config)
     actions = action_space() if table is None else gymnasium.spaces.Discrete(len(table))
-    environment = _SpacesOnly(run.config.worlds * run.config.robots, actions)
+    environment = SpacesOnly(run.config.worlds * run.config.robots, actions)
     model = algorithm.make(run.config, environment, None)
     restore_weights(checkpoint, model)
     return model

@@ -1,5 +1,6 @@
 """What a training run is made of: a frozen config, from defaults or a YAML file."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,6 +8,7 @@ import msgspec
 import yaml
 
 from contracts.canonical import hash_of
+from contracts.robot import AMR_SMALL, ROBOT_MODELS, RobotModel
 from safety.config import MonitorConfig
 from safety.errors import MonitorConfigError
 from sim.errors import SimConfigError
@@ -51,6 +53,15 @@ class PpoConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     clip_range: Positive = 0.2
     entropy: NotNegative = 0.0
     log_std_start: float = -0.5
+    std_half_steps: Steps | None = None
+    """Robot-steps in which the highest spread of actions halves, down to ``std_min``; None leaves it to learning."""
+    std_min: Positive = 0.08
+
+    def std_max_at(self, steps: int) -> float:
+        """The highest spread of actions, in units of the robot's range, after ``steps`` robot-steps."""
+        if self.std_half_steps is None:
+            return math.inf
+        return max(self.std_min, math.exp(self.log_std_start) * 0.5 ** (steps / self.std_half_steps))
 
     def learning_rate_at(self, steps: int) -> float:
         """The learning rate after ``steps`` robot-steps."""
@@ -145,6 +156,8 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: Annotated[int, msgspec.Meta(ge=0, lt=2**31)] = 0
     algorithm: str = "ppo"
     """``ppo``, ``sac``, ``dqn`` or the name of an entry point ``outrider.algorithms``."""
+    robot_model: str = AMR_SMALL.name
+    """One of ``contracts.robot.ROBOT_MODELS``."""
     environment: str = BUILT_IN_ENVIRONMENT
     """``warehouse`` or the name of an entry point ``outrider.environments``."""
     floors: Count = 24
@@ -176,6 +189,11 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The config's version: SHA-256 over its canonical JSON."""
         return hash_of(self)
 
+    @property
+    def robot(self) -> RobotModel:
+        """The robot it learns to drive."""
+        return ROBOT_MODELS[self.robot_model]
+
     def stages(self) -> tuple[Stage, ...]:
         """The curriculum; without one, a single stage of the config's own floors and crowd."""
         return self.curriculum or (
@@ -194,6 +212,8 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Raises:
             TrainConfigError: a range the wrong way round, or constraints with an algorithm that replays old rewards.
         """
+        if self.robot_model not in ROBOT_MODELS:
+            raise TrainConfigError(f"robot_model is {self.robot_model!r}; there are: {', '.join(ROBOT_MODELS)}")
         for stage in self.stages():
             if stage.difficulty[0] > stage.difficulty[1]:
                 raise TrainConfigError(f"difficulty is {list(stage.difficulty)}; expected [low, high]")

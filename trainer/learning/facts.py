@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts.canonical import digest_hex, hash_of
+from contracts.manifest import TrainingFacts
 from contracts.observation import ROUTING_LAYOUT
 from trainer.learning.config import BUILT_IN_ENVIRONMENT, TrainConfig
 
@@ -78,8 +79,8 @@ def differing_facts(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return [name for name in names if one.get(name) != other.get(name)]
 
 
-def run_provenance(run: "RunFolder") -> dict[str, Any]:
-    """A run in short, for the manifest of a bundle: what it was made from, where, and what came out. JSON values.
+def run_provenance(run: "RunFolder") -> TrainingFacts:
+    """A run in short, for the manifest of a bundle: what it was made from, and what came out.
 
     Raises:
         RunError: the run has no checkpoint or no facts.
@@ -87,27 +88,22 @@ def run_provenance(run: "RunFolder") -> dict[str, Any]:
     from trainer.learning.checkpoint import read_checkpoint, weights_hash
 
     facts = run.facts()
-    kept = (
-        "commit",
-        "dirty",
-        "lock_hash",
-        "config_hash",
-        "reward_hash",
-        "monitor_hash",
-        "layout_hash",
-        "parents",
-    )
-    return {
-        **{name: facts.get(name) for name in kept},
-        "floors_hash": hash_of(facts.get("floor_hashes")),
-        "algorithm": run.config.algorithm,
-        "seed": run.config.seed,
-        "steps": read_checkpoint(run).steps,
-        "weights_hash": weights_hash(run),
-        "versions": {
-            name: facts.get(name) for name in ("python", "torch", "stable_baselines3", "numpy", "numba")
+    return TrainingFacts(
+        algorithm=run.config.algorithm,
+        seed=run.config.seed,
+        steps=read_checkpoint(run).steps,
+        commit=facts["commit"],
+        dirty=facts["dirty"],
+        lock_hash=facts["lock_hash"],
+        config_hash=facts["config_hash"],
+        reward_hash=facts["reward_hash"],
+        floors_hash=hash_of(facts["floor_hashes"]),
+        weights_hash=weights_hash(run),
+        parents=tuple(parent["weights_hash"] for parent in facts["parents"]),
+        versions={
+            name: str(facts[name]) for name in ("python", "torch", "stable_baselines3", "numpy", "numba")
         },
-    }
+    )
 
 
 def cpu_name() -> str:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
+from stable_baselines3.common.base_class import BaseAlgorithm
 
 from navigation.warehouse import Warehouse
 from sim.simulation import Simulation, SimulationConfig
@@ -22,8 +23,8 @@ def make_floors(config: TrainConfig, stage: Stage) -> list[Warehouse]:
     return [generate_warehouse(config.floor_seed + index) for index in range(config.floors)]
 
 
-def make_simulation(config: TrainConfig, stage_number: int = 0) -> Simulation:
-    """The training worlds of a stage, in the twin."""
+def make_simulation(config: TrainConfig, stage_number: int = 0, first_world: int = 0) -> Simulation:
+    """The training worlds of a stage, in the twin; from world ``first_world`` on, where others hold the rest."""
     stage = config.stages()[stage_number]
     randomise = config.randomise.scaled(stage.randomise_scale) if config.randomise else None
     settings = SimulationConfig(
@@ -37,7 +38,11 @@ def make_simulation(config: TrainConfig, stage_number: int = 0) -> Simulation:
         monitor=config.monitor,
     )
     seed = stage_seed(config, stage_number)
-    return Simulation(make_floors(config, stage), settings, seed=seed, threads=config.sim_threads)
+    floors = make_floors(config, stage)
+    shift = first_world % len(floors)
+    return Simulation(
+        floors[shift:] + floors[:shift], settings, seed=seed, model=config.robot, threads=config.sim_threads
+    )
 
 
 def stage_seed(config: TrainConfig, stage_number: int) -> int:
@@ -46,7 +51,7 @@ def stage_seed(config: TrainConfig, stage_number: int) -> int:
 
 
 def make_environment(
-    config: TrainConfig, table: npt.NDArray[np.float32] | None, stage_number: int = 0
+    config: TrainConfig, table: npt.NDArray[np.float32] | None, stage_number: int = 0, first_world: int = 0
 ) -> BatchedVecEnv:
     """The training environment; a plugged-in one where the config names one.
 
@@ -54,7 +59,7 @@ def make_environment(
         RunError: a plug-in gave no environment that can be trained in and resumed.
     """
     if config.environment == BUILT_IN_ENVIRONMENT:
-        return BatchedVecEnv(make_simulation(config, stage_number), table)
+        return BatchedVecEnv(make_simulation(config, stage_number, first_world), table)
     factory = load_plugin(ENVIRONMENTS_GROUP, config.environment, BUILT_IN_ENVIRONMENT)
     made = factory(config, table, stage_number)
     if not isinstance(made, BatchedVecEnv):
@@ -63,3 +68,18 @@ def make_environment(
             " of trainer.episodes.vec_env, or a subclass"
         )
     return made
+
+
+def enter_stage(
+    model: BaseAlgorithm,
+    environment: BatchedVecEnv,
+    config: TrainConfig,
+    table: npt.NDArray[np.float32] | None,
+    stage_number: int,
+    first_world: int = 0,
+) -> None:
+    """Go on in the worlds of another stage, from their beginning."""
+    environment.replace(make_environment(config, table, stage_number, first_world).simulation)
+    environment.seed(stage_seed(config, stage_number))
+    model._last_obs = environment.reset()
+    model._last_episode_starts[:] = True

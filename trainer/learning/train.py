@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stable_baselines3.common.callbacks import BaseCallback
 
@@ -23,7 +23,10 @@ from trainer.learning.checkpoint import (
 from trainer.learning.logs import run_logger
 from trainer.learning.progress import Progress
 from trainer.learning.run import CurvePoint, Goal, RunFolder
-from trainer.learning.scene import make_environment, make_simulation, stage_seed
+from trainer.learning.scene import enter_stage, make_environment, make_simulation
+
+if TYPE_CHECKING:
+    from trainer.scale_out.config import ScaleOutConfig
 
 __all__ = ["CHECKPOINT_EVERY_S", "load_policy", "make_simulation", "train"]
 
@@ -39,6 +42,7 @@ def train(
     seconds_max: float | None = None,
     warm_start: RunFolder | None = None,
     stop_early: bool = True,
+    scale_out: "ScaleOutConfig | None" = None,
 ) -> CurvePoint | None:
     """Train for ``steps`` more robot-steps; the last checkpoint is whole however it ends.
 
@@ -50,6 +54,7 @@ def train(
         seconds_max: stop earlier, after the first batch that ends beyond it.
         warm_start: begin with this run's weights, normaliser and optimiser.
         stop_early: whether the config's early stop counts.
+        scale_out: collect in Ray actors; going on is then not bit for bit, their worlds begin anew.
 
     Returns:
         The last point of the curve; None where there is none.
@@ -58,6 +63,7 @@ def train(
         RunError: nothing to resume, a checkpoint that cannot be read or written, an environment that gave NaN, or
             no memory left.
         TrainConfigError: an algorithm or environment that nobody provides, or settings it does not take.
+        ScaleOutError: Ray is missing, its cluster cannot be reached, or its actors do not collect.
         KeyboardInterrupt: after the running batch and its checkpoint; at once when it comes twice.
     """
     import torch
@@ -71,7 +77,7 @@ def train(
         points = run.curve()
         return points[-1] if points else None
     try:
-        loop = _Loop(run, algorithm, before, resume)
+        loop = _Loop(run, algorithm, before, resume, scale_out)
         try:
             return loop.run_to(target, report, seconds_max, stop_early)
         finally:
@@ -103,11 +109,23 @@ def _target(run: RunFolder, steps: int | None, saved: Checkpoint | None) -> int:
 class _Loop:
     """A model in its environment, from the start or a checkpoint."""
 
-    def __init__(self, run: RunFolder, algorithm: Algorithm, before: Checkpoint | None, resume: bool) -> None:
+    def __init__(
+        self,
+        run: RunFolder,
+        algorithm: Algorithm,
+        before: Checkpoint | None,
+        resume: bool,
+        scale_out: "ScaleOutConfig | None",
+    ) -> None:
         config = run.config
-        self.run, self.algorithm, self.config = run, algorithm, config
+        self.run, self.algorithm, self.config, self.scale_out = run, algorithm, config, scale_out
         self.progress = before.head.progress if before is not None and resume else Progress()
-        self.environment = make_environment(config, algorithm.table(config), self.progress.stage)
+        if scale_out is None:
+            self.environment = make_environment(config, algorithm.table(config), self.progress.stage)
+        else:
+            from trainer.scale_out.remote_worlds import RemoteWorlds
+
+            self.environment = RemoteWorlds(config, algorithm, scale_out, run)
         try:
             self.model = algorithm.make(config, self.environment, config.seed)
             if before is not None and resume:
@@ -117,6 +135,8 @@ class _Loop:
                 restore_weights(before, self.model)
                 self.model.num_timesteps = 0
             self.model.set_logger(run_logger(run))
+            if scale_out is not None:
+                self.environment.attach(self.model, self.progress.stage)
         except BaseException:
             self.environment.close()
             raise
@@ -175,12 +195,15 @@ class _Loop:
             return progress.stop_reason(self.config.stop)
         if progress.stage_learned(stages[progress.stage], steps):
             progress.next_stage(steps)
-            table = self.algorithm.table(self.config)
-            self.environment.replace(make_environment(self.config, table, progress.stage).simulation)
-            self.environment.seed(stage_seed(self.config, progress.stage))
-            self.model._last_obs = self.environment.reset()
-            self.model._last_episode_starts[:] = True
+            self._enter_stage()
         return ""
+
+    def _enter_stage(self) -> None:
+        model, environment, stage = self.model, self.environment, self.progress.stage
+        if self.scale_out is not None:
+            environment.stage = stage  # travels to the actors with the next weights
+        else:
+            enter_stage(model, environment, self.config, self.algorithm.table(self.config), stage)
 
     def _point(self) -> CurvePoint:
         progress, policy = self.progress, self.model.policy
