@@ -1,12 +1,14 @@
 # The door. Everything runs in .venv, which `setup` makes and keeps up to date.
 PYTHON := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint bench campaign policies clean
 
 help:
 	@echo "make demo      set up, then train, evaluate, release, drive, update, report (demo/report.html)"
 	@echo "make test      set up, then lint, types, import rules and the whole test suite"
 	@echo "make bench     all benchmarks against their targets (QUICK=1: within 45 s each)"
+	@echo "make campaign  the long ones: shipped policies against all baselines over 1,000 trips, fidelity (build/)"
+	@echo "make policies  train the shipped policies anew, five seeds (build/policies; about an hour)"
 	@echo "make lint      ruff, mypy, import rules"
 	@echo "make clean     remove everything that was made"
 
@@ -27,6 +29,15 @@ test: lint
 
 bench: setup
 	$(PYTHON) -m benchmarks.run_all $(if $(QUICK),--quick)
+
+campaign: setup
+	$(PYTHON) -m outrider.cli evaluate trainer/policies --floors 84 --robots 3 --people 5 --trips 4 --physics wheeled \
+		--out build/campaign/evaluation
+	$(PYTHON) -m outrider.cli evaluate trainer/policies/seed-0.onnx --fidelity --out build/campaign/fidelity
+
+policies: setup
+	$(PYTHON) -m outrider.cli train --config trainer/policies/config.yaml --seeds 5 --steps STEPS \
+		--out build/policies
 
 clean:
 	rm -rf .venv build ros_ws/build ros_ws/install ros_ws/log demo benchmarks/results *.egg-info

@@ -34,7 +34,7 @@ ENVIRONMENTS = 32
 """Of each actor; a world with one robot each."""
 CONFIG = TrainConfig(worlds=ACTORS * ENVIRONMENTS, robots=1, floors=4, sim_threads=1)
 ROUNDS, BLOCK_S = 5, 4.0
-ROUNDS_QUICK, BLOCK_QUICK_S = 3, 1.0
+ROUNDS_QUICK, BLOCK_QUICK_S = 3, 0.6
 RECOVERIES, RECOVERIES_QUICK = 3, 1
 RECOVERY_MAX_S = 90.0
 NODE = {"num_cpus": 2, "object_store_memory": 150_000_000}
@@ -143,7 +143,8 @@ def main() -> None:
     )
     try:
         for _ in range(ACTORS):
-            cluster.add_node(**NODE)
+            cluster.add_node(wait=False, **NODE)
+        cluster.wait_for_nodes()
         with tempfile.TemporaryDirectory() as folder:
             run = RunFolder.create(Path(folder) / "run", CONFIG)
             _measure(ray, cluster, run, quick)

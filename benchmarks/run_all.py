@@ -19,11 +19,11 @@ RESULTS = HERE / "results" / "latest.jsonl"
 SECONDS_MAX = 1200.0
 
 TARGETS: dict[str, float] = {
-    "twin.steps_per_s": 40_000.0,
-    "pybullet_planar.steps_per_s": 15_000.0,
-    "pybullet_wheeled.steps_per_s": 3_000.0,
-    "train.steps_per_s": 10_000.0,
-    "train.seconds_to_90": 240.0,
+    "twin.steps_per_s": 60_000.0,
+    "pybullet_planar.steps_per_s": 18_000.0,
+    "pybullet_wheeled.steps_per_s": 4_000.0,
+    "train.vs_sb3_defaults": 10.0,
+    "train.seconds_to_95": 300.0,
     "delivery.capped_time_gain": 0.10,
     "delivery.capped_time_gain_low95": 0.05,
     "delivery.success": 0.99,

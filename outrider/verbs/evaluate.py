@@ -57,7 +57,7 @@ def evaluate(
     families: Annotated[str, typer.Option(help="Layout families with commas between, or all.")] = "all",
     difficulty: Annotated[tuple[float, float], typer.Option(help="Of the floors, lowest and highest.")] = (
         0.0,
-        1.0,
+        0.6,
     ),
     episodes: Annotated[int, typer.Option(min=1, max=1000, help="Worlds on each floor.")] = 1,
     robots: Annotated[int, typer.Option(min=1, max=1000, help="Robots in each world, all kinds.")] = 3,

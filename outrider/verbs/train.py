@@ -1,5 +1,7 @@
 """``outrider train``: train a policy, go on with a run, train several seeds, or train a recorded run again."""
 
+import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -147,7 +149,9 @@ def _one(
             scale_out.check(settings)
         folder = RunFolder.create(out, settings, (parent,) if parent else ())
         steps = ahead = steps or DEFAULT_STEPS
-    with training_progress(ahead) as report:
+    # Ray prints the end of a node to standard output, where --json has to stand alone.
+    ray_notes = nullcontext() if scale_out is None else redirect_stdout(sys.stderr)
+    with training_progress(ahead) as report, ray_notes:
         last = run_training(folder, steps, resume is not None, report, seconds, parent, scale_out=scale_out)
     if last is None:
         raise fail(f"{folder.path} has no curve; there is nothing to tell")

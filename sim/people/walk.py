@@ -54,9 +54,8 @@ def walk(p, e, pose, robot_radius, floor, pointers, columns, station_xy, station
         dx, dy = dx / length, dy / length
         if _robot_in_the_way(p, e, person, dx, dy, pose, robot_radius, step_s):
             p.waited[e, person] += step_s
-            if p.waited[e, person] > PATIENCE_S and p.lurks[e, person] == WALKS:
-                p.waited[e, person] = 0.0
-                p.target[e, person] = int(uniform(p.random, e * p.xy.shape[1] + person) * station_count)
+            if p.waited[e, person] > PATIENCE_S:
+                _give_way(p, e, person, station_count)
             continue
         p.waited[e, person] = 0.0
         hurry = HURRY if p.leader[e, person] != person else 1.0
@@ -69,6 +68,17 @@ def walk(p, e, pose, robot_radius, floor, pointers, columns, station_xy, station
                 xy[0] += vx * step_s
                 xy[1] += vy * step_s
                 break
+
+
+@numba.njit(cache=True)
+def _give_way(p, e, person, station_count):  # type: ignore[no-untyped-def]
+    """Somebody has waited long enough for a robot: they turn round, or go elsewhere on their own."""
+    p.waited[e, person] = 0.0
+    if p.lurks[e, person] == WALKS:
+        p.leader[e, person] = person
+        p.target[e, person] = int(uniform(p.random, e * p.xy.shape[1] + person) * station_count)
+    else:
+        p.lurks[e, person] = STEPS_BACK if p.lurks[e, person] == STEPS_OUT else STEPS_OUT
 
 
 @numba.njit(cache=True)

@@ -15,15 +15,15 @@ def result(name, value, better):
 
 
 def test_every_benchmark_is_found():
-    assert {"delivery_time", "edge_tick", "sim_throughput", "training"} <= set(benchmark_names())
+    assert {"delivery_time", "edge_tick", "ray_rollouts", "sim_throughput", "training"} <= set(benchmark_names())
     assert "run_all" not in benchmark_names()
 
 
 @pytest.mark.parametrize(
     ("name", "value", "better", "good"),
     [
-        ("twin.steps_per_s", 40_000.0, "higher", True),
-        ("twin.steps_per_s", 39_999.0, "higher", False),
+        ("twin.steps_per_s", 60_000.0, "higher", True),
+        ("twin.steps_per_s", 59_999.0, "higher", False),
         ("tick.p50_us", 1_000.0, "lower", True),
         ("tick.p50_us", 1_001.0, "lower", False),
         ("delivery.contact_excess_high95", 0.005, "lower", True),
@@ -49,11 +49,11 @@ def test_shares_are_told_apart(capsys):
 
 
 def test_results_are_lines_of_json(tmp_path, capsys):
-    report("train.steps_per_s", 12.345, "steps/s", "higher", 2.0)
-    report("train.seconds_to_90", 99.0, "s", "lower")
+    report("train.vs_sb3_defaults", 12.345, "steps/s", "higher", 2.0)
+    report("train.seconds_to_95", 99.0, "s", "lower")
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == {
-        "name": "train.steps_per_s", "value": 12.35, "unit": "steps/s", "better": "higher",
+        "name": "train.vs_sb3_defaults", "value": 12.35, "unit": "steps/s", "better": "higher",
         "reference": 2.0, "ratio": 6.173,
     }  # fmt: skip
     assert lines[1]["ratio"] is None

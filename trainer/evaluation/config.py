@@ -36,7 +36,7 @@ class EvaluationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     episodes: Positive = 1
     """On each floor."""
     families: tuple[Family, ...] = tuple(Family)
-    difficulty: tuple[Share, Share] = (0.0, 1.0)
+    difficulty: tuple[Share, Share] = (0.0, 0.6)
     robots: Positive = 3
     robots_rule_based: Count = 0
     robots_broken: Count = 0

@@ -41,14 +41,14 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class PpoConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Proximal policy optimisation (Schulman et al. 2017), as stable-baselines3 names its settings."""
 
-    steps_per_world: Count = 48
-    batch_size: Count = 3072
+    steps_per_world: Count = 32
+    batch_size: Count = 2048
     epochs: Count = 3
     learning_rate: Positive = 1e-3
     learning_rate_min: Positive = 2e-4
     learning_rate_half_steps: Steps = 1_200_000
     """Robot-steps in which the learning rate halves, down to its minimum; counted over all parts of a run."""
-    discount: Discount = 0.99
+    discount: Discount = 0.993
     gae_lambda: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 0.95
     clip_range: Positive = 0.2
     entropy: NotNegative = 0.0
@@ -61,7 +61,8 @@ class PpoConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The highest spread of actions, in units of the robot's range, after ``steps`` robot-steps."""
         if self.std_half_steps is None:
             return math.inf
-        return max(self.std_min, math.exp(self.log_std_start) * 0.5 ** (steps / self.std_half_steps))
+        faded: float = math.exp(self.log_std_start) * 0.5 ** (steps / self.std_half_steps)
+        return max(self.std_min, faded)
 
     def learning_rate_at(self, steps: int) -> float:
         """The learning rate after ``steps`` robot-steps."""

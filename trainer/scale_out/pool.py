@@ -20,7 +20,7 @@ from trainer.scale_out.fragment import Fragment, Layout, Request, Weights, check
 POLL_S = 0.05
 PING_EVERY_S = 1.0
 BACK_OFF_S, BACK_OFF_MAX_S = 0.5, 30.0
-FETCH_MAX_S = 10.0
+FETCH_MAX_S = 1.0
 
 
 class Counts(msgspec.Struct):
@@ -188,9 +188,10 @@ class ActorPool:
             if kind == "reply":
                 replied.append(place)
             elif getattr(place, kind) is ref:
-                setattr(place, kind, None)
                 answer = self._fetch(place, ref)
-                if kind == "hello" and answer is not None:
+                if kind == "ping":
+                    place.ping = None
+                elif answer is not None:
                     self._greeted(place, *answer)
         return sorted(replied, key=lambda place: place.first_world)
 
@@ -200,15 +201,18 @@ class ActorPool:
                 f"the actor on node {node[:12]} speaks protocol {protocol[:12]}, this side {protocol_hash()[:12]};"
                 " install the same versions of outrider and torch on every node"
             )
-        self.nodes[place.serial] = node
+        place.hello, self.nodes[place.serial] = None, node
 
     def _fetch(self, place: _Place, ref: Any) -> Any:
-        """The value behind ``ref``; None where the actor, or the value with its node, is lost."""
+        """The value behind ``ref``; None where the actor, or the value with its node, is lost or not to be had yet."""
         errors = self._ray.exceptions
         try:
             return self._ray.get(ref, timeout=FETCH_MAX_S)
         except errors.RayTaskError as error:
-            raise error.cause from None
+            raise (error.cause if isinstance(error.cause, Exception) else error) from None
+        except errors.GetTimeoutError:
+            # Ray calls a value there that lies on a node it does not know to be dead; whether it is, pings tell sooner.
+            return None
         except errors.RayError as error:
             self._lose(place, f"{type(error).__name__}: {error}")
             return None
@@ -219,9 +223,9 @@ class ActorPool:
         if asked is None:  # lost by another of its answers in the same moment
             return None
         fragment: Fragment | None = self._fetch(place, ref)
-        place.asked = place.reply = None
         if fragment is None:
             return None
+        place.asked = place.reply = None
         try:
             check(fragment, asked, self._layout)
         except FragmentError as error:
