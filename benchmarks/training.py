@@ -99,8 +99,8 @@ def main() -> None:
             "times",
             "higher",
             1.0,
-            f"{statistics.median(ours):,.0f} robot-steps/s against {statistics.median(reference):,.0f}: PPO as it comes,"
-            f" 8 PyBullet environments, batches of {reference_steps} steps each",
+            f"{statistics.median(ours):,.0f} robot-steps/s against {statistics.median(reference):,.0f} of PPO as it"
+            f" comes, 8 PyBullet environments, batches of {reference_steps} steps each",
         )
         if quick:
             return

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -21,6 +20,7 @@ from trainer.errors import RunError, TrainConfigError
 from trainer.evaluation.config import EvaluationConfig
 from trainer.evaluation.controllers import Controller, OnnxPolicy, RuleBased, make_controller
 from trainer.evaluation.metrics import Heat, TripMeter, WatchedPhysics
+from trainer.processes import end_with_parent
 
 Progress = Callable[[float, str], None]
 Trips = npt.NDArray[Any]
@@ -172,19 +172,9 @@ def _in_processes(work: list[_Job], tell: Progress, jobs: int) -> Iterator[tuple
 
 def _begin_worker() -> None:
     """One thread of arithmetic; Ctrl-C is the parent's to handle; without a parent there is nothing to do."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[name] = "1"
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    end_with_parent()
 
 
 def _drive(job: _Job, tell: Callable[[float], None] | None = None) -> tuple[Trips, Heat]:

@@ -214,7 +214,9 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             TrainConfigError: a range the wrong way round, or constraints with an algorithm that replays old rewards.
         """
         if self.robot_model not in ROBOT_MODELS:
-            raise TrainConfigError(f"robot_model is {self.robot_model!r}; there are: {', '.join(ROBOT_MODELS)}")
+            raise TrainConfigError(
+                f"robot_model is {self.robot_model!r}; there are: {', '.join(ROBOT_MODELS)}"
+            )
         for stage in self.stages():
             if stage.difficulty[0] > stage.difficulty[1]:
                 raise TrainConfigError(f"difficulty is {list(stage.difficulty)}; expected [low, high]")

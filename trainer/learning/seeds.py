@@ -12,6 +12,7 @@ from trainer.errors import RunError
 from trainer.learning.config import TrainConfig
 from trainer.learning.run import CONFIG_FILE, CurvePoint, RunFolder, write_whole
 from trainer.learning.train import train
+from trainer.processes import interrupt_with_parent
 
 SUMMARY_FILE = "summary.json"
 
@@ -68,7 +69,10 @@ def train_seeds(
         for number in numbers:
             note(number, train_to(out / f"seed-{number}", configs[number], steps))
     else:
-        with ProcessPoolExecutor(parallel, mp_context=get_context("spawn")) as pool:
+        workers = ProcessPoolExecutor(
+            parallel, mp_context=get_context("spawn"), initializer=interrupt_with_parent
+        )
+        with workers as pool:
             futures = {
                 pool.submit(train_to, out / f"seed-{number}", configs[number], steps): number
                 for number in numbers
