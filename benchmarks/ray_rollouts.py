@@ -180,14 +180,14 @@ def _measure(ray: Any, cluster: Any, run: RunFolder, quick: bool) -> None:
             if number:
                 cluster.add_node(**NODE)
             seconds.append(recovery(cluster, worlds, lambda: worlds.collect(model)))
-        whole_s, full_s = (statistics.median(column) for column in zip(*seconds, strict=True))
+        told = ", ".join(f"{whole_s:.1f} and {full_s:.1f}" for whole_s, full_s in seconds)
         report(
             "ray.recovery_s",
-            whole_s,
+            statistics.median(full_s for _, full_s in seconds),
             "s",
             "lower",
-            about=f"a node killed until the next whole batch, which the other actor fills; its replacement has"
-            f" collected again after {full_s:.1f} s; median of {len(seconds)}",
+            about="from a node's end to the next whole batch that all actors have collected again; each time, s to the"
+            f" first whole batch, by whoever was left, and to that one: {told}. After the first time one node held all",
         )
     finally:
         worlds.close()

@@ -137,6 +137,7 @@ class Simulation:
         self.walkers = Walkers(self.state, self.floors, self.floor_of, seed, crowd)
         self.disturbance = Disturbance(self.reward.shape, self.model, self.step_s, config.randomise, seed)
         self.trips[:] = 0
+        self.goal[:] = -1
         self._arrays = self._collect(streams(seed + 7919, 2 * self.reward.size))
         kernels.begin_all(self._arrays, 0, self.config.worlds)
         self.outcome[:] = 0

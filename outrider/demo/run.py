@@ -107,11 +107,12 @@ class Demo:
                     *("--version", version, "--counter", counter, "--name", POLICY_NAME),
                 )
                 self.facts.digests[version] = out.split()[-1]
-        with self._stage("evaluate in PyBullet on floors nobody trained on"):
+        with self._stage("evaluate in PyBullet on floors nobody trained on, against two rule-based controllers"):
             out = children.run(
                 *("evaluate", *map(str, self.bundles.values()), "--out", str(self.folder / "evaluation")),
                 *("--floors", str(settings.evaluation_floors), "--trips", str(settings.evaluation_trips)),
-                *("--physics", settings.physics, "--baselines", "rule-based"),
+                *("--physics", settings.physics, "--baselines", "rule-based,orca", "--heat", "1"),
+                *("--families", "rows", "--difficulty", "0.5", "0.5"),
                 quiet=False,
             )
             for line in out.strip().splitlines():

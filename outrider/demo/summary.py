@@ -119,7 +119,7 @@ def print_summary(console: Console, folder: Path, outcome: Outcome) -> None:
         table.add_column(name, justify="left" if name == "controller" else "right")
     for row in outcome.evaluation:
         low, high = row["gain_interval"]
-        gain = "" if row is outcome.evaluation[0] else f"{row['gain']:+.0%} ({low:+.0%} to {high:+.0%})"
+        gain = "reference" if low == high else f"{row['gain']:+.0%} ({low:+.0%} to {high:+.0%})"
         table.add_row(
             *(row["name"], str(row["trips"]), f"{row['success']:.1%}", str(row["contacts"])),
             *(f"{row['trip_s']:.1f}", _seconds(row["delivery_s"]), gain),
@@ -221,7 +221,11 @@ def write_report(
     report.section("Training", "On the compiled twin, behind the same safety monitor as on the robot.")
     curve = RunFolder.open(demo.run_folder).curve()
     report.picture(figures.training_curve(curve, demo.settings.steps_v1), "training curve")
-    report.section("Evaluation", "PyBullet, floors nobody trained on; failed trips count as 60 s.")
+    report.section(
+        "Evaluation",
+        "PyBullet, floors nobody trained on, against the robots' rule-based controller and a tuned ORCA; failed trips"
+        " count as 60 s, time saved is against the better of the two.",
+    )
     report.picture((demo.folder / "evaluation" / "evaluation.png").read_bytes(), "evaluation")
     report.table(
         ["controller", "trips", "success", "contacts", "timeouts", "s/trip", "s/delivery", "time saved"],
@@ -239,6 +243,12 @@ def write_report(
             for row in outcome.evaluation
         ],
     )
+    heats = sorted((demo.folder / "evaluation").glob(f"heat-*-{VERSIONS[1]}.png"))
+    if heats:
+        report.section(
+            f"Where {VERSIONS[1]} waits, and where the monitor steps in", "On the first of those floors, per hour."
+        )
+        report.picture(heats[0].read_bytes(), "heat map")
     report.section("The tick", "; ".join(plain_lines(outcome)[:1]))
     report.picture(figures.tick_histogram(logs), "tick latency")
     report.section("Records", "On each robot's disk, and at the hub.")

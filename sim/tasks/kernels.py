@@ -39,6 +39,8 @@ encode_tail = numba.njit(cache=True)(encoder.encode_tail)
 pursue = numba.njit(cache=True)(pure_pursuit.pursue)
 recover = numba.njit(cache=True)(recovery.recover)
 SCAN_AGE_S = 0.05
+DRAWS_MAX = 20
+"""Draws of a station; where all are taken by then, two robots share one."""
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -196,10 +198,20 @@ def derive(a, e, r, stream):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def choose_goal(a, e, r):  # type: ignore[no-untyped-def]
-    """Give robot ``r`` of world ``e`` its next station: pick and drop in turn; one random draw a trip.
+def taken(a, e, r, station):  # type: ignore[no-untyped-def]
+    """Whether another robot of world ``e`` is on its way to ``station``."""
+    for other in range(a.pose.shape[1] - int(a.settings[BROKEN])):
+        if other != r and a.goal[e, other] == station:
+            return True
+    return False
 
-    The same trip of the same robot goes to the same station, whatever happened before: trips compare in pairs.
+
+@numba.njit(cache=True)
+def choose_goal(a, e, r):  # type: ignore[no-untyped-def]
+    """Give robot ``r`` of world ``e`` its next station, pick and drop in turn; one that no other robot is sent to.
+
+    The draws of a trip depend on the robot and the number of the trip only: trips compare in pairs. Only where a
+    station is taken the next draw counts.
     """
     f = a.floor_of[e]
     a.trips[e, r] += 1
@@ -208,13 +220,17 @@ def choose_goal(a, e, r):  # type: ignore[no-untyped-def]
     for station in range(a.station_count[f]):
         if a.station_kind[f, station] == a.goal_kind[e, r]:
             count += 1
-    pick = int(uniform(a.robot_random, derive(a, e, r, 0)) * count)
-    for station in range(a.station_count[f]):
-        if a.station_kind[f, station] == a.goal_kind[e, r]:
-            if pick == 0:
-                a.goal[e, r] = station
-                break
-            pick -= 1
+    stream = derive(a, e, r, 0)
+    for _ in range(DRAWS_MAX):
+        pick = int(uniform(a.robot_random, stream) * count)
+        for station in range(a.station_count[f]):
+            if a.station_kind[f, station] == a.goal_kind[e, r]:
+                if pick == 0:
+                    a.goal[e, r] = station
+                    break
+                pick -= 1
+        if not taken(a, e, r, a.goal[e, r]):
+            break
     a.trip_steps[e, r] = 0
 
 

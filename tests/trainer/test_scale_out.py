@@ -121,7 +121,8 @@ def test_advantages_are_those_of_each_fragment_alone(collected):
     collector, _, fragments = collected
     alone = collector._model.rollout_buffer
     advantages, returns = alone.advantages.copy(), alone.returns.copy()
-    wide = type(alone)(16, alone.observation_space, alone.action_space, "cpu", 0.95, 0.99, n_envs=16)
+    spaces = alone.observation_space, alone.action_space
+    wide = type(alone)(16, *spaces, "cpu", alone.gae_lambda, alone.gamma, n_envs=16)
     fill(wide, fragments)
     assert wide.advantages[:, 8:].tobytes() == advantages.tobytes()
     assert wide.returns[:, 8:].tobytes() == returns.tobytes()

@@ -24,6 +24,8 @@ class ScaleOutConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A fragment that takes longer is collected by another actor too; the batch takes the first to come."""
     silent_max_s: Annotated[float, msgspec.Meta(gt=0.0)] = 6.0
     """An actor that leaves a ping unanswered for longer is lost."""
+    come_up_max_s: Annotated[float, msgspec.Meta(gt=0.0)] = 45.0
+    """An actor that has not come up by then is begun anew; no loss, the cluster may have no room for it yet."""
     start_max_s: Annotated[float, msgspec.Meta(gt=0.0)] = 120.0
     """A batch to which nothing is added for longer ends the run: no actor could be started, or none answers."""
     losses_max: Annotated[int, msgspec.Meta(ge=0, le=100)] = 5

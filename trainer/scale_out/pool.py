@@ -149,8 +149,11 @@ class ActorPool:
     def _launch_due(self) -> None:
         now_s = time.monotonic()
         for place in self._places:
+            if place.hello is not None and now_s - place.launch_s > self._settings.come_up_max_s:
+                self._kill(place)  # Ray may have put it on a node that it does not know to be dead.
             if place.handle is not None or now_s < place.launch_s:
                 continue
+            place.launch_s = now_s
             place.serial, place.number = self.counts.launched, 0
             self.counts.launched += 1
             seed = actor_seed(self._config, self._begun_at, place.serial)
