@@ -5,7 +5,7 @@ import pytest
 
 from navigation.warehouse import box_clearance
 from sim.people.crowd import PRESSING_GAP_M, hiding_places
-from sim.people.walk import HIDES, STEPS_OUT
+from sim.people.walk import HIDES, STEPS_BACK, STEPS_OUT
 from sim.simulation import Simulation, SimulationConfig
 from sim.tasks.randomise import Crowd, Randomisation
 from sim.world.generate import generate_warehouse
@@ -103,3 +103,17 @@ def test_people_stop_for_no_reason():
         return np.mean(shares)
 
     assert moving(1.0) < moving(0.0) - 0.15
+
+
+def test_nobody_waits_for_a_robot_for_ever():
+    """A robot that stands on somebody's way back behind the shelf: they turn round after a while."""
+    simulation = crowded(Crowd(lurker_share=1.0, polite_share=1.0), people=1, worlds=3, robots=1)
+    people = simulation.walkers.arrays
+    world = int(np.argwhere(people.lurks[:, 0] == HIDES)[0, 0])
+    hidden, out = people.posts[world, 0]
+    people.lurks[world, 0] = STEPS_OUT
+    states = set()
+    for _ in still(simulation, 120):
+        simulation.state.pose[world, 0, :2] = (hidden + out) / 2 + (out - hidden) * 0.9
+        states.add(int(people.lurks[world, 0]))
+    assert {STEPS_OUT, STEPS_BACK} <= states

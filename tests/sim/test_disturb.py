@@ -251,6 +251,15 @@ def test_background_robots_drive_and_broken_ones_stand():
     assert arrived[2] >= 6, "rule-based ones work"
 
 
+def test_no_two_robots_are_sent_to_one_station():
+    config = SimulationConfig(worlds=8, robots=3, people=0, trip_max_s=0.3)
+    simulation = Simulation([generate_warehouse(k) for k in range(8)], config, seed=0)
+    for _ in range(100):
+        drive(simulation, 1)
+        for goals in simulation.goal:
+            assert len(set(goals.tolist())) == 3
+
+
 def test_broken_robots_leave_room_to_pass():
     config = SimulationConfig(worlds=24, robots=2, robots_broken=1, people=0)
     floors = [generate_warehouse(k) for k in range(24)]

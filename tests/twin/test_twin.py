@@ -14,7 +14,7 @@ from sim.physics.pybullet_physics import PyBulletPhysics, ray_test
 from sim.physics.ramp import RAMP_STEP_S, ramp_velocity
 from sim.sensors.lidar import scan_state
 from sim.simulation import Simulation, SimulationConfig
-from sim.tasks.delivery import Outcome
+from sim.tasks.delivery import Outcome, RewardConfig
 from sim.twin.motion import SUBSTEP_S, ramp, touches
 from sim.world.generate import generate_warehouse
 from sim.world.state import PERSON_RADIUS_M, Contact, WorldState
@@ -282,7 +282,8 @@ def test_a_trip_ends_at_its_cap():
 
 def test_progress_is_paid_along_the_route():
     """Hand-worked: with nothing near, the reward of a step is its progress minus time and change."""
-    config = SimulationConfig(worlds=1, robots=1, people=0, guarded=False)
+    reward = RewardConfig(step_s=-0.3, change=-0.05)
+    config = SimulationConfig(worlds=1, robots=1, people=0, guarded=False, reward=reward)
     simulation = Simulation([HALL], config, seed=1)
     action = np.array([[[1.0, 0.0]]], dtype=np.float32)
     for step in range(20):
