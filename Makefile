@@ -36,8 +36,9 @@ campaign: setup
 	$(PYTHON) -m outrider.cli evaluate trainer/policies/seed-0.onnx --fidelity --out build/campaign/fidelity
 
 policies: setup
-	$(PYTHON) -m outrider.cli train --config trainer/policies/config.yaml --seeds 5 --steps STEPS \
+	$(PYTHON) -m outrider.cli train --config trainer/policies/config.yaml --seeds 5 --steps 8000000 \
 		--out build/policies
+	$(PYTHON) tools/ship_policies.py build/policies
 
 clean:
 	rm -rf .venv build ros_ws/build ros_ws/install ros_ws/log demo benchmarks/results *.egg-info

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from contracts.observation import BEAMS
 from contracts.robot import RobotModel
 from navigation.controllers.recovery import MEMORY, recover
+from navigation.controllers.sight import over_blind_sectors
 
 INTERVAL_S = 0.1
 """Between the two scans of an observation (``contracts.observation.ObservationLayout.history_interval_s``)."""
@@ -234,6 +235,7 @@ class DwaController:
             Speed in m/s and turn rate in rad/s, within the robot's limits.
         """
         config, out = self.config, self._out
+        observation = over_blind_sectors(observation, self.model)
         recovering = recover(
             observation,
             config.stuck_after_s,

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from contracts.observation import BEAMS
 from contracts.robot import RobotModel
 from navigation.controllers.recovery import MEMORY, recover
+from navigation.controllers.sight import over_blind_sectors
 
 
 class PurePursuitConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -116,6 +117,7 @@ class PurePursuitController:
     ) -> None:
         self.config = config or PurePursuitConfig()
         self.tick_s = tick_s
+        self._model = model
         self._settings = pursuit_settings(self.config, model).tolist()
         self._memory = [0.0] * MEMORY
         self._out = [0.0, 0.0]
@@ -126,7 +128,8 @@ class PurePursuitController:
         Returns:
             Speed in m/s and turn rate in rad/s, within the robot's limits.
         """
-        config, values, out = self.config, observation.tolist(), self._out
+        config, out = self.config, self._out
+        values = over_blind_sectors(observation, self._model).tolist()
         if not recover(
             values,
             config.stuck_after_s,

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from contracts.robot import RobotModel
 from navigation.controllers import dwa, recovery
 from navigation.controllers.dwa import DwaConfig, dwa_numbers
+from navigation.controllers.sight import over_blind_sectors
 
 recover = numba.njit(cache=True)(recovery.recover)
 closing_speeds = numba.njit(cache=True)(dwa.closing_speeds)
@@ -40,6 +41,7 @@ class DwaBatch:
 
     def __init__(self, model: RobotModel, tick_s: float, config: DwaConfig, name: str = "dwa") -> None:
         self.name = name
+        self._model = model
         self._numbers: Any = dwa_numbers(config, model, tick_s)
         self._recovery = (
             config.stuck_after_s,
@@ -56,6 +58,7 @@ class DwaBatch:
 
     def commands(self, observations: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Commands float64[n, 2] for observations float32[n, 83]."""
+        observations = over_blind_sectors(observations, self._model)
         out = np.zeros((len(observations), 2))
         _command_all(observations, self._numbers, self._recovery, self._memory, out)
         return out

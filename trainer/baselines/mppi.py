@@ -15,6 +15,7 @@ import numpy.typing as npt
 from contracts.robot import RobotModel
 from navigation.controllers import dwa, recovery
 from navigation.controllers.dwa import beam_directions
+from navigation.controllers.sight import over_blind_sectors
 from sim.twin.motion import ramp
 
 NOISE_BANKS = 16
@@ -279,6 +280,7 @@ class MppiBatch:
     ) -> None:
         self.name = name
         self._config = config
+        self._model = model
         self._numbers = mppi_numbers(config, model, tick_s)
         self._noise = noise_banks(config, seed)
         self._recovery = (
@@ -297,6 +299,7 @@ class MppiBatch:
 
     def commands(self, observations: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Commands float64[n, 2] for observations float32[n, 83]."""
+        observations = over_blind_sectors(observations, self._model)
         out = np.zeros((len(observations), 2))
         _command_all(
             observations,

@@ -17,6 +17,7 @@ import pyrvo
 from contracts.robot import RobotModel
 from navigation.controllers.dwa import INTERVAL_S, beam_directions
 from navigation.controllers.recovery import MEMORY, recover
+from navigation.controllers.sight import over_blind_sectors
 
 AGENTS_MAX = 12
 AGENT_RADIUS_M = 0.3
@@ -171,6 +172,7 @@ class OrcaBatch:
 
     def commands(self, observations: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Commands float64[n, 2] for observations float32[n, 83]."""
+        observations = over_blind_sectors(observations, self._model)
         config, out = self._config, np.zeros((len(observations), 2))
         for observation, memory, command in zip(observations, self._memory, out, strict=True):
             if not recover(

@@ -7,6 +7,7 @@ import numpy.typing as npt
 from contracts.robot import RobotModel
 from navigation.controllers import pure_pursuit, recovery
 from navigation.controllers.pure_pursuit import PurePursuitConfig, pursuit_settings
+from navigation.controllers.sight import over_blind_sectors
 
 recover = numba.njit(cache=True)(recovery.recover)
 pursue = numba.njit(cache=True)(pure_pursuit.pursue)
@@ -38,6 +39,7 @@ class PurePursuitBatch:
         self, model: RobotModel, tick_s: float, config: PurePursuitConfig, name: str = "pure_pursuit"
     ) -> None:
         self.name = name
+        self._model = model
         self._settings = pursuit_settings(config, model)
         self._recovery = (
             config.stuck_after_s,
@@ -54,6 +56,7 @@ class PurePursuitBatch:
 
     def commands(self, observations: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Commands float64[n, 2] for observations float32[n, 83]."""
+        observations = over_blind_sectors(observations, self._model)
         out = np.zeros((len(observations), 2))
         _command_all(observations, self._settings, self._recovery, self._memory, out)
         return out

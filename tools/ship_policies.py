@@ -1,0 +1,50 @@
+#!/usr/bin/env python3
+"""Take trained seeds into trainer/policies: each network as ONNX, and what it was trained from.
+
+.venv/bin/python tools/ship_policies.py build/policies
+"""
+
+import sys
+from pathlib import Path
+
+import msgspec
+import torch
+
+from contracts.atomic import write_atomically
+from contracts.canonical import digest_hex
+from trainer.export.onnx import DeployedPolicy, export_onnx
+from trainer.learning.checkpoint import load_policy
+from trainer.learning.facts import run_provenance
+from trainer.learning.run import RunFolder
+
+POLICIES = Path(__file__).resolve().parent.parent / "trainer" / "policies"
+
+
+def main() -> int:
+    """Export every ``seed-K`` of a folder of runs; returns the exit code."""
+    folders = sorted(Path(sys.argv[1]).glob("seed-*")) if len(sys.argv) == 2 else []
+    if not folders:
+        print(__doc__, file=sys.stderr)
+        return 2
+    torch.set_num_threads(1)
+    record = {}
+    for folder in folders:
+        run = RunFolder.open(folder)
+        network = export_onnx(DeployedPolicy(load_policy(run), run.config.robot))
+        write_atomically(POLICIES / f"{folder.name}.onnx", network)
+        last = run.curve()[-1]
+        record[folder.name] = {
+            "network": digest_hex(network),
+            "trained": msgspec.to_builtins(run_provenance(run)),
+            "last_point": msgspec.to_builtins(last),
+            "cpu": run.facts()["cpu"],
+        }
+        print(
+            f"{folder.name}: {len(network)} bytes, {last.steps:,} steps, success {last.success:.1%} in training"
+        )
+    write_atomically(POLICIES / "runs.json", msgspec.json.format(msgspec.json.encode(record)) + b"\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
