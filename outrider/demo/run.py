@@ -107,7 +107,9 @@ class Demo:
                     *("--version", version, "--counter", counter, "--name", POLICY_NAME),
                 )
                 self.facts.digests[version] = out.split()[-1]
-        with self._stage("evaluate in PyBullet on floors nobody trained on, against two rule-based controllers"):
+        with self._stage(
+            "evaluate in PyBullet on floors nobody trained on, against two rule-based controllers"
+        ):
             out = children.run(
                 *("evaluate", *map(str, self.bundles.values()), "--out", str(self.folder / "evaluation")),
                 *("--floors", str(settings.evaluation_floors), "--trips", str(settings.evaluation_trips)),

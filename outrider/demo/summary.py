@@ -246,7 +246,8 @@ def write_report(
     heats = sorted((demo.folder / "evaluation").glob(f"heat-*-{VERSIONS[1]}.png"))
     if heats:
         report.section(
-            f"Where {VERSIONS[1]} waits, and where the monitor steps in", "On the first of those floors, per hour."
+            f"Where {VERSIONS[1]} waits, and where the monitor steps in",
+            "On the first of those floors, per hour.",
         )
         report.picture(heats[0].read_bytes(), "heat map")
     report.section("The tick", "; ".join(plain_lines(outcome)[:1]))

@@ -341,9 +341,13 @@ def test_deterministic_policies_are_refused_with_the_way_out(behaviour, twin_log
     still = GaussianPolicy(behaviour.mean_action, np.zeros(2))
     question = OpeConfig(horizon=TWIN_STEPS)
     report = evaluate_offline(twin_log, still, question)
-    assert {"wis", "pdis", "pdwis", "dr", "wdr", "dm"} == {refusal.estimator for refusal in report.refusals}
-    assert all("--noise" in refusal.reason for refusal in report.refusals)
-    assert [estimate.estimator for estimate in report.estimates] == ["fqe"]
+    assert {"wis", "pdis", "pdwis", "dr", "wdr", "dm"} <= {refusal.estimator for refusal in report.refusals}
+    weighted = [refusal for refusal in report.refusals if refusal.estimator != "fqe"]
+    assert all("--noise" in refusal.reason for refusal in weighted)
+    # It needs no weights: it answers, or says that it does not even find the log's own return.
+    answered = [estimate.estimator for estimate in report.estimates]
+    missed = [refusal.reason for refusal in report.refusals if refusal.estimator == "fqe"]
+    assert answered == ["fqe"] or "own return" in missed[0]
     log = collect_episodes(still, floor(), 30, seed=1, steps_max=TWIN_STEPS)
     assert "log with exploration" in refused(log, still, question)
     far = GaussianPolicy(lambda seen: behaviour.mean_action(seen) + np.float32(3.0), np.zeros(2))

@@ -104,7 +104,7 @@ def test_audit_of_the_rule_based_controller(audit):
     assert audit.reward_hash == RewardConfig().hash()
     for trip in audit.trips:
         assert trip.total == pytest.approx(sum(trip.terms.values()))
-        assert trip.terms["step_s"] == pytest.approx(-0.3 * trip.trip_s)
+        assert trip.terms["step_s"] == pytest.approx(RewardConfig().step_s * trip.trip_s)
         assert (trip.terms["arrived"] == 10.0) == (trip.outcome == "arrived")
         if trip.outcome == "arrived":
             assert math.dist(trip.path[-1], trip.goal) < 0.36

@@ -15,7 +15,9 @@ def result(name, value, better):
 
 
 def test_every_benchmark_is_found():
-    assert {"delivery_time", "edge_tick", "ray_rollouts", "sim_throughput", "training"} <= set(benchmark_names())
+    assert {"delivery_time", "edge_tick", "ray_rollouts", "sim_throughput", "training"} <= set(
+        benchmark_names()
+    )
     assert "run_all" not in benchmark_names()
 
 
