@@ -200,10 +200,11 @@ def derive(a, e, r, stream):  # type: ignore[no-untyped-def]
 @numba.njit(cache=True)
 def taken(a, e, r, station):  # type: ignore[no-untyped-def]
     """Whether another robot of world ``e`` is on its way to ``station``."""
+    others = 0
     for other in range(a.pose.shape[1] - int(a.settings[BROKEN])):
         if other != r and a.goal[e, other] == station:
-            return True
-    return False
+            others += 1
+    return others > 0
 
 
 @numba.njit(cache=True)
