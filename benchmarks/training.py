@@ -89,6 +89,8 @@ def main() -> None:
     reference_steps = REFERENCE_STEPS_QUICK if quick else REFERENCE_STEPS
     ours, reference = [], []
     with tempfile.TemporaryDirectory() as folder:
+        # The first batch compiles the twin where its sources have changed.
+        train(RunFolder.create(Path(folder) / "warm", TrainConfig()), 1)
         for number in range(rounds):
             ours.append(our_rate(Path(folder) / f"rate-{number}", seconds))
             if number == 0 or quick:

@@ -94,8 +94,8 @@ def test_both_versions_are_swapped_in_on_every_robot_between_two_ticks(
             assert set(around.tolist()) == {int(around[0])}, f"{robot} missed a deadline for the swap"
 
 
-def test_three_controllers_are_evaluated_on_the_same_trips(summary: dict[str, Any]) -> None:
-    assert [row["name"] for row in summary["evaluation"]] == ["rule-based", *VERSIONS]
+def test_four_controllers_are_evaluated_on_the_same_trips(summary: dict[str, Any]) -> None:
+    assert [row["name"] for row in summary["evaluation"]] == ["rule-based", "orca", *VERSIONS]
     trips = {row["trips"] for row in summary["evaluation"]}
     assert len(trips) == 1
     assert trips.pop() > 0
