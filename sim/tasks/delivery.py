@@ -29,17 +29,17 @@ class RewardConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Terms of the reward of one step. Progress is measured along the route, in m of free floor."""
 
     progress: float = 1.0
-    step_s: float = -2.0
+    step_s: float = -0.3
     """Per second of the trip."""
-    change: float = -0.03
+    change: float = -0.05
     """Per unit of change of the action, both parts in [-1, 1]."""
-    near: float = -0.02
+    near: float = -0.1
     """Per step right at an obstacle, fading out at ``near_m``."""
     near_m: float = 0.65
-    reduced: float = -0.02
+    reduced: float = -0.05
     """Per share of the commanded speed that the monitor took away."""
     arrived: float = 10.0
-    contact: float = -40.0
+    contact: float = -10.0
 
     def hash(self) -> str:
         """The reward's version: SHA-256 over its canonical JSON."""

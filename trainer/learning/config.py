@@ -41,14 +41,14 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class PpoConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Proximal policy optimisation (Schulman et al. 2017), as stable-baselines3 names its settings."""
 
-    steps_per_world: Count = 32
-    batch_size: Count = 2048
+    steps_per_world: Count = 48
+    batch_size: Count = 3072
     epochs: Count = 3
     learning_rate: Positive = 1e-3
     learning_rate_min: Positive = 2e-4
     learning_rate_half_steps: Steps = 1_200_000
     """Robot-steps in which the learning rate halves, down to its minimum; counted over all parts of a run."""
-    discount: Discount = 0.993
+    discount: Discount = 0.99
     gae_lambda: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 0.95
     clip_range: Positive = 0.2
     entropy: NotNegative = 0.0
