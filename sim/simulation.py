@@ -11,7 +11,7 @@ import numpy.typing as npt
 from contracts.observation import BEAMS, CARROT_DISTANCES_M, OBSERVATION_SIZE, ROUTING_LAYOUT
 from contracts.robot import AMR_SMALL, RobotModel
 from navigation.controllers.pure_pursuit import PurePursuitConfig, pursuit_settings
-from navigation.controllers.recovery import MEMORY
+from navigation.controllers.recovery import MEMORY, recovery_numbers
 from navigation.warehouse import Warehouse
 from safety.config import MonitorConfig
 from sim.disturb.state import Disturbance, Fault
@@ -300,15 +300,7 @@ class Simulation:
             park_xy=self._park_xy,
             people=walkers.arrays,
             disturb=self.disturbance.arrays,
-            pursuit=np.append(
-                pursuit_settings(pursuit, model),
-                (
-                    pursuit.stuck_after_s,
-                    pursuit.recovery_s,
-                    pursuit.recovery_speed_mps,
-                    pursuit.recovery_turn_radps,
-                ),
-            ),
+            pursuit=np.append(pursuit_settings(pursuit, model), recovery_numbers(pursuit)),
             memory=np.zeros((*shape, MEMORY)),
             robot_base=robot_random.copy(),
             robot_random=robot_random,

@@ -4,10 +4,28 @@ The text runs in plain Python and compiles as it stands (numba), like ``navigati
 """
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 MEMORY = 3
 """Values a controller remembers for each robot: seconds stuck, seconds of recovery left, seconds of keeping right."""
+
+
+class RecoveryConfig(Protocol):
+    """What every controller's config holds for ``recover``."""
+
+    @property
+    def stuck_after_s(self) -> float: ...
+    @property
+    def recovery_s(self) -> float: ...
+    @property
+    def recovery_speed_mps(self) -> float: ...
+    @property
+    def recovery_turn_radps(self) -> float: ...
+
+
+def recovery_numbers(config: RecoveryConfig) -> tuple[float, float, float, float]:
+    """Its four settings in the order in which ``recover`` takes them."""
+    return config.stuck_after_s, config.recovery_s, config.recovery_speed_mps, config.recovery_turn_radps
 
 
 def recover(

@@ -14,9 +14,10 @@ from sim.disturb.state import (
     RING,
     SPEED_SCALE,
     TURN_SCALE,
+    Fault,
 )
 
-SLIPPING, STUCK = 4, 8
+SLIPPING, STUCK = int(Fault.SLIPPING_WHEEL), int(Fault.STUCK_MOTOR)
 GRIP_LEFT = 0.35
 """Share of its speed that a slipping wheel brings to the floor."""
 

@@ -15,23 +15,23 @@ from sim.disturb.state import (
     NOISE,
     OBSERVATION_DELAY,
     RING,
+    Fault,
 )
-from sim.world.random import uniform
+from sim.world.random import restart, uniform
 
-DEAD, FROZEN, LOST = 1, 2, 16
+DEAD, FROZEN, LOST = int(Fault.DEAD_LIDAR), int(Fault.FROZEN_SCAN), int(Fault.LOST_LOCALISATION)
 WANDER_S = 4.0
 """Time in which the error of localisation forgets where it was."""
 LOST_M, LOST_RAD = 2.5, 0.6
 BLIND_BEHIND_RAD = 1.2
 """The blind sector's middle lies within this of straight behind."""
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 @numba.njit(cache=True)
 def begin_disturbance(d, e, r, trip):  # type: ignore[no-untyped-def]
     """Draw the properties of robot ``r`` of world ``e`` for its trip number ``trip``; delay lines start empty."""
     index = e * d.fault.shape[1] + r
-    d.random[index] = d.base[index] ^ (np.uint64(trip + 1) * GOLDEN)
+    restart(d.random, d.base, index, trip)
     for k in range(d.low.shape[0]):
         draw = uniform(d.random, index)
         d.properties[e, r, k] = d.low[k] + draw * (d.high[k] - d.low[k])

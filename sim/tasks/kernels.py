@@ -31,7 +31,7 @@ from sim.tasks.delivery import (
 from sim.twin.guard import admit_one
 from sim.twin.motion import drive, touches
 from sim.world.floors import route_ahead
-from sim.world.random import uniform
+from sim.world.random import restart, uniform
 from sim.world.state import PERSON_RADIUS_M
 
 pool_beams = numba.njit(cache=True)(encoder.pool_beams)
@@ -41,7 +41,6 @@ recover = numba.njit(cache=True)(recovery.recover)
 SCAN_AGE_S = 0.05
 DRAWS_MAX = 20
 """Draws of a station; where all are taken by then, two robots share one."""
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Arrays(NamedTuple):
@@ -193,7 +192,7 @@ def twin_physics(a, first, last):  # type: ignore[no-untyped-def]
 def derive(a, e, r, stream):  # type: ignore[no-untyped-def]
     """Index of a random stream that depends on the robot, the number of its trip and ``stream`` only."""
     index = (e * a.pose.shape[1] + r) * 2 + stream
-    a.robot_random[index] = a.robot_base[index] ^ (np.uint64(a.trips[e, r] + 1) * GOLDEN)
+    restart(a.robot_random, a.robot_base, index, a.trips[e, r])
     return index
 
 

@@ -13,10 +13,19 @@ def streams(seed: int, count: int) -> npt.NDArray[np.uint64]:
     return states
 
 
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+@numba.njit(cache=True, inline="always")
+def restart(states, base, index, number):  # type: ignore[no-untyped-def]
+    """Begin stream ``index`` anew for the event ``number``: it depends on ``base`` uint64[n] and the number only."""
+    states[index] = base[index] ^ (np.uint64(number + 1) * GOLDEN)
+
+
 @numba.njit(cache=True, inline="always")
 def uniform(states, index):  # type: ignore[no-untyped-def]
     """The next value in [0, 1) of stream ``index``; advances ``states`` uint64[n] in place."""
-    states[index] += np.uint64(0x9E3779B97F4A7C15)
+    states[index] += GOLDEN
     z = states[index]
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

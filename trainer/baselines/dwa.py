@@ -43,13 +43,7 @@ class DwaBatch:
         self.name = name
         self._model = model
         self._numbers: Any = dwa_numbers(config, model, tick_s)
-        self._recovery = (
-            config.stuck_after_s,
-            config.recovery_s,
-            config.recovery_speed_mps,
-            config.recovery_turn_radps,
-            tick_s,
-        )
+        self._recovery = (*recovery.recovery_numbers(config), tick_s)
         self.begin(0)
 
     def begin(self, robots: int) -> None:

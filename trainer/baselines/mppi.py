@@ -283,12 +283,7 @@ class MppiBatch:
         self._model = model
         self._numbers = mppi_numbers(config, model, tick_s)
         self._noise = noise_banks(config, seed)
-        self._recovery = (
-            config.stuck_after_s,
-            config.recovery_s,
-            config.recovery_speed_mps,
-            config.recovery_turn_radps,
-        )
+        self._recovery = recovery.recovery_numbers(config)
         self.begin(0)
 
     def begin(self, robots: int) -> None:
