@@ -11,7 +11,7 @@ import numpy.typing as npt
 from contracts.observation import BEAMS, CARROT_DISTANCES_M, OBSERVATION_SIZE, ROUTING_LAYOUT
 from contracts.robot import AMR_SMALL, RobotModel
 from navigation.controllers.pure_pursuit import PurePursuitConfig, pursuit_settings
-from navigation.controllers.recovery import MEMORY, recovery_numbers
+from navigation.controllers.recovery import MEMORY, Recovery, recovery_numbers
 from navigation.warehouse import Warehouse
 from safety.config import MonitorConfig
 from sim.disturb.state import Disturbance, Fault
@@ -29,7 +29,7 @@ from sim.world.state import Physics, WorldState
 
 STILL = {
     *("floor_of", "boxes", "box_count", "rows", "columns", "station_xy", "station_kind", "station_count"),
-    *("route_at", "field", "pointers", "spawn_xy", "park_xy", "pursuit", "cosines", "sines"),
+    *("route_at", "field", "pointers", "spawn_xy", "park_xy", "pursuit", "recovery", "cosines", "sines"),
     *("settings", "guard", "weights", "carrots_m", "discs"),
 }
 """Arrays that no step writes."""
@@ -40,7 +40,9 @@ class SimulationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     The last ``robots_rule_based + robots_broken`` robots of each world belong to its background: pure pursuit
     drives the former behind the same monitor, the latter stand where they broke down. ``randomise`` None leaves
-    every robot as its model says and the crowd as ``crowd`` says; otherwise both are drawn from its ranges.
+    every robot as its model says and the crowd as ``crowd`` says; otherwise both are drawn from its ranges. With
+    ``recovery`` a robot under test that stands too long backs off, as the edge agent lets it when a policy drives;
+    rule-based controllers bring a recovery of their own.
     """
 
     worlds: int = 64
@@ -50,6 +52,7 @@ class SimulationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     people: int = 5
     control_hz: int = 10
     guarded: bool = True
+    recovery: Recovery | None = None
     reward: RewardConfig = RewardConfig()
     monitor: MonitorConfig = MonitorConfig()
     trip_max_s: float = TRIP_MAX_S
@@ -279,6 +282,7 @@ class Simulation:
                 kernels.SPAWN_GAP: max(SPAWN_GAP_M, 2.0 * model.reach_m + 0.2),
                 kernels.REACH: model.reach_m,
                 kernels.RANGE_MIN: model.lidar.range_min_m,
+                kernels.RECOVERS: float(config.recovery is not None),
             }
         )
         return kernels.Arrays(
@@ -301,6 +305,7 @@ class Simulation:
             people=walkers.arrays,
             disturb=self.disturbance.arrays,
             pursuit=np.append(pursuit_settings(pursuit, model), recovery_numbers(pursuit)),
+            recovery=np.array(recovery_numbers(config.recovery or Recovery())),
             memory=np.zeros((*shape, MEMORY)),
             robot_base=robot_random.copy(),
             robot_random=robot_random,

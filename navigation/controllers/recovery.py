@@ -1,10 +1,12 @@
-"""What every rule-based controller does when it is stuck: wait, then back off, then try again.
+"""What every robot does when it is stuck, whoever drives it: wait, then back off, then try again.
 
 The text runs in plain Python and compiles as it stands (numba), like ``navigation.encoder.pool_beams``.
 """
 
 import math
 from typing import Any, Protocol
+
+import msgspec
 
 MEMORY = 3
 """Values a controller remembers for each robot: seconds stuck, seconds of recovery left, seconds of keeping right."""
@@ -21,6 +23,15 @@ class RecoveryConfig(Protocol):
     def recovery_speed_mps(self) -> float: ...
     @property
     def recovery_turn_radps(self) -> float: ...
+
+
+class Recovery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a robot that a policy drives gets out; policies are trained, judged and driven with it."""
+
+    stuck_after_s: float = 1.5
+    recovery_s: float = 1.5
+    recovery_speed_mps: float = -0.25
+    recovery_turn_radps: float = 0.7
 
 
 def recovery_numbers(config: RecoveryConfig) -> tuple[float, float, float, float]:

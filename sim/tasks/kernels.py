@@ -65,6 +65,7 @@ class Arrays(NamedTuple):
     people: Any
     disturb: Any
     pursuit: Any
+    recovery: Any
     memory: Any
     robot_base: Any
     robot_random: Any
@@ -97,6 +98,7 @@ class Arrays(NamedTuple):
 # Indices into ``Arrays.settings``, float64.
 STEP_S, RADIUS, SPEED_MAX, REVERSE_MAX, TURN_MAX, ACCELERATION, BRAKING, TURN_ACCELERATION = range(8)
 ANGLE_MIN, RANGE_MAX, TRIP_STEPS_MAX, GUARDED, LEARNERS, BROKEN, SPAWN_GAP, REACH, RANGE_MIN = range(8, 17)
+RECOVERS = 17
 
 
 @numba.njit(cache=True)
@@ -123,6 +125,9 @@ def guard_and_walk(a, first, last):  # type: ignore[no-untyped-def]
             if r >= int(s[LEARNERS]):
                 drive_background(a, e, r)
             command = a.command[e, r]
+            if s[RECOVERS] > 0.0 and r < int(s[LEARNERS]):
+                p = a.recovery
+                recover(a.observation[e, r], p[0], p[1], p[2], p[3], s[STEP_S], a.memory[e, r], command)
             command[0] = min(max(command[0], -s[REVERSE_MAX]), s[SPEED_MAX])
             command[1] = min(max(command[1], -s[TURN_MAX]), s[TURN_MAX])
             a.reduced[e, r] = 0.0

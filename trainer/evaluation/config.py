@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from contracts.robot import ROBOT_MODELS, RobotModel
+from navigation.controllers.recovery import Recovery
 from navigation.route import check_reachable
 from navigation.warehouse import Warehouse, load_warehouse
 from safety.config import MonitorConfig
@@ -58,8 +59,8 @@ class EvaluationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The robot driven."""
         return ROBOT_MODELS[self.model]
 
-    def simulation(self) -> SimulationConfig:
-        """The worlds of one floor."""
+    def simulation(self, recovery: Recovery | None = None) -> SimulationConfig:
+        """The worlds of one floor; ``recovery`` for controllers that bring none of their own."""
         ranges = Randomisation() if self.randomise is True else self.randomise
         return SimulationConfig(
             worlds=self.episodes,
@@ -68,6 +69,7 @@ class EvaluationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             robots_broken=self.robots_broken,
             people=self.people,
             control_hz=self.control_hz,
+            recovery=recovery,
             monitor=self.monitor,
             trip_max_s=TRIP_MAX_S,
             randomise=ranges or None,

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from contracts.robot import RobotModel
 from navigation.action import encode_command
+from navigation.controllers.recovery import Recovery
 from navigation.warehouse import Warehouse
 from sim.simulation import Simulation
 from sim.world.floors import Floors
@@ -181,7 +182,8 @@ def _drive(job: _Job, tell: Callable[[float], None] | None = None) -> tuple[Trip
     """One contender on one floor; the streams depend on the config's seed and the floor's number only."""
     config, model = job.config, job.config.robot()
     seed = int(np.random.SeedSequence([config.seed, job.floor]).generate_state(1)[0])
-    simulation = Simulation([job.warehouse], config.simulation(), seed=seed, model=model)
+    settings = config.simulation(Recovery() if job.contender.policy else None)
+    simulation = Simulation([job.warehouse], settings, seed=seed, model=model)
     try:
         physics = WatchedPhysics(simulation, config.physics)
         simulation.use_physics(physics)
