@@ -17,6 +17,8 @@ PRESSING_GAP_M = 0.05
 """Somebody who does not yield halts only when about to touch."""
 BEHIND_M, OUT_M, ASIDE_M = 0.45, 0.65, 0.42
 """A hiding place: so far back from the shelf's end, stepping out so far beyond it, so far off its side."""
+POST_STATION_M = 1.3
+"""Nobody hides so near a station that no robot gets to it."""
 POST_CLEARANCE_M = PERSON_RADIUS_M + 0.05
 GONE = -1000.0
 
@@ -41,7 +43,7 @@ class People(NamedTuple):
     posts: Any
     """float64[E, P, 2, 2], hiding place and where they step out to."""
     walked_s: Any
-    """Since their last stop; ``stop_after`` s of walking comes the next."""
+    """Since their last stop; ``stop_after`` s of walking comes the next. Behind a shelf: until they step out again."""
     stop_after: Any
     random: Any
     """uint64[E * P], a stream for each person."""
@@ -142,6 +144,8 @@ class Walkers:
                 floors.station_xy[floor],
                 floors.station_count[floor],
                 floors.route_at[floor],
+                floors.boxes[floor],
+                floors.box_count[floor],
                 step_s,
             )
 
@@ -162,7 +166,11 @@ def hiding_places(warehouse: Warehouse) -> npt.NDArray[np.float64]:
                     hidden = (edge[0] + side * ASIDE_M, edge[1] - end * BEHIND_M)
                     out = (hidden[0], edge[1] + end * OUT_M)
                 middle = ((hidden[0] + out[0]) / 2, (hidden[1] + out[1]) / 2)
-                if all(box_clearance(boxes, *place) >= POST_CLEARANCE_M for place in (hidden, middle, out)):
+                near = min(math.hypot(s.x_m - hidden[0], s.y_m - hidden[1]) for s in warehouse.stations)
+                clear = all(
+                    box_clearance(boxes, *place) >= POST_CLEARANCE_M for place in (hidden, middle, out)
+                )
+                if clear and near >= POST_STATION_M:
                     pairs.append((hidden, out))
     return np.array(pairs, dtype=np.float64).reshape(-1, 2, 2)
 

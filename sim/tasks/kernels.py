@@ -153,6 +153,8 @@ def guard_and_walk(a, first, last):  # type: ignore[no-untyped-def]
             a.station_xy[f],
             a.station_count[f],
             a.route_at[f],
+            a.boxes[f],
+            a.box_count[f],
             s[STEP_S],
         )
 
