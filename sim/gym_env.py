@@ -13,6 +13,7 @@ import numpy.typing as npt
 from contracts.robot import AMR_SMALL
 from navigation.action import decode_action, encode_command
 from navigation.controllers.dwa import DwaController
+from navigation.controllers.recovery import Recovery
 from navigation.warehouse import Warehouse, load_warehouse
 from sim.errors import CommandError, SimConfigError
 from sim.physics.pybullet_physics import Kind, PyBulletPhysics
@@ -51,7 +52,7 @@ class WarehouseEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         physics: ``planar`` or ``wheeled``.
         robots: on the floor, the caller's included.
         people: on the floor; None takes the warehouse's own number.
-        guarded: whether the safety monitor stands between action and robot.
+        guarded: whether the safety monitor stands between action and robot; a robot behind it backs off when stuck.
         control_hz: steps per second, a multiple of 10.
         render_mode: ``rgb_array`` for pictures from above, ``human`` for PyBullet's window.
 
@@ -176,7 +177,12 @@ class WarehouseEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
     def _open(self, warehouse: Warehouse) -> None:
         people = warehouse.people if self._people is None else self._people
         settings = SimulationConfig(
-            worlds=1, robots=self._robots, people=people, control_hz=self._control_hz, guarded=self._guarded
+            worlds=1,
+            robots=self._robots,
+            people=people,
+            control_hz=self._control_hz,
+            guarded=self._guarded,
+            recovery=Recovery() if self._guarded else None,
         )
         simulation = Simulation([warehouse], settings, model=AMR_SMALL, floors=Floors([warehouse], 0))
         if self._simulation is not None and self.render_mode == "human":

@@ -53,7 +53,11 @@ def model(request, trained, tmp_path_factory):
 
 
 def in_unit_actions(model, seen):
-    """What the library's own deterministic policy does, float32[n, 2]."""
+    """What the library's own deterministic policy does, float32[n, 2]; PPO's with the averaged weights."""
+    policy = model.policy
+    if hasattr(policy, "average"):
+        policy.mlp_extractor.policy_net.load_state_dict(policy.average.body.state_dict())
+        policy.action_net.load_state_dict(policy.average.head.state_dict())
     action, _ = model.predict(seen, deterministic=True)
     return model.policy.action_table.numpy()[action] if action.ndim == 1 else action
 
@@ -122,9 +126,21 @@ def test_policy_of_another_kind_is_refused(trained):
     with pytest.raises(ExportError, match="has no Normaliser"):
         DeployedPolicy(model, AMR_SMALL)
     strange = load_policy(trained)
-    del strange.policy.mlp_extractor
+    del strange.policy.average, strange.policy.mlp_extractor
     with pytest.raises(ExportError, match="cannot be exported"):
         DeployedPolicy(strange, AMR_SMALL)
+
+
+def test_what_is_exported_is_the_mean_of_the_weights(tmp_path):
+    share = msgspec.structs.replace(TINY.ppo, average_share=1.0)
+    run = RunFolder.create(tmp_path / "run", msgspec.structs.replace(TINY, ppo=share))
+    batch, heads = TINY.ppo.steps_per_world * TINY.worlds * TINY.robots, []
+    for number in range(3):
+        train(run, batch, resume=number > 0)
+        heads.append(load_policy(run).policy.action_net.bias.detach().clone())
+    policy = DeployedPolicy(load_policy(run), AMR_SMALL)
+    assert torch.allclose(policy.head.bias, torch.stack(heads).mean(dim=0), atol=1e-6)
+    assert not torch.allclose(policy.head.bias, heads[-1], atol=1e-6)
 
 
 def test_network_that_answers_differently_is_refused(trained):
@@ -132,7 +148,7 @@ def test_network_that_answers_differently_is_refused(trained):
     network = export_onnx(policy)
     other = load_policy(trained)
     with torch.no_grad():
-        other.policy.action_net.bias += 0.01
+        other.policy.average.head.bias += 0.01
     with pytest.raises(ExportError, match="torch and onnxruntime differ"):
         check_parity(DeployedPolicy(other, AMR_SMALL), network, observations(50))
 

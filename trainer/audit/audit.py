@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from contracts.robot import AMR_SMALL, RobotModel
 from navigation.action import encode_command
+from navigation.controllers.recovery import Recovery
 from navigation.warehouse import Warehouse
 from safety.config import MonitorConfig
 from sim.simulation import Simulation, SimulationConfig
@@ -104,6 +105,7 @@ def audit_reward(
         worlds=len(warehouses),
         robots=config.robots,
         people=config.people,
+        recovery=Recovery(),
         reward=config.reward,
         monitor=config.monitor,
     )

@@ -22,9 +22,9 @@ OPSET = 17
 class DeployedPolicy(torch.nn.Module):
     """What runs on the robot: observation float32[n, 83] in, command float32[n, 2] (m/s, rad/s) out.
 
-    The deterministic action, clipped to [-1, 1] and rescaled to the robot's limits as
-    ``navigation.action.decode_action`` does. Works for the policies of stable-baselines3 and their kin: the mean of
-    a Gaussian (PPO), the tanh of one (SAC), the best row of an action table (DQN).
+    The deterministic action, of the averaged weights where there are such, clipped to [-1, 1] and rescaled to the
+    robot's limits as ``navigation.action.decode_action`` does. Works for the policies of stable-baselines3 and their
+    kin: the mean of a Gaussian (PPO), the tanh of one (SAC), the best row of an action table (DQN).
 
     Raises:
         ExportError: a policy of another kind, or one without our normaliser.
@@ -47,7 +47,9 @@ class DeployedPolicy(torch.nn.Module):
         self.register_buffer("inverse_std", 1.0 / torch.sqrt(found[0].variance + VARIANCE_MIN))
         self.register_buffer("seen", found[0].seen.clone())
         self.squashed = False
-        if hasattr(policy, "mlp_extractor"):
+        if hasattr(policy, "average"):
+            self.body, self.head = policy.average.body, policy.average.head
+        elif hasattr(policy, "mlp_extractor"):
             self.body, self.head = policy.mlp_extractor.policy_net, policy.action_net
         elif hasattr(policy, "actor") and hasattr(policy.actor, "latent_pi"):
             self.body, self.head = policy.actor.latent_pi, policy.actor.mu

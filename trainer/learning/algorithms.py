@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from trainer.errors import TrainConfigError
 from trainer.learning.config import DqnConfig, NetworkConfig, OffPolicyConfig, TrainConfig
-from trainer.learning.network import Normaliser, normalisers
+from trainer.learning.network import Normaliser, WeightAverage, normalisers
 
 Settings = TypeVar("Settings", bound=msgspec.Struct)
 ALGORITHMS_GROUP, ENVIRONMENTS_GROUP = "outrider.algorithms", "outrider.environments"
@@ -57,7 +57,7 @@ class PpoAlgorithm:
         """A fresh PPO."""
         ppo = config.ppo
         kwargs = {**policy_kwargs(config.network), "log_std_init": ppo.log_std_start}
-        return PPO(
+        model = PPO(
             "MlpPolicy",
             environment,
             n_steps=ppo.steps_per_world,
@@ -72,6 +72,9 @@ class PpoAlgorithm:
             device="cpu",
             policy_kwargs=kwargs,
         )
+        if ppo.average_share > 0.0:
+            model.policy.average = WeightAverage(model.policy)
+        return model
 
     def batch_steps(self, config: TrainConfig, environments: int) -> int:
         """One rollout."""
@@ -85,8 +88,9 @@ class PpoAlgorithm:
             model.policy.log_std.clamp_(max=math.log(config.ppo.std_max_at(steps)))
 
     def after_batch(self, model: BaseAlgorithm, config: TrainConfig) -> None:
-        """The normaliser sees the whole rollout, before the next one."""
-        del config
+        """The mean of the weights moves on; the normaliser sees the whole rollout, before the next one."""
+        if config.ppo.average_share > 0.0:
+            model.policy.average.update(model.policy, config.ppo.average_share)
         observations = model.rollout_buffer.observations
         update_normalisers(model, observations.reshape(-1, observations.shape[-1]))
 

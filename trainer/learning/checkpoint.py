@@ -28,7 +28,7 @@ from trainer.learning.algorithms import algorithm_of
 from trainer.learning.progress import Progress
 from trainer.learning.run import RunFolder
 
-FORMAT = 2
+FORMAT = 3
 COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_n_calls", "exploration_rate")
 REPLAY = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 

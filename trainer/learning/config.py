@@ -56,6 +56,8 @@ class PpoConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     std_half_steps: Steps | None = None
     """Robot-steps in which the highest spread of actions halves, down to ``std_min``; None leaves it to learning."""
     std_min: Positive = 0.08
+    average_share: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.2
+    """The exported weights are a running mean over about this share of all batches so far; 0 exports the last ones."""
 
     def std_max_at(self, steps: int) -> float:
         """The highest spread of actions, in units of the robot's range, after ``steps`` robot-steps."""

@@ -1,7 +1,10 @@
 """The normaliser that lives inside the policy: it is trained, saved and exported with the weights."""
 
+import copy
+
 import gymnasium
 import torch
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
 from contracts.observation import BEAMS, OBSERVATION_SIZE, ROUTING_LAYOUT
@@ -49,6 +52,30 @@ class Normaliser(BaseFeaturesExtractor):  # type: ignore[misc]
         """Normalised observations float32[n, size]."""
         scaled = (observations - self.mean) / torch.sqrt(self.variance + VARIANCE_MIN)
         return torch.clamp(scaled, -CLIP, CLIP) * self.seen
+
+
+class WeightAverage(torch.nn.Module):
+    """A running mean of a PPO policy's weights: part of the policy's state, never of its gradient.
+
+    The mean of a noisy end is better than any of its points (Polyak, Juditsky 1992; Izmailov et al. 2018).
+    """
+
+    updates: torch.Tensor
+
+    def __init__(self, policy: ActorCriticPolicy) -> None:
+        super().__init__()
+        self.body = copy.deepcopy(policy.mlp_extractor.policy_net).requires_grad_(False)
+        self.head = copy.deepcopy(policy.action_net).requires_grad_(False)
+        self.register_buffer("updates", torch.tensor(0.0))
+
+    @torch.no_grad()
+    def update(self, policy: ActorCriticPolicy, share: float) -> None:
+        """Take in the present weights; the mean reaches back over about ``share`` of all updates so far."""
+        self.updates += 1.0
+        weight = 1.0 / max(1.0, share * float(self.updates))
+        now = [*policy.mlp_extractor.policy_net.parameters(), *policy.action_net.parameters()]
+        for mean, parameter in zip([*self.body.parameters(), *self.head.parameters()], now, strict=True):
+            mean.lerp_(parameter, weight)
 
 
 def normalisers(policy: torch.nn.Module) -> list[Normaliser]:
