@@ -1,6 +1,7 @@
 """Where the numbers of a run are shown: TensorBoard always, MLflow where it is installed."""
 
 import importlib.util
+import sys
 from typing import Any
 
 from stable_baselines3.common.logger import KVWriter, Logger, make_output_format
@@ -9,12 +10,12 @@ from trainer.learning.run import RunFolder
 
 
 class MlflowWriter(KVWriter):  # type: ignore[misc]
-    """Numbers as metrics of an MLflow run, kept in ``mlruns`` of the run folder unless MLflow is told otherwise."""
+    """Numbers as metrics of an MLflow run, kept in ``mlflow.db`` of the run folder unless MLflow is told otherwise."""
 
     def __init__(self, mlflow: Any, run: RunFolder) -> None:
         self._mlflow = mlflow
         if not mlflow.is_tracking_uri_set():
-            mlflow.set_tracking_uri((run.path / "mlruns").resolve().as_uri())
+            mlflow.set_tracking_uri(f"sqlite:///{(run.path / 'mlflow.db').resolve()}")
         mlflow.set_experiment("outrider")
         mlflow.start_run(run_name=run.path.name)
         mlflow.log_params(
@@ -38,5 +39,10 @@ def run_logger(run: RunFolder) -> Logger:
     folder = str(run.path / "tensorboard")
     writers: list[Any] = [make_output_format("tensorboard", folder)]
     if importlib.util.find_spec("mlflow") is not None:
-        writers.append(MlflowWriter(importlib.import_module("mlflow"), run))
+        try:
+            writers.append(MlflowWriter(importlib.import_module("mlflow"), run))
+        except Exception as error:
+            # A tracking server that is away, or a half-installed MLflow, must not cost the training.
+            reason = " ".join(str(error).split())[:200]
+            print(f"no MLflow log, TensorBoard's only: {reason}", file=sys.stderr)
     return Logger(folder, writers)
