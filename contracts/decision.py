@@ -14,6 +14,21 @@ class Source(enum.IntEnum):
     NONE = 0
     POLICY = 1
     RULE_BASED = 2
+    RECOVERY = 3
+    """The policy drives; having stood too long, the robot backs off (``navigation.controllers.recovery``)."""
+
+
+class Mode(enum.IntEnum):
+    """Who may drive. Values are part of the log format."""
+
+    CONTROLLER = 0
+    """The policy, under the monitor."""
+    SHADOW = 1
+    """The rules; the policy runs beside them and is only recorded."""
+    ASSIST = 2
+    """The policy while a person's approval is valid, else the rules."""
+    FALLBACK = 3
+    """The rules alone."""
 
 
 class Verdict(enum.IntEnum):
@@ -33,6 +48,10 @@ class Reason(enum.IntEnum):
     OBSTACLE_AHEAD = 1
     COMMAND_OUT_OF_LIMITS = 2
     ACCELERATION_LIMITED = 3
+    BLIND_SECTOR = 4
+    SPEED_ZONE = 5
+    KEEP_OUT = 6
+    STAY_IN = 7
     COMMAND_MISSING = 10
     COMMAND_NOT_FINITE = 11
     SCAN_MISSING = 20
@@ -40,13 +59,31 @@ class Reason(enum.IntEnum):
     SCAN_FROM_FUTURE = 22
     SCAN_INVALID = 23
     SCAN_WRONG_SHAPE = 24
+    SCAN_FROZEN = 25
+    SCAN_STAMP_STUCK = 26
+    SCAN_STAMP_BACKWARDS = 27
+    SCAN_STAMP_AHEAD = 28
+    SCAN_STAMP_LATE = 29
     ODOMETRY_MISSING = 30
     ODOMETRY_STALE = 31
     ODOMETRY_NOT_FINITE = 32
+    ODOMETRY_FROM_FUTURE = 33
+    ODOMETRY_STAMP_STUCK = 34
+    ODOMETRY_STAMP_BACKWARDS = 35
+    ODOMETRY_STAMP_AHEAD = 36
+    ODOMETRY_STAMP_LATE = 37
+    POSE_MISSING = 38
+    POSE_JUMP = 39
     NOT_ARMED = 40
     STOP_REQUESTED = 41
     EMERGENCY_STOP_LATCHED = 42
     NO_GOAL = 50
+    RUNAWAY = 60
+    STANDSTILL_LOST = 61
+    OVERSPEED = 62
+    TILTED = 63
+    STUCK = 64
+    SLIPPING = 65
 
 
 DECISION_DTYPE = np.dtype(
@@ -66,6 +103,8 @@ DECISION_DTYPE = np.dtype(
         ("clearance_m", "<f4"),
         ("raw_command", "<f4", (COMMAND_SIZE,)),
         ("final_command", "<f4", (COMMAND_SIZE,)),
+        ("other_command", "<f4", (COMMAND_SIZE,)),
+        ("other_reduction", "<f4"),
         ("scan_age_us", "<u4"),
         ("odometry_age_us", "<u4"),
         ("late_us", "<u4"),
@@ -77,6 +116,7 @@ DECISION_DTYPE = np.dtype(
         ("missed_ticks", "<u4"),
         ("trip", "<u4"),
         ("observation", "<f4", (OBSERVATION_SIZE,)),
+        ("mode", "u1"),
     ]
 )
 """Pose x, y (m), heading (rad) in the map frame; commands and velocity in m/s and rad/s in the base frame.
@@ -84,10 +124,18 @@ DECISION_DTYPE = np.dtype(
 ``total_us`` is observation, inference, monitor and command; ``publish_us`` the ROS hop; ``late_us`` how long
 after its deadline the tick began; ``missed_ticks`` how many deadlines have been skipped since the start.
 A digest of zeros means no policy was asked. ``trip`` counts the goals the robot has been given.
+``other_command`` is what the policy that does not drive wanted (a candidate, or in shadow and assist the
+policy), NaN where none was asked; ``other_reduction`` in [0, 1] is how much of it the monitor would have taken
+away, NaN where the monitor was not asked.
 """
 
 FLAG_ARMED = 1
 FLAG_SWAPPED = 2
 """The first tick of a newly swapped-in policy."""
+FLAG_BLENDED = 4
+"""After a change of driver: the monitor was given a command between the last one and ``raw_command``."""
+FLAG_PROBATION = 8
+FLAG_RETURNED = 16
+"""The first tick after a policy on probation was taken off again."""
 
 DECISION_SCHEMA_HASH = hashlib.sha256(repr(DECISION_DTYPE.descr).encode()).hexdigest()

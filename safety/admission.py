@@ -1,4 +1,4 @@
-"""Which part of a command may pass, given what the lidar sees. Pure numpy, one robot or a batch."""
+"""Which part of a command may pass, given what the lidar sees. One robot, numpy with preallocated buffers."""
 
 import math
 
@@ -7,132 +7,115 @@ import numpy.typing as npt
 
 from contracts.robot import RobotModel
 from safety.config import MonitorConfig
-from safety.geometry import approach_gap, free_distance, seen_from_disc, speed_cap
+from safety.geometry import STILL_MPS, Arc, Points, speed_cap
 
-Array = npt.NDArray[np.float64]
 MOVING_MPS = 0.05
 """Measured speed in m/s above which the arc the robot is on counts too, not only the commanded one."""
 
 
-def admit(
-    config: MonitorConfig,
-    model: RobotModel,
-    points_x: Array,
-    points_y: Array,
-    command: Array,
-    velocity: Array,
-    scan_age_s: Array,
-) -> tuple[Array, Array]:
-    """Reduce commands so that braking stays possible along the commanded arc and along the present one.
+class Admission:
+    """Reduces commands so that braking stays possible along the commanded arc and along the present one.
+
+    A footprint is one disc or several; each has its own path and its own speed, the most restricted one rules.
+    ``sim.twin.guard.admit_one`` is the same, compiled.
 
     Args:
         config: the monitor's settings.
-        model: footprint and braking.
-        points_x, points_y: float64[..., n] m in the base frame, what the lidar sees.
-        command: float64[..., 2] speed m/s and turn rate rad/s, finite.
-        velocity: float64[..., 2] the same, measured.
-        scan_age_s: float64[...] s.
-
-    Returns:
-        The admitted command float64[..., 2], nowhere larger than ``command``, and the free distance in m
-        along the more restrictive arc, float64[...].
+        model: footprint, braking and lidar.
     """
-    if model.round:
-        return _admit_round(
-            config, model, points_x, points_y, command, velocity, config.reaction_s + scan_age_s
-        )
-    return _admit_long(config, model, points_x, points_y, command, velocity, config.reaction_s + scan_age_s)
 
+    def __init__(self, config: MonitorConfig, model: RobotModel) -> None:
+        self._config, self._model = config, model
+        lidar = model.lidar
+        angles = lidar.angle_min_rad + np.arange(lidar.rays) * lidar.angle_step_rad
+        self._cosines, self._sines = np.cos(angles), np.sin(angles)
+        self._sector_cosine = math.cos(config.approach_sector_rad)
+        self._ahead = np.flatnonzero(self._cosines > self._sector_cosine)
+        self._behind = np.flatnonzero(-self._cosines > self._sector_cosine)
+        self._radius_m = model.footprint_radius_m + config.margin_m
+        self._ranges = np.empty(lidar.rays)
+        self._points = Points(lidar.rays, 3 * len(model.footprint_offsets_m))
 
-def _admit_round(
-    config: MonitorConfig,
-    model: RobotModel,
-    points_x: Array,
-    points_y: Array,
-    command: Array,
-    velocity: Array,
-    reaction_s: Array,
-) -> tuple[Array, Array]:
-    radius = np.full(command.shape[:-1], model.footprint_radius_m + config.margin_m)
-    speed, turn_rate = command[..., 0], command[..., 1]
-    moving = np.where(np.abs(velocity[..., 0]) > MOVING_MPS, velocity[..., 0], 0.0)
-    # The commanded arc and the present one, side by side: one pass over the points serves both.
-    speeds = np.stack([speed, moving])
-    turn_rates = np.stack([turn_rate, velocity[..., 1]])
-    free_m, free_now_m = free_distance(points_x, points_y, speeds, turn_rates, radius, config.reach_m)
-    cap, cap_now = speed_cap(
-        np.stack([free_m, free_now_m]) - config.standoff_m,
-        model.braking_mps2,
-        reaction_s,
-        config.obstacle_mps,
-    )
-    same_way = speed * moving > 0.0
-    cap = np.where(same_way, np.minimum(cap, cap_now), cap)
-    cap = np.minimum(cap, _approach_cap(config, model, points_x, points_y, speed))
-    size = np.abs(speed)
-    share = np.minimum(1.0, cap / np.where(size > 0.0, size, 1.0))
-    share = np.where(size > 0.0, share, 1.0)
-    creeping = share < config.turn_on_the_spot_below
-    admitted = np.empty_like(command)
-    admitted[..., 0] = np.where(creeping, 0.0, speed * share)
-    admitted[..., 1] = np.where(creeping, turn_rate, turn_rate * share)
-    return admitted, np.minimum(free_m, free_now_m)
+    def see(self, ranges_m: npt.NDArray[np.float32]) -> None:
+        """Take over a scan, float32[rays] m, clean (``safety.scan``)."""
+        self._ranges[:] = ranges_m
+        self._points.put(self._ranges, self._cosines, self._sines)
 
+    def admit(
+        self, command: tuple[float, float], velocity: tuple[float, float], scan_age_s: float
+    ) -> tuple[float, float, float]:
+        """What of ``command`` may pass after the last scan that was seen.
 
-def _approach_cap(
-    config: MonitorConfig, model: RobotModel, points_x: Array, points_y: Array, speed: Array
-) -> Array:
-    """Speed that the gap in the approach sector allows, float64[...] m/s; seen from the leading end."""
-    ends = model.footprint_offsets_m
-    leading_m = np.where(speed >= 0.0, max(ends), min(ends))[..., None]
-    gap_m = approach_gap(
-        points_x - leading_m, points_y, speed, math.cos(config.approach_sector_rad), model.footprint_radius_m
-    )
-    return np.maximum(config.approach_per_s * gap_m, config.approach_mps)
+        Args:
+            command: speed m/s and turn rate rad/s, finite.
+            velocity: the same, measured, finite.
+            scan_age_s: s.
 
+        Returns:
+            Speed and turn rate, nowhere larger than ``command``, and the free distance in m along the more
+            restrictive arc.
+        """
+        config = self._config
+        speed, turn_rate = command
+        moving = velocity[0] if abs(velocity[0]) > MOVING_MPS else 0.0
+        reaction_s = config.reaction_s + scan_age_s
+        share, turn_share, least_m = 1.0, 1.0, config.reach_m
+        if speed != 0.0:
+            approach = max(config.approach_per_s * self._approach_gap(speed), config.approach_mps)
+            share = min(1.0, approach / abs(speed))
+        arcs = [
+            arc
+            for offset_m in self._model.footprint_offsets_m
+            for arc in (
+                Arc(speed, turn_rate, offset_m),
+                Arc(moving, velocity[1], offset_m),
+                Arc(0.0, turn_rate, offset_m),
+            )
+        ]
+        free_m = self._free(arcs)
+        for index in range(0, len(arcs), 3):
+            wanted, now, turning = arcs[index : index + 3]
+            cap = self._cap(wanted, free_m[wanted], reaction_s)
+            if speed * moving > 0.0:
+                cap = min(cap, self._cap(now, free_m[now], reaction_s))
+            if (pace := wanted.pace) > 0.0:
+                share = min(share, cap / pace)
+            if (pace := turning.pace) > 0.0:
+                turn_share = min(turn_share, self._cap(turning, free_m[turning], reaction_s) / pace)
+            least_m = min(least_m, free_m[wanted], free_m[now])
+        if speed == 0.0 or share < config.turn_on_the_spot_below:
+            return 0.0, turn_rate * turn_share, least_m
+        return speed * share, turn_rate * share, least_m
 
-def _admit_long(
-    config: MonitorConfig,
-    model: RobotModel,
-    points_x: Array,
-    points_y: Array,
-    command: Array,
-    velocity: Array,
-    reaction_s: Array,
-) -> tuple[Array, Array]:
-    """Each disc of the footprint has its own path and its own speed; the most restricted one rules.
+    def _free(self, arcs: list[Arc]) -> dict[Arc, float]:
+        """Free distance in m along each arc; the full reach for a disc that stands still."""
+        free_m = dict.fromkeys(arcs, self._config.reach_m)
+        moving = [arc for arc in free_m if arc.pace > 0.0]
+        if moving:
+            found = self._points.free_distances(moving, self._radius_m, self._config.reach_m)
+            free_m.update(zip(moving, found, strict=True))
+        return free_m
 
-    Only the part of a disc's motion that is the base's own way is taken to be met by something that closes in.
-    """
-    speed, turn_rate = command[..., 0], command[..., 1]
-    moving = np.where(np.abs(velocity[..., 0]) > MOVING_MPS, velocity[..., 0], 0.0)
-    same_way = speed * moving > 0.0
-    approach = _approach_cap(config, model, points_x, points_y, speed)
-    size = np.abs(speed)
-    share = np.where(size > 0.0, np.minimum(1.0, approach / np.where(size > 0.0, size, 1.0)), 1.0)
-    turn_share = np.ones_like(share)
-    free_m = np.full(share.shape, config.reach_m)
-    for offset_m in model.footprint_offsets_m:
+    def _cap(self, arc: Arc, free_m: float, reaction_s: float) -> float:
+        """Speed in m/s that the free distance leaves to a disc.
 
-        def allowed(v: Array, w: Array, offset_m: float = offset_m) -> tuple[Array, Array, Array]:
-            x, y, pace = seen_from_disc(points_x, points_y, v, w, offset_m)
-            radius = np.full(pace.shape, model.footprint_radius_m + config.margin_m)
-            free = free_distance(x, y, pace, w, radius, config.reach_m)
-            moves = np.where(pace > 0.0, pace, 1.0)
-            closing = config.obstacle_mps * np.abs(v) / moves
-            return free, pace, speed_cap(free - config.standoff_m, model.braking_mps2, reaction_s, closing)
+        Only the part of its motion that is the base's own way is taken to be met by something that closes in.
+        """
+        config = self._config
+        closing_mps = config.obstacle_mps * abs(arc.speed) / max(arc.pace, STILL_MPS)
+        return speed_cap(free_m - config.standoff_m, self._model.braking_mps2, reaction_s, closing_mps)
 
-        free, pace, cap = allowed(speed, turn_rate)
-        free_now, _, cap_now = allowed(moving, velocity[..., 1])
-        cap = np.where(same_way, np.minimum(cap, cap_now), cap)
-        share = np.minimum(share, np.where(pace > 0.0, cap / np.where(pace > 0.0, pace, 1.0), 1.0))
-        _, turning, turn_cap = allowed(np.zeros_like(speed), turn_rate)
-        turn_share = np.minimum(
-            turn_share, np.where(turning > 0.0, turn_cap / np.where(turning > 0.0, turning, 1.0), 1.0)
-        )
-        free_m = np.minimum(free_m, np.minimum(free, free_now))
-    on_the_spot = (size == 0.0) | (share < config.turn_on_the_spot_below)
-    admitted = np.empty_like(command)
-    admitted[..., 0] = np.where(on_the_spot, 0.0, speed * share)
-    admitted[..., 1] = turn_rate * np.where(on_the_spot, turn_share, share)
-    return admitted, free_m
+    def _approach_gap(self, speed: float) -> float:
+        """Gap in m between the leading end and the nearest point in the sector around the direction of travel."""
+        ends, points = self._model.footprint_offsets_m, self._points
+        leading_m = max(ends) if speed > 0.0 else min(ends)
+        if leading_m == 0.0:
+            nearest = float(
+                self._ranges.take(self._ahead if speed > 0.0 else self._behind).min(initial=math.inf)
+            )
+        else:
+            x = points.x - leading_m
+            distance = np.sqrt(x * x + points.y * points.y)
+            ahead = math.copysign(1.0, speed) * x > self._sector_cosine * distance
+            nearest = float(distance.min(where=ahead, initial=math.inf))
+        return nearest - self._model.footprint_radius_m

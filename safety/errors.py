@@ -7,3 +7,7 @@ class SafetyError(Exception):
 
 class MonitorConfigError(SafetyError):
     """A setting would weaken or disable a protection."""
+
+
+class ZoneError(SafetyError):
+    """A zone of the map has no area, an impossible number, or lacks one."""

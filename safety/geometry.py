@@ -1,7 +1,11 @@
-"""How far a circular footprint can move along an arc before it touches what the lidar sees. Numpy, one or many.
+"""How far a circular footprint can move along an arc before it touches what the lidar sees. One robot, numpy.
 
 All points are in the robot's base frame, m. ``sim`` compiles the same geometry; a test holds both together.
 """
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,130 +14,162 @@ Array = npt.NDArray[np.float64]
 
 ESCAPE_COSINE = 0.35
 """A point within the radius blocks motion that heads for it more directly than this; sliding past is allowed."""
-
 STILL_MPS = 1e-6
 """A part of the footprint that moves slower than this stands still."""
 STRAIGHT_RADPM = 1e-3
 """Curvature in rad/m below which an arc is taken as straight."""
+TURN = 2.0 * math.pi
+TINY_M = 1e-12
+"""Least turning radius: what is smaller turns on the spot, and must not divide by zero."""
 
 
-def free_distance(
-    points_x: Array, points_y: Array, speed: Array, turn_rate: Array, radius_m: Array, reach_m: float
-) -> Array:
-    """Distance along the arc of (speed, turn rate) until the footprint touches a point.
+class Arc(NamedTuple):
+    """The way of one disc of the footprint: the base's speed m/s (signed) and turn rate rad/s, the disc's place.
+
+    A disc at ``offset_m`` ahead of the base frame is a round robot of its own: it moves on a circle around the
+    same centre, as fast as the base where that drives straight, sideways where the base turns on the spot.
+    """
+
+    speed: float
+    turn_rate: float
+    offset_m: float = 0.0
+
+    @property
+    def pace(self) -> float:
+        """The disc's own speed in m/s, never negative; zero where it stands still."""
+        if self.offset_m == 0.0:
+            return abs(self.speed)
+        pace = math.hypot(self.speed, self.turn_rate * self.offset_m)
+        return pace if pace >= STILL_MPS else 0.0
+
+
+class Points:
+    """What one scan sees. Buffers are made once and reused.
 
     Args:
-        points_x, points_y: float64[..., n] m.
-        speed: float64[...] m/s, signed.
-        turn_rate: float64[...] rad/s.
-        radius_m: float64[...] footprint radius with margin.
-        reach_m: points beyond the arc's first ``reach_m`` do not count.
-
-    Returns:
-        float64[...] m in [0, reach_m]; ``reach_m`` where the robot does not translate. A point that is
-        already within the radius blocks motion towards it, and does not block motion away from it.
-
-    Source:
-        Law of cosines on the turning circle, as in Fox, Burgard, Thrun: The dynamic window approach, 1997.
+        count: points in a scan.
+        arcs_max: arcs that are asked about at once.
     """
-    v, w, radius = speed[..., None], turn_rate[..., None], radius_m[..., None]
-    direction = np.sign(v)
-    ahead_x = direction * points_x
-    inside = points_x * points_x + points_y * points_y < radius * radius
-    straight = np.abs(w) <= STRAIGHT_RADPM * np.abs(v)
-    if straight.all():
-        along = _along_line(ahead_x, points_y, radius)
-    elif not straight.any():
-        along = _along_arc(points_x, points_y, v, w, radius)
+
+    def __init__(self, count: int, arcs_max: int) -> None:
+        self.x, self.y, self._squared = np.empty(count), np.empty(count), np.empty(count)
+        self._far_m = 0.0
+        self._work, self._more = np.empty((arcs_max, count)), np.empty((arcs_max, count))
+        self._mask = np.empty((arcs_max, count), dtype=bool)
+
+    def put(self, ranges_m: Array, cosines: Array, sines: Array) -> None:
+        """Take over a scan: float64[count] m, finite, and the directions of its rays."""
+        np.multiply(ranges_m, cosines, out=self.x)
+        np.multiply(ranges_m, sines, out=self.y)
+        np.multiply(ranges_m, ranges_m, out=self._squared)
+        self._far_m = float(ranges_m.max())
+
+    def free_distances(self, arcs: Sequence[Arc], radius_m: float, reach_m: float) -> list[float]:
+        """Distance along each arc until its disc touches a point.
+
+        Args:
+            arcs: at most ``arcs_max``, each with a pace above zero.
+            radius_m: the discs' radius with margin.
+            reach_m: points beyond an arc's first ``reach_m`` do not count.
+
+        Returns:
+            m in [0, reach_m]. A point that is already within the radius blocks motion towards it, not away from it.
+
+        Source:
+            Law of cosines on the turning circle, as in Fox, Burgard, Thrun: The dynamic window approach, 1997.
+        """
+        numbers = np.array([_numbers(arc, radius_m, self._far_m) for arc in arcs])
+        count = len(arcs)
+        chosen = self._beside(numbers, count)
+        along = self._work[:count]
+        along.fill(math.inf)
+        if chosen.size:
+            row, point = np.divmod(chosen, self.x.size)
+            cosine, sine, offset_m, *circle = numbers[:, 4:].take(row, axis=0).T
+            from_x, from_y = self.x.take(point) - offset_m, self.y.take(point)
+            # The disc's own frame: x along its motion.
+            x, y = cosine * from_x + sine * from_y, cosine * from_y - sine * from_x
+            along.put(chosen, _touch(x, y, circle, radius_m))
+        return [min(nearest, reach_m) for nearest in along.min(axis=1).tolist()]
+
+    def _beside(self, numbers: Array, count: int) -> npt.NDArray[np.intp]:
+        """Flat indices into [arcs, points] of what an arc may touch: |a r^2 + b y + c| < d, no square root."""
+        value, more, mask = self._work[:count], self._more[:count], self._mask[:count]
+        np.multiply(numbers[:, 0:1], self._squared, out=value)
+        np.multiply(numbers[:, 1:2], self.y, out=more)
+        np.add(value, more, out=value)
+        np.add(value, numbers[:, 2:3], out=value)
+        np.abs(value, out=value)
+        return np.flatnonzero(np.less(value, numbers[:, 3:4], out=mask))
+
+
+def _numbers(arc: Arc, radius_m: float, far_m: float) -> tuple[float, ...]:
+    """One arc: the band test's four numbers, direction and offset of its disc, and its circle's three (inf = straight):
+    size, way round, and the angle of its begin."""
+    pace, (speed, turn_rate, offset_m) = arc.pace, arc
+    cosine, sine = speed / pace, turn_rate * offset_m / pace
+    if abs(turn_rate) <= STRAIGHT_RADPM * pace:
+        # Beside the x axis; an offset disc's line is inclined to it by a little.
+        half_m = (radius_m + abs(sine) * (far_m + abs(offset_m))) / abs(cosine)
+        return 0.0, 1.0, 0.0, half_m, cosine, sine, offset_m, math.inf, 1.0, 0.0
+    # Beside the circle around (0, centre): between its squared radii, as distance^2 is r^2 - 2 y c + c^2.
+    centre, size, way = speed / turn_rate, max(pace / abs(turn_rate), TINY_M), math.copysign(1.0, turn_rate)
+    outer, inner = (size + radius_m) ** 2, max(size - radius_m, 0.0) ** 2
+    middle = 0.5 * (outer + inner)
+    half = outer - middle if inner > 0.0 else middle + TINY_M
+    begin = -way * 0.5 * math.pi
+    return 1.0, -2.0 * centre, centre * centre - middle, half, cosine, sine, offset_m, size, way, begin
+
+
+def _touch(x: Array, y: Array, circle: list[Array], radius_m: float) -> Array:
+    """Way until each point is touched, float64[n] m, inf for never; each in its disc's frame."""
+    straight = np.isinf(circle[0])
+    if straight.any():
+        along, bent = np.empty_like(x), ~straight
+        along[straight] = _along_line(x[straight], y[straight], radius_m)
+        along[bent] = _along_arc(x[bent], y[bent], radius_m, *(each[bent] for each in circle))
     else:
-        arc = _along_arc(points_x, points_y, v, np.where(straight, 1.0, w), radius)
-        along = np.where(straight, _along_line(ahead_x, points_y, radius), arc)
-    towards = ahead_x > ESCAPE_COSINE * np.sqrt(points_x * points_x + points_y * points_y)
-    along = np.where(inside, np.where(towards, 0.0, np.inf), along)
-    nearest = np.minimum(along.min(axis=-1), reach_m)
-    return np.where(speed == 0.0, reach_m, nearest)
+        along = _along_arc(x, y, radius_m, *circle)
+    squared = x * x + y * y
+    inside = squared < radius_m * radius_m
+    if inside.any():
+        along[inside] = np.where(x > ESCAPE_COSINE * np.sqrt(squared), 0.0, math.inf)[inside]
+    return along
 
 
-def _along_line(ahead_x: Array, points_y: Array, radius: Array) -> Array:
-    half_chord_squared = radius * radius - points_y * points_y
-    along = ahead_x - np.sqrt(np.maximum(half_chord_squared, 0.0))
-    return np.where((half_chord_squared > 0.0) & (along >= 0.0), along, np.inf)
+def _along_line(x: Array, y: Array, radius_m: float) -> Array:
+    half_chord_squared = radius_m * radius_m - y * y
+    along = x - np.sqrt(np.maximum(half_chord_squared, 0.0))
+    along[(half_chord_squared <= 0.0) | (along < 0.0)] = math.inf
+    return along
 
 
-def _along_arc(points_x: Array, points_y: Array, v: Array, w: Array, radius: Array) -> Array:
-    turn_radius = v / w
-    size = np.abs(turn_radius)
-    from_centre_y = points_y - turn_radius
-    distance = np.sqrt(points_x * points_x + from_centre_y * from_centre_y)
-    hit = (np.abs(distance - size) < radius) & (distance > 0.0) & (size > 0.0)
-    cosine = (size * size + distance * distance - radius * radius) / np.where(hit, 2.0 * size * distance, 1.0)
-    half_angle = np.arccos(np.clip(cosine, -1.0, 1.0))
-    angle = np.sign(w) * (np.arctan2(from_centre_y, points_x) - np.arctan2(-turn_radius, 0.0))
-    angle = np.mod(angle, 2.0 * np.pi)
-    along = size * np.mod(angle - half_angle, 2.0 * np.pi)
-    return np.where(hit, along, np.inf)
+def _along_arc(x: Array, y: Array, radius_m: float, size: Array, way: Array, begin: Array) -> Array:
+    """Of points that the band test chose, which the circle therefore meets."""
+    from_centre_y = y - size * way
+    squared = x * x + from_centre_y * from_centre_y
+    distance = np.maximum(np.sqrt(squared), TINY_M)
+    cosine = (size * size + squared - radius_m * radius_m) / (2.0 * size * distance)
+    half_angle = np.arccos(np.minimum(np.maximum(cosine, -1.0), 1.0))
+    angle = way * (np.arctan2(from_centre_y, x) - begin)
+    along: Array = size * np.mod(angle - half_angle, TURN)
+    return along
 
 
-def speed_cap(free_m: Array, braking_mps2: float, reaction_s: Array, obstacle_mps: float | Array) -> Array:
+def speed_cap(free_m: float, braking_mps2: float, reaction_s: float, obstacle_mps: float) -> float:
     """Highest speed from which the robot stops within ``free_m``, after ``reaction_s``, obstacle closing in.
 
     Solves ``v t + v^2 / 2a + u (t + v / a) = d`` for v: the braking law of FACTS with the obstacle's speed u.
 
     Args:
-        free_m: float64[...] m.
+        free_m: free distance d, m.
         braking_mps2: deceleration a that the robot surely reaches.
-        reaction_s: float64[...] s, time before it begins to brake.
-        obstacle_mps: assumed closing speed u of what is ahead, one for all or float64[...].
+        reaction_s: time t before it begins to brake.
+        obstacle_mps: assumed closing speed u of what is ahead.
 
     Returns:
-        float64[...] m/s, never below zero.
+        m/s, never below zero.
     """
     lag = braking_mps2 * reaction_s + obstacle_mps
     room = 2.0 * braking_mps2 * (free_m - obstacle_mps * reaction_s)
-    return np.maximum(-lag + np.sqrt(np.maximum(lag * lag + room, 0.0)), 0.0)
-
-
-def seen_from_disc(
-    points_x: Array, points_y: Array, speed: Array, turn_rate: Array, offset_m: float
-) -> tuple[Array, Array, Array]:
-    """One disc of a long footprint as a round robot of its own.
-
-    A disc at ``offset_m`` ahead of the base frame moves on a circle around the same centre: as fast as the base
-    where both drive straight, sideways where the base turns on the spot.
-
-    Args:
-        points_x, points_y: float64[..., n] m in the base frame.
-        speed, turn_rate: float64[...] of the base.
-        offset_m: of the disc's centre along x.
-
-    Returns:
-        The points in the disc's frame, x along its motion, and the disc's speed float64[...], never negative, zero
-        below ``STILL_MPS``.
-    """
-    across = turn_rate * offset_m
-    pace = np.hypot(speed, across)
-    still = pace < STILL_MPS
-    cosine = np.where(still, 1.0, speed / np.where(still, 1.0, pace))[..., None]
-    sine = np.where(still, 0.0, across / np.where(still, 1.0, pace))[..., None]
-    x = points_x - offset_m
-    return cosine * x + sine * points_y, cosine * points_y - sine * x, np.where(still, 0.0, pace)
-
-
-def approach_gap(
-    points_x: Array, points_y: Array, speed: Array, sector_cosine: float, radius_m: float
-) -> Array:
-    """Gap in m between the footprint and the nearest point in the sector around the direction of travel.
-
-    Args:
-        points_x, points_y: float64[..., n] m.
-        speed: float64[...] m/s; its sign is the direction of travel.
-        sector_cosine: cosine of the sector's half width.
-        radius_m: of the footprint.
-
-    Returns:
-        float64[...] m, infinite where the sector is empty.
-    """
-    distance = np.sqrt(points_x * points_x + points_y * points_y)
-    ahead = np.sign(speed)[..., None] * points_x > sector_cosine * distance
-    nearest: Array = np.where(ahead, distance, np.inf).min(axis=-1)
-    return nearest - radius_m
+    return max(-lag + math.sqrt(max(lag * lag + room, 0.0)), 0.0)

@@ -2,44 +2,32 @@
 
 Pure: time comes in as an argument. Faults are ordered; the most restrictive wins. A data fault stops the robot
 in the same tick, and disarms it when it lasts. An emergency stop is latched until it is reset by a person.
+What each reason leads to is in one table, ``safety.faults``.
 """
 
 import math
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from contracts.decision import Reason, Verdict
 from contracts.robot import RobotModel
-from safety.admission import admit
-from safety.config import MonitorConfig
+from safety.admission import Admission
+from safety.config import MonitorConfig, WatchConfig
+from safety.faults import DISARMING, REACTION
+from safety.inputs import NS, Inputs, Ruling
+from safety.scan import ScanCleaner
+from safety.watch.board import WatchBoard
+from safety.zones import Zone, ZoneGuard
 
-NS = 1_000_000_000
+__all__ = ["NS", "Inputs", "Ruling", "SafetyMonitor"]
 CHANGE_MIN = 1e-9
-
-
-class Inputs(msgspec.Struct):
-    """What the robot knows in one tick. ``None`` means it never arrived. Times are monotonic ns."""
-
-    now_ns: int
-    ranges_m: npt.NDArray[np.float32] | None = None
-    """float32[rays] as the lidar sent them: inf = nothing in range, NaN or negative = invalid."""
-    scan_ns: int = 0
-    velocity: tuple[float, float] | None = None
-    """Measured speed in m/s and turn rate in rad/s."""
-    odometry_ns: int = 0
-    command: tuple[float, float] | None = None
-    """What the policy or controller wants: speed in m/s, turn rate in rad/s."""
-
-
-class Ruling(msgspec.Struct):
-    """What the robot may do in this tick."""
-
-    command: tuple[float, float]
-    verdict: Verdict
-    reason: Reason
-    clearance_m: float
+ROUNDING = 1e-6
+"""A policy's limit in float32 may lie this far beyond the model's, m/s or rad/s: clipped, but no one's fault."""
+TICK_MAX_S = 0.2
+"""A longer gap between ticks does not let the command grow any further."""
+Pair = tuple[float, float]
+STAND: Pair = (0.0, 0.0)
 
 
 class SafetyMonitor:
@@ -47,32 +35,53 @@ class SafetyMonitor:
 
     Args:
         model: the robot's shape, limits and lidar.
-        config: checked settings.
+        config: checked settings that policies are trained behind.
+        watch: checked settings of the watches.
+        zones: of the map; with any, a missing pose stops the robot.
 
     Raises:
         MonitorConfigError: a setting is zero, negative or not finite.
+        ZoneError: a zone is none.
     """
 
-    def __init__(self, model: RobotModel, config: MonitorConfig | None = None) -> None:
+    def __init__(
+        self,
+        model: RobotModel,
+        config: MonitorConfig | None = None,
+        watch: WatchConfig | None = None,
+        zones: tuple[Zone, ...] = (),
+    ) -> None:
         self.model = model
-        self.config = (config or MonitorConfig()).check()
-        lidar = model.lidar
-        angles = lidar.angle_min_rad + np.arange(lidar.rays) * lidar.angle_step_rad
-        self._cos, self._sin = np.cos(angles), np.sin(angles)
-        self._clean = np.empty(lidar.rays, dtype=np.float32)
+        self._config = (config or MonitorConfig()).check()
+        self._watch = (watch or WatchConfig()).check()
+        self._admission = Admission(self._config, model)
+        self._cleaner = ScanCleaner(model.lidar)
+        self._board = WatchBoard(self._watch, model, pose_needed=bool(zones))
+        self._zones = ZoneGuard(zones, model, self._config, self._watch)
+        self._blind_rays = max(2, math.ceil(self._watch.blind_sector_rad / model.lidar.angle_step_rad))
         self.armed = False
         self.emergency = False
         self.stop_requested = False
         self._fault_since_ns: int | None = None
-        self._last_command = (0.0, 0.0)
+        self._last_command = STAND
         self._last_ns: int | None = None
+
+    @property
+    def config(self) -> MonitorConfig:
+        """The settings; frozen, and never exchanged."""
+        return self._config
+
+    @property
+    def watch(self) -> WatchConfig:
+        """The watches' settings; the same holds."""
+        return self._watch
 
     def arm(self) -> str:
         """Allow motion; returns "" or the reason why not."""
         if self.emergency:
             return "the emergency stop is latched; reset it first"
         if self._fault_since_ns is not None:
-            return "a sensor fault is present; see the safety status"
+            return "a fault is present; see the safety status"
         self.armed, self.stop_requested = True, False
         return ""
 
@@ -93,67 +102,80 @@ class SafetyMonitor:
         self.emergency = False
         return ""
 
-    def clean_ranges(self, ranges_m: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Ranges as encoder and admission want them: finite, within the lidar's limits. Reused buffer.
-
-        Nothing in range is the maximum. A lone invalid ray takes its nearer neighbour: it can hide no more than
-        the gap between two good ones. Several side by side can hide anything: they become the minimum, and
-        block motion towards them.
-        """
-        lidar, clean = self.model.lidar, self._clean
-        np.minimum(ranges_m, np.float32(lidar.range_max_m), out=clean)
-        invalid = ~(ranges_m >= lidar.range_min_m)
-        if invalid.any():
-            clean[invalid] = 0.0
-            nearer = np.minimum(np.roll(clean, 1), np.roll(clean, -1))
-            clean[invalid] = np.maximum(nearer[invalid], np.float32(lidar.range_min_m))
-        return clean
+    def clean_ranges(
+        self, ranges_m: npt.NDArray[np.float32], scan_ns: int | None = None
+    ) -> npt.NDArray[np.float32]:
+        """See ``safety.scan.ScanCleaner.clean``; with the ``scan_ns`` of ``Inputs``, a tick cleans a scan once."""
+        return self._cleaner.clean(ranges_m, scan_ns)
 
     def step(self, inputs: Inputs) -> Ruling:
         """Rule over one tick. Never raises on bad data: it stops."""
-        verdict, reason = self._fault(inputs)
-        data_fault = verdict is Verdict.STOP and reason is not Reason.STOP_REQUESTED
-        if data_fault and reason not in (Reason.COMMAND_MISSING, Reason.NO_GOAL):
-            if self._fault_since_ns is None:
-                self._fault_since_ns = inputs.now_ns
-            elif inputs.now_ns - self._fault_since_ns > self.config.disarm_after_s * NS:
-                self.armed = False
-        else:
-            self._fault_since_ns = None
+        elapsed_s = 0.0 if self._last_ns is None else max(inputs.now_ns - self._last_ns, 0) / NS
+        reason = self._fault(inputs, elapsed_s)
+        advice = self._board.advice(inputs, elapsed_s)
+        self._time(reason, inputs.now_ns)
+        verdict = REACTION[reason]
+        if verdict >= Verdict.DISARM:
+            self.armed = False
+            self.emergency |= verdict is Verdict.EMERGENCY_STOP
         if self.emergency:
-            verdict, reason = Verdict.EMERGENCY_STOP, Reason.EMERGENCY_STOP_LATCHED
+            verdict = Verdict.EMERGENCY_STOP
+            reason = reason if reason is Reason.RUNAWAY else Reason.EMERGENCY_STOP_LATCHED
         elif not self.armed:
             verdict = Verdict.DISARM
-            reason = reason if data_fault else Reason.NOT_ARMED
+            reason = Reason.NOT_ARMED if reason in (Reason.CLEAR, Reason.STOP_REQUESTED) else reason
+        ruling = Ruling(STAND, verdict, reason, 0.0)
         if verdict is Verdict.PASS:
-            return self._admit(inputs)
-        return self._remember(inputs, Ruling((0.0, 0.0), verdict, reason, 0.0))
+            ruling = self._admit(inputs, min(elapsed_s, TICK_MAX_S))
+        ruling.advice = advice
+        self._last_command, self._last_ns = ruling.command, inputs.now_ns
+        return ruling
 
-    def _fault(self, inputs: Inputs) -> tuple[Verdict, Reason]:
-        """The first reason to stop, most serious first; PASS when there is none."""
-        reason = self._scan_fault(inputs) or self._odometry_fault(inputs)
-        if reason is None and self.stop_requested:
-            reason = Reason.STOP_REQUESTED
-        if reason is None:
-            if inputs.command is None:
-                reason = Reason.COMMAND_MISSING
-            elif not (math.isfinite(inputs.command[0]) and math.isfinite(inputs.command[1])):
-                reason = Reason.COMMAND_NOT_FINITE
-        return (Verdict.PASS, Reason.CLEAR) if reason is None else (Verdict.STOP, reason)
+    def _time(self, reason: Reason, now_ns: int) -> None:
+        """Disarm once a fault that disarms has lasted."""
+        if reason not in DISARMING:
+            self._fault_since_ns = None
+        elif self._fault_since_ns is None:
+            self._fault_since_ns = now_ns
+        elif now_ns - self._fault_since_ns > self._config.disarm_after_s * NS:
+            self.armed = False
+
+    def _fault(self, inputs: Inputs, elapsed_s: float) -> Reason:
+        """The most serious reason not to drive, the first of equals; CLEAR when there is none."""
+        board, velocity, hold = self._board, inputs.velocity, self.stop_requested or not self.armed
+        scan = self._scan_fault(inputs)
+        odometry = self._odometry_fault(inputs)
+        if scan is None:
+            known = velocity is not None and odometry is None
+            scan = board.scan(inputs, self.armed, velocity if known and velocity is not None else STAND)
+        motion: list[Reason] = []
+        if odometry is None and velocity is not None:
+            odometry = board.odometry(inputs, self.armed)
+            motion = board.motion(velocity, self._last_command, elapsed_s, hold)
+        if board.tilted(inputs.tilt_rad):
+            motion.append(Reason.TILTED)
+        found = [scan or odometry or Reason.CLEAR, *motion]
+        if self.stop_requested:
+            found.append(Reason.STOP_REQUESTED)
+        if inputs.command is None:
+            found.append(Reason.COMMAND_MISSING)
+        elif not (math.isfinite(inputs.command[0]) and math.isfinite(inputs.command[1])):
+            found.append(Reason.COMMAND_NOT_FINITE)
+        return max(found, key=REACTION.__getitem__)
 
     def _scan_fault(self, inputs: Inputs) -> Reason | None:
         ranges = inputs.ranges_m
         if ranges is None:
             return Reason.SCAN_MISSING
         age_ns = inputs.now_ns - inputs.scan_ns
-        if age_ns > self.config.scan_stale_max_s * NS:
+        if age_ns > self._config.scan_stale_max_s * NS:
             return Reason.SCAN_STALE
-        if age_ns < -self.config.future_max_s * NS:
+        if age_ns < -self._config.future_max_s * NS:
             return Reason.SCAN_FROM_FUTURE
-        if ranges.shape != self._clean.shape:
+        if ranges.shape != (self.model.lidar.rays,):
             return Reason.SCAN_WRONG_SHAPE
-        invalid = ranges.size - int(np.count_nonzero(ranges >= self.model.lidar.range_min_m))
-        if invalid > self.config.invalid_fraction_max * ranges.size:
+        self._cleaner.clean(ranges, inputs.scan_ns)
+        if self._cleaner.invalid > self._config.invalid_fraction_max * ranges.size:
             return Reason.SCAN_INVALID
         return None
 
@@ -161,56 +183,59 @@ class SafetyMonitor:
         if inputs.velocity is None:
             return Reason.ODOMETRY_MISSING
         age_ns = inputs.now_ns - inputs.odometry_ns
-        if age_ns > self.config.odometry_stale_max_s * NS or age_ns < -self.config.future_max_s * NS:
+        if age_ns > self._config.odometry_stale_max_s * NS:
             return Reason.ODOMETRY_STALE
+        if age_ns < -self._config.future_max_s * NS:
+            return Reason.ODOMETRY_FROM_FUTURE
         if not (math.isfinite(inputs.velocity[0]) and math.isfinite(inputs.velocity[1])):
             return Reason.ODOMETRY_NOT_FINITE
         return None
 
-    def _admit(self, inputs: Inputs) -> Ruling:
+    def _admit(self, inputs: Inputs, elapsed_s: float) -> Ruling:
         assert inputs.ranges_m is not None
         assert inputs.command is not None
         assert inputs.velocity is not None
-        wanted = inputs.command
-        command, reason = self._within_limits(wanted, inputs.now_ns)
-        ranges = self.clean_ranges(inputs.ranges_m).astype(np.float64)
-        admitted, free_m = admit(
-            self.config,
-            self.model,
-            ranges * self._cos,
-            ranges * self._sin,
-            np.array(command),
-            np.array(inputs.velocity),
-            np.array(max(0, inputs.now_ns - inputs.scan_ns) / NS),
-        )
-        final = (float(admitted[0]), float(admitted[1]))
-        if abs(final[0]) < abs(command[0]) - CHANGE_MIN or abs(final[1]) < abs(command[1]) - CHANGE_MIN:
-            reason = Reason.OBSTACLE_AHEAD
+        command, reason = self._within_limits(inputs.command, elapsed_s)
+        age_s = max(0, inputs.now_ns - inputs.scan_ns) / NS
+        clean = self._cleaner.clean(inputs.ranges_m, inputs.scan_ns)
+        self._admission.see(clean)
+        speed, turn_rate, free_m = self._admission.admit(command, inputs.velocity, age_s)
+        admitted = (speed, turn_rate)
+        if _reduced(command, admitted):
+            blind = self._blinded(clean, command, inputs.velocity, age_s)
+            reason = Reason.BLIND_SECTOR if blind else Reason.OBSTACLE_AHEAD
+        if inputs.pose is not None:
+            age_s = max(0, inputs.now_ns - inputs.odometry_ns) / NS
+            admitted, zone = self._zones.limit(admitted, inputs.velocity, inputs.pose, age_s)
+            reason = zone or reason
         verdict = Verdict.PASS if reason is Reason.CLEAR else Verdict.LIMIT
-        return self._remember(inputs, Ruling(final, verdict, reason, float(free_m)))
+        return Ruling(admitted, verdict, reason, free_m)
 
-    def _within_limits(self, wanted: tuple[float, float], now_ns: int) -> tuple[tuple[float, float], Reason]:
+    def _blinded(self, clean: npt.NDArray[np.float32], command: Pair, velocity: Pair, age_s: float) -> bool:
+        """Whether the command would pass if blind sectors were clear."""
+        if self._cleaner.invalid < self._blind_rays:
+            return False
+        blind = self._cleaner.blind(self._blind_rays)
+        if not blind.any():
+            return False
+        self._admission.see(np.where(blind, self._cleaner.range_max_m, clean))
+        return not _reduced(command, self._admission.admit(command, velocity, age_s)[:2])
+
+    def _within_limits(self, wanted: Pair, elapsed_s: float) -> tuple[Pair, Reason]:
         """Clip to the robot's speed and turn limits, then to its acceleration since the last tick."""
         model = self.model
         speed = min(max(wanted[0], -model.reverse_max_mps), model.speed_max_mps)
         turn = min(max(wanted[1], -model.turn_rate_max_radps), model.turn_rate_max_radps)
-        beyond = abs(speed - wanted[0]) > CHANGE_MIN or abs(turn - wanted[1]) > CHANGE_MIN
-        elapsed_s = 0.0 if self._last_ns is None else min(max(now_ns - self._last_ns, 0) / NS, 0.2)
         slow = _ramped(speed, self._last_command[0], model.acceleration_max_mps2 * elapsed_s)
         turn_slow = _ramped(turn, self._last_command[1], model.turn_acceleration_max_radps2 * elapsed_s)
+        if abs(speed - wanted[0]) > ROUNDING or abs(turn - wanted[1]) > ROUNDING:
+            return (slow, turn_slow), Reason.COMMAND_OUT_OF_LIMITS
         ramped = slow != speed or turn_slow != turn
-        reason = (
-            Reason.COMMAND_OUT_OF_LIMITS
-            if beyond
-            else Reason.ACCELERATION_LIMITED
-            if ramped
-            else Reason.CLEAR
-        )
-        return (slow, turn_slow), reason
+        return (slow, turn_slow), Reason.ACCELERATION_LIMITED if ramped else Reason.CLEAR
 
-    def _remember(self, inputs: Inputs, ruling: Ruling) -> Ruling:
-        self._last_command, self._last_ns = ruling.command, inputs.now_ns
-        return ruling
+
+def _reduced(wanted: Pair, admitted: Pair) -> bool:
+    return abs(admitted[0]) < abs(wanted[0]) - CHANGE_MIN or abs(admitted[1]) < abs(wanted[1]) - CHANGE_MIN
 
 
 def _ramped(wanted: float, last: float, step: float) -> float:

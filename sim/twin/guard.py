@@ -1,4 +1,4 @@
-"""``safety.admission.admit``, compiled for the twin. A test holds both to the same numbers."""
+"""``safety.admission.Admission``, compiled for the twin. A test holds both to the same numbers."""
 
 import math
 
@@ -36,7 +36,7 @@ def guard_settings(config: MonitorConfig, model: RobotModel) -> npt.NDArray[np.f
 def free_distance_one(  # type: ignore[no-untyped-def]
     ranges, cosines, sines, speed, turn_rate, radius, reach, offset, way_cosine, way_sine
 ):
-    """``safety.geometry.free_distance`` for one disc; ranges float32[n] m along known ray directions.
+    """``safety.geometry.Points.free_distances`` for one disc; ranges float32[n] m along known ray directions.
 
     The disc is ``offset`` m ahead of the lidar and moves along (``way_cosine``, ``way_sine``).
     """
@@ -95,7 +95,7 @@ def speed_cap_one(free_m, braking, reaction_s, obstacle):  # type: ignore[no-unt
 
 @numba.njit(cache=True)
 def approach_gap_one(ranges, cosines, sines, direction, sector_cosine, radius, leading):  # type: ignore[no-untyped-def]
-    """``safety.geometry.approach_gap`` for one robot that travels in ``direction``, seen from ``leading`` m ahead."""
+    """The gap of ``safety.admission.Admission``, travelling in ``direction``, seen from ``leading`` m ahead."""
     nearest = math.inf
     for ray in range(ranges.shape[0]):
         if leading == 0.0:
@@ -130,7 +130,7 @@ def disc_cap(settings, ranges, cosines, sines, offset, speed, turn_rate, reactio
 
 @numba.njit(cache=True)
 def admit_one(settings, ranges, cosines, sines, command, velocity, scan_age_s):  # type: ignore[no-untyped-def]
-    """``safety.admission.admit`` for one robot: reduces ``command`` float64[2] in place; returns the free distance."""
+    """``safety.admission.Admission.admit``: reduces ``command`` float64[2] in place; returns the free distance."""
     reaction, on_the_spot = settings[2] + scan_age_s, settings[4]
     speed, turn_rate = command[0], command[1]
     moving = velocity[0] if abs(velocity[0]) > MOVING_MPS else 0.0

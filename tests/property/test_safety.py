@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.robot import AMR_SMALL, TUGGER
-from safety.admission import admit
+from safety.admission import Admission
 from safety.config import MonitorConfig
-from safety.geometry import STRAIGHT_RADPM, free_distance, speed_cap
+from safety.geometry import STRAIGHT_RADPM, Arc, Points, speed_cap
 from safety.monitor import NS, Inputs, SafetyMonitor
 from sim.physics.ramp import RAMP_STEP_S, ramp_velocity
 from sim.sensors.lidar import ray_table
@@ -115,6 +115,14 @@ def test_it_stops_close_enough_to_be_useful():
     assert 0.0 < 8.0 - x_m - RADIUS_M < 0.30
 
 
+def free_distance(x, y, arc, radius_m, reach_m):
+    """``Points.free_distances`` of one arc and of points float64[n] that are no scan."""
+    points = Points(len(x), 1)
+    distance = np.hypot(x, y)
+    points.put(distance, x / distance, y / distance)
+    return points.free_distances([arc], radius_m, reach_m)[0]
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     seeds, st.floats(-1.2, 1.2).filter(lambda v: abs(v) > 0.01), st.one_of(st.just(0.0), st.floats(-1.8, 1.8))
@@ -125,7 +133,7 @@ def test_free_distance_is_that_of_a_march_along_the_arc(seed, speed, turn):
     distance, bearing = rng.uniform(0.3, 4.0, count), rng.uniform(-math.pi, math.pi, count)
     x, y = distance * np.cos(bearing), distance * np.sin(bearing)
     radius_m, reach_m = 0.36, 3.0
-    free_m = float(free_distance(x, y, np.array(speed), np.array(turn), np.array(radius_m), reach_m))
+    free_m = free_distance(x, y, Arc(speed, turn), radius_m, reach_m)
     outside = np.hypot(x, y) >= radius_m
     inside_ahead = ~outside & (math.copysign(1.0, speed) * x > 0.35 * np.hypot(x, y))
     if inside_ahead.any():
@@ -150,13 +158,14 @@ def test_free_distance_is_that_of_a_march_along_the_arc(seed, speed, turn):
 
 
 def test_no_way_is_travelled_without_speed():
-    x, y = np.array([0.31]), np.array([0.0])
-    assert free_distance(x, y, np.array(0.0), np.array(1.0), np.array(0.36), 6.0) == 6.0
+    admission = Admission(CONFIG, AMR_SMALL)
+    admission.see(np.full(LIDAR.rays, 0.31, dtype=np.float32))
+    assert admission.admit((0.0, 1.0), (0.0, 1.0), 0.0) == (0.0, 1.0, CONFIG.reach_m)
 
 
 @given(st.floats(-1.0, 6.0), st.floats(0.05, 0.6), st.floats(0.1, 1.5))
 def test_speed_cap_is_the_braking_law(free_m, reaction_s, obstacle_mps):
-    cap = float(speed_cap(np.array(free_m), 1.6, np.array(reaction_s), obstacle_mps))
+    cap = speed_cap(free_m, 1.6, reaction_s, obstacle_mps)
     assert cap >= 0.0
     used_m = cap * reaction_s + cap**2 / 3.2 + obstacle_mps * (reaction_s + cap / 1.6)
     if cap > 0.0:
@@ -167,7 +176,7 @@ def test_speed_cap_is_the_braking_law(free_m, reaction_s, obstacle_mps):
 
 @pytest.mark.parametrize("model", [AMR_SMALL, TUGGER], ids=lambda model: model.name)
 def test_compiled_guard_is_the_monitors_admission(model):
-    """``sim.twin.guard.admit_one`` against ``safety.admission.admit``: 6,000 random cases to 1e-9."""
+    """``sim.twin.guard.admit_one`` against ``safety.admission.Admission``: 6,000 random cases to 1e-9."""
     rng = np.random.default_rng(0)
     count = 6000
     ranges = np.stack([random_scan(rng) for _ in range(count)])
@@ -178,8 +187,13 @@ def test_compiled_guard_is_the_monitors_admission(model):
     velocity[::13] = 0.0
     velocity[::5] = command[::5]
     age_s = rng.uniform(0.0, 0.3, count)
-    wide = ranges.astype(np.float64)
-    written, free_m = admit(CONFIG, model, wide * COSINES, wide * SINES, command, velocity, age_s)
+    admission = Admission(CONFIG, model)
+    written, free_m = np.empty((count, 2)), np.empty(count)
+    for k in range(count):
+        admission.see(ranges[k])
+        *written[k], free_m[k] = admission.admit(
+            tuple(command[k].tolist()), tuple(velocity[k].tolist()), float(age_s[k])
+        )
     numbers = guard_settings(CONFIG, model)
     compiled = command.copy()
     compiled_free_m = np.array(

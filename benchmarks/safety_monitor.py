@@ -1,0 +1,125 @@
+"""The safety monitor's whole step against its admission alone as a textbook writes it, interleaved in one process.
+
+``python -m benchmarks.safety_monitor [--quick]``. Prints JSON lines. The value is all a tick pays for: cleaning a
+scan nobody has cleaned, every watch, limits and admission. The reference admits only: fresh arrays, every point of the
+scan through the exact formulas (law of cosines on the turning circle), for the commanded and the present arc.
+"""
+
+import math
+import time
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks._report import quick_asked, report
+from contracts.decision import Verdict
+from contracts.robot import AMR_SMALL, TUGGER, RobotModel
+from safety.config import MonitorConfig
+from safety.inputs import NS, Inputs
+from safety.monitor import SafetyMonitor
+
+RAYS = (360, 1080)
+TICKS, TICKS_QUICK = 20_000, 4_000
+SETTLE_TICKS = 200
+SCANS = 64
+TICK_NS = 50_000_000
+Pair = tuple[float, float]
+Floats = npt.NDArray[np.float64]
+
+
+def room_scans(rays: int) -> list[npt.NDArray[np.float32]]:
+    """Noisy scans float32[rays] of a room with a few things in it, some rays without an answer."""
+    rng = np.random.default_rng(7)
+    angles = -math.pi + np.arange(rays) * 2.0 * math.pi / rays
+    with np.errstate(divide="ignore"):
+        walls = np.minimum(2.5 / np.abs(np.sin(angles)), 6.0 / np.abs(np.cos(angles)))
+    scans = []
+    for _ in range(SCANS):
+        ranges = walls + rng.normal(0.0, 0.01, rays)
+        for middle, width in zip(
+            rng.integers(0, rays, 5), rng.integers(rays // 60, rays // 12, 5), strict=True
+        ):
+            ranges[np.arange(middle, middle + width) % rays] = rng.uniform(1.2, 4.0)
+        ranges[ranges > AMR_SMALL.lidar.range_max_m] = math.inf
+        scans.append(ranges.astype(np.float32))
+    return scans
+
+
+def textbook(
+    config: MonitorConfig, model: RobotModel, ranges: npt.NDArray[np.float32], command: Pair, velocity: Pair
+) -> Pair:
+    """The admission of a round robot, straight from the formulas."""
+    angles = -math.pi + np.arange(len(ranges)) * 2.0 * math.pi / len(ranges)
+    clean = np.clip(ranges.astype(np.float64), model.lidar.range_min_m, model.lidar.range_max_m)
+    x, y = clean * np.cos(angles), clean * np.sin(angles)
+    radius = model.footprint_radius_m + config.margin_m
+    caps = []
+    for speed, turn_rate in (command, velocity):
+        if abs(turn_rate) <= 1e-3 * abs(speed):
+            along = np.where(
+                np.abs(y) < radius, np.sign(speed) * x - np.sqrt(np.maximum(radius**2 - y**2, 0)), np.inf
+            )
+            along = np.where(along >= 0.0, along, np.inf)
+        else:
+            size, centre = abs(speed / turn_rate), speed / turn_rate
+            distance = np.hypot(x, y - centre)
+            hit = np.abs(distance - size) < radius
+            half = np.arccos(
+                np.clip((size**2 + distance**2 - radius**2) / (2.0 * size * distance), -1.0, 1.0)
+            )
+            angle = np.sign(turn_rate) * (np.arctan2(y - centre, x) - np.arctan2(-centre, 0.0))
+            along = np.where(hit, size * np.mod(angle - half, 2.0 * np.pi), np.inf)
+        free_m = min(float(along.min()), config.reach_m) - config.standoff_m
+        lag = model.braking_mps2 * config.reaction_s + config.obstacle_mps
+        room = 2.0 * model.braking_mps2 * (free_m - config.obstacle_mps * config.reaction_s)
+        caps.append(max(-lag + math.sqrt(max(lag * lag + room, 0.0)), 0.0))
+    sector = x > math.cos(config.approach_sector_rad) * np.hypot(x, y)
+    nearest = float(np.where(sector, np.hypot(x, y), np.inf).min()) - model.footprint_radius_m
+    caps.append(max(config.approach_per_s * nearest, config.approach_mps))
+    share = min(1.0, min(caps) / abs(command[0]))
+    return command[0] * share, command[1] * share
+
+
+def measure(model: RobotModel, rays: int, ticks: int) -> tuple[Floats, Floats]:
+    """Times in us of the monitor's step and of the textbook's, float64[ticks] each, in pairs."""
+    model = msgspec.structs.replace(model, lidar=msgspec.structs.replace(model.lidar, rays=rays))
+    monitor, scans, config = SafetyMonitor(model), room_scans(rays), MonitorConfig()
+    monitor.arm()
+    velocity, now_ns, drove = (0.0, 0.0), 1_000 * NS, 0
+    spent = np.zeros((ticks, 2))
+    for tick in range(-SETTLE_TICKS, ticks):
+        ranges = scans[tick % SCANS]
+        command = (0.8, 0.3 * math.sin(0.02 * tick))
+        inputs = Inputs(
+            now_ns, ranges, now_ns, velocity, now_ns, command, scan_stamp_ns=now_ns, odometry_stamp_ns=now_ns
+        )
+        began_ns = time.perf_counter_ns()
+        ruling = monitor.step(inputs)
+        between_ns = time.perf_counter_ns()
+        textbook(config, model, ranges, command, velocity)
+        ended_ns = time.perf_counter_ns()
+        if tick >= 0:
+            spent[tick] = (between_ns - began_ns) / 1e3, (ended_ns - between_ns) / 1e3
+            drove += ruling.verdict <= Verdict.LIMIT
+        velocity, now_ns = ruling.command, now_ns + TICK_NS
+    if drove != ticks:
+        raise RuntimeError(f"only {drove} of {ticks} ticks drove: the whole step was not measured")
+    return spent[:, 0], spent[:, 1]
+
+
+def main() -> None:
+    """Measure and print."""
+    ticks = TICKS_QUICK if quick_asked("the safety monitor's step") else TICKS
+    for rays in RAYS:
+        step, reference = measure(AMR_SMALL, rays, ticks)
+        about = f"whole step, {rays} rays; reference: admission alone as a textbook writes it"
+        for name, share in (("p50", 50.0), ("p99", 99.0)):
+            value, base = np.percentile(step, share), np.percentile(reference, share)
+            report(f"monitor.{rays}.{name}_us", float(value), "us", "lower", float(base), about)
+    step, _ = measure(TUGGER, RAYS[0], ticks)
+    report("monitor.long_360.p50_us", float(np.median(step)), "us", "lower", about="three discs, 360 rays")
+
+
+if __name__ == "__main__":
+    main()
