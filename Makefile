@@ -7,7 +7,7 @@ help:
 	@echo "make demo      set up, then train, evaluate, release, drive, update, report (demo/report.html)"
 	@echo "make test      set up, then lint, types, import rules and the whole test suite"
 	@echo "make bench     all benchmarks against their targets (QUICK=1: within 45 s each)"
-	@echo "make campaign  the long ones: shipped policies against all baselines over 1,000 trips, fidelity (build/)"
+	@echo "make campaign  the long ones: shipped policies against all baselines over 1,000 trips, fidelity (build/), adversaries"
 	@echo "make policies  train the shipped policies anew, five seeds (build/policies; about an hour)"
 	@echo "make lint      ruff, mypy, import rules"
 	@echo "make clean     remove everything that was made"
@@ -34,9 +34,10 @@ campaign: setup
 	$(PYTHON) -m outrider.cli evaluate trainer/policies --floors 84 --robots 3 --people 5 --trips 4 --physics wheeled \
 		--out build/campaign/evaluation
 	$(PYTHON) -m outrider.cli evaluate trainer/policies/seed-0.onnx --fidelity --out build/campaign/fidelity
+	$(PYTHON) -m benchmarks.adversary
 
 policies: setup
-	$(PYTHON) -m outrider.cli train --config trainer/policies/config.yaml --seeds 5 --steps 8000000 \
+	$(PYTHON) -m outrider.cli train --config trainer/policies/config.yaml --seeds 5 --steps 10000000 \
 		--out build/policies
 	$(PYTHON) tools/ship_policies.py build/policies
 

@@ -33,6 +33,17 @@ TARGETS: dict[str, float] = {
     "tick.p50_us": 1_000.0,
     "tick.swap_missed": 0.0,
     "tick.swap_without_decision": 0.0,
+    "swap.ticks_without_decision": 0.0,
+    "swap.late_tick_excess": 0.02,
+    "swap.command_step_excess": 0.0,
+    "agent.cpu_core_fraction": 0.15,
+    "agent.rss_mb": 150.0,
+    "monitor.360.p50_us": 100.0,
+    "monitor.1080.p50_us": 150.0,
+    "adversary.static_contacts": 0.0,
+    "adversary.moving_contacts": 0.0,
+    "adversary.ticks": 1_000_000.0,
+    "adversary.benign_throughput": 0.95,
 }
 """At least this where higher is better, at most this where lower is."""
 

@@ -7,6 +7,7 @@ import msgspec
 
 from contracts.keyring import ROBOT_ID_PATTERN
 from edge_agent.errors import ConfigError
+from edge_agent.infer.trial import TrialConfig
 
 CONFIG_MAX_BYTES = 64 * 1024
 RATE_STEP_HZ = 10
@@ -29,6 +30,14 @@ class ControlConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Robot seconds in a second: above 1 against a simulator that runs faster than real time."""
     autostart: bool = True
     """Configure and activate at start. Arming is always somebody's explicit request."""
+    sim_time: bool = False
+    """The sensors' stamps are a simulator's, which need not keep pace: they are not compared with arrivals."""
+    trial: TrialConfig = TrialConfig()
+    """What a new policy goes through before it is accepted."""
+    realtime: bool = False
+    """Ask for SCHED_FIFO and locked memory; what is not permitted is said and left out."""
+    cpus: Annotated[tuple[Annotated[int, msgspec.Meta(ge=0, le=4095)], ...], msgspec.Meta(max_length=64)] = ()
+    """The cores that control may run on; none given: all."""
 
     def check(self) -> "ControlConfig":
         """Return self when the rate fits the observation layout; raises ConfigError."""

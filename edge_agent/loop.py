@@ -9,11 +9,11 @@ from edge_agent.tick import TickCore
 
 SWITCH_INTERVAL_S = 0.0005
 SPIN_NS = 700_000
-WARM_LEAD_NS = 1_500_000
-"""How long before the deadline the warm run begins."""
+WARM_LEAD_NS = 1_300_000
+"""How long before the deadline the warm run begins; the rest is spun away: a sleep would cool what it warmed."""
 WARM_PERIOD_MIN_NS = 20_000_000
 """Shorter periods go without a warm run: caches are warm enough, and it would double the tick's cost."""
-WARM_ROOM_NS = 900_000
+WARM_ROOM_NS = 600_000
 JOIN_MAX_S = 2.0
 SWEEP_EVERY_TICKS = 32
 SWEEP_OLD_EVERY_SWEEPS = 64
@@ -86,7 +86,7 @@ class ControlLoop:
             left_ns = deadline_ns - time.monotonic_ns()
             if left_ns > WARM_ROOM_NS:
                 self._core.warm()
-                left_ns = deadline_ns - time.monotonic_ns()
+                left_ns = 0
         if left_ns > SPIN_NS:
             time.sleep((left_ns - SPIN_NS) / NS)
         while time.monotonic_ns() < deadline_ns:

@@ -29,6 +29,7 @@ CONTROL_STOP_MAX_S = 5.0
 COMMS_STOP_MAX_S = 8.0
 LOG_MAX_BYTES = 1_000_000
 ROBOT_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+CPUS_PATTERN = re.compile(r"(\d{1,3}(,\d{1,3}){0,15})?")
 NS = 1_000_000_000
 
 
@@ -197,6 +198,9 @@ def write_configs(arguments: argparse.Namespace, state: Path) -> tuple[Path, Pat
         "rate_hz": arguments.rate,
         "real_time_factor": arguments.real_time_factor,
         "autostart": not arguments.no_autostart,
+        "sim_time": arguments.sim_time,
+        "realtime": arguments.realtime,
+        "cpus": [int(cpu) for cpu in arguments.cpus.split(",") if cpu],
     }
     # Without a hub comms still records; it calls at a door that nobody opens.
     hub = f"ipc://{state / 'no-hub'}" if arguments.no_hub else arguments.hub
@@ -221,6 +225,8 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--rate is {arguments.rate}; it must be a multiple of 10, from 10 to 200")
     if not 0.05 <= arguments.real_time_factor <= 50.0:
         raise ConfigError(f"--real-time-factor is {arguments.real_time_factor}; it must be 0.05 to 50")
+    if not CPUS_PATTERN.fullmatch(arguments.cpus):
+        raise ConfigError(f"--cpus is {arguments.cpus!r}; it must be core numbers such as 2,3")
     if not arguments.no_hub and "://" not in arguments.hub:
         raise ConfigError(f"--hub is {arguments.hub!r}; it must be an address such as tcp://host:5755")
 
@@ -237,6 +243,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--hub", default="")
     parser.add_argument("--rate", type=int, default=20)
     parser.add_argument("--real-time-factor", type=float, default=1.0)
+    parser.add_argument("--sim-time", action="store_true", help="the sensors' stamps are a simulator's")
+    parser.add_argument("--realtime", action="store_true", help="SCHED_FIFO and locked memory for control")
+    parser.add_argument("--cpus", default="", help="cores for control, such as 2,3")
     parser.add_argument("--no-hub", action="store_true")
     parser.add_argument("--no-autostart", action="store_true")
     parser.add_argument(

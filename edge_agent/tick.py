@@ -14,21 +14,40 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from contracts.decision import Reason, Source, Verdict
+from contracts.decision import FLAG_ARMED, FLAG_BLENDED, FLAG_PROBATION, Mode, Reason, Source, Verdict
 from contracts.robot import RobotModel
+from edge_agent.actuate.blend import Blend
 from edge_agent.actuate.record import U32_MAX, Recorder
 from edge_agent.actuate.sink import CommandSink
+from edge_agent.guard.beside import WouldBe
 from edge_agent.guard.gate import STOPPED, Gate
-from edge_agent.infer.ladder import Command, Floats, Ladder, Proposer
+from edge_agent.guard.modes import Modes
+from edge_agent.infer.ladder import Ladder
+from edge_agent.infer.proposer import Command, Floats, Proposer
+from edge_agent.infer.trial import Stage
 from edge_agent.observe.slots import UNSTAMPED, Odometry, Scan, Slots
 from navigation.encoder import ObservationEncoder
 from safety.monitor import Inputs, Ruling, SafetyMonitor
+from safety.watch.policy import Advice
 
 ERRORS_IN_A_ROW_MAX = 3
 EVENTS_MAX = 64
 EVENTS_WHOLE_MAX, EVENTS_SHARE = 20, 100
 """So many errors are told one by one; after that, every hundredth. All are counted."""
 NS = 1_000_000_000
+INTERVENTIONS = frozenset(
+    {
+        Reason.OBSTACLE_AHEAD,
+        Reason.COMMAND_OUT_OF_LIMITS,
+        Reason.COMMAND_NOT_FINITE,
+        Reason.KEEP_OUT,
+        Reason.STAY_IN,
+    }
+)
+"""What the monitor takes away for is a policy's doing; ramps, sensors and operators are not."""
+MOST = 0.5
+TURN_M = 0.3
+"""A turn rate weighs as the speed of the robot's rim."""
 _AGE_UNKNOWN_NS = U32_MAX * 1000
 
 
@@ -56,6 +75,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     total_ns: int
     missed: int
     late: int
+    mode: Mode
+    other: Command | None
 
 
 class TickCore:
@@ -67,6 +88,8 @@ class TickCore:
         real_time_factor: robot seconds in a second; ages and accelerations count in robot time.
         slots, ladder, gate, sink, ring: the stages, in order.
         clock_ns, wall_ns: monotonic and wall clock.
+        modes: who may drive; None is always the policy.
+        stamped: whether the sensors' stamps come from a clock that goes as ours does; a simulator's need not.
     """
 
     def __init__(
@@ -81,6 +104,8 @@ class TickCore:
         ring: Ring,
         clock_ns: Callable[[], int] = time.monotonic_ns,
         wall_ns: Callable[[], int] = time.time_ns,
+        modes: Modes | None = None,
+        stamped: bool = True,
     ) -> None:
         self._encoder = ObservationEncoder(model, 1.0 / rate_hz)
         self._rays = model.lidar.rays
@@ -88,13 +113,22 @@ class TickCore:
         self._period_ns = round(NS / (rate_hz * real_time_factor))
         self.slots, self.ladder, self.gate, self.sink, self._ring = slots, ladder, gate, sink, ring
         self._clock_ns, self._wall_ns = clock_ns, wall_ns
+        self.modes, self._stamped = modes or Modes(), stamped
         self._recorder = Recorder()
         self._inputs = Inputs(0)
+        self._would_be = WouldBe(model, gate.monitor.config)
+        self._blend = Blend(model, 1.0 / rate_hz)
+        self._sent: Command = (0.0, 0.0)
+        self._driver: Proposer | None = None
+        self._other: Command | None = None
+        self._advice = Advice.NONE
         self._spare_encoder = ObservationEncoder(model, 1.0 / rate_hz)
         self._spare_monitor = SafetyMonitor(model, gate.monitor.config)
         self._spare_inputs = Inputs(0)
+        self._spare_admission = WouldBe(model, gate.monitor.config)
+        self._spare_recorder = Recorder()
         self._errors_in_a_row = 0
-        self._encoded = False
+        self._encoded = self._failed = False
         self._asked: Proposer | None = None
         self.errors = 0
         self.ticks = 0
@@ -111,8 +145,8 @@ class TickCore:
         """Run one tick that was due at ``deadline_ns``; ``missed`` deadlines were skipped since the start."""
         began_ns = self._clock_ns()
         self.ticks += 1
-        failed = False
-        swapped = self.ladder.flip()
+        self._failed = False
+        flags = self.ladder.flip(began_ns)
         scan, odometry, goal = self.slots.scan, self.slots.odometry, self.slots.goal
         self._asked, self._encoded, encoded_ns = None, False, began_ns
         raw: Command | None = None
@@ -121,38 +155,44 @@ class TickCore:
             observation, idle = self._observe(scan, odometry)
             encoded_ns = self._clock_ns()
             if observation is not None:
-                self._asked = self.ladder.policy
-                raw, source = self.ladder.propose(observation)
+                raw, source = self._propose(observation, began_ns)
         except Exception as error:
-            failed = True
             self._note("proposing", error)
         proposed_ns = self._clock_ns()
+        wanted = raw
         try:
-            ruling = self._rule(began_ns, scan, odometry, (0.0, 0.0) if idle else raw)
+            if raw is not None and self._blend.active and math.isfinite(raw[0]) and math.isfinite(raw[1]):
+                wanted = self._blend.step(raw, self._sent)
+                flags |= FLAG_BLENDED if wanted is not raw else 0
+            self._inputs.command_from_policy = source is Source.POLICY
+            ruling = self._rule(began_ns, scan, odometry, (0.0, 0.0) if idle else wanted)
             if idle and ruling.verdict <= Verdict.LIMIT:
                 ruling = Ruling((0.0, 0.0), Verdict.STOP, Reason.NO_GOAL, ruling.clearance_m)
         except Exception as error:
-            failed, ruling = True, STOPPED
+            ruling = STOPPED
             self._note("ruling", error)
         ruled_ns = self._clock_ns()
         try:
             self._send(ruling, scan)
         except Exception as error:
-            failed = True
             self._note("sending", error)
         sent_ns = self._clock_ns()
-        self._errors_in_a_row = self._errors_in_a_row + 1 if failed else 0
+        late = sent_ns > deadline_ns + self._period_ns
+        self.late += late
+        try:
+            flags |= self._look_back(source, ruling, late)
+        except Exception as error:
+            self._note("looking back", error)
+        self._errors_in_a_row = self._errors_in_a_row + 1 if self._failed else 0
         if self._errors_in_a_row == ERRORS_IN_A_ROW_MAX:
             self.gate.disarm()
             self.events.append(f"disarmed: {ERRORS_IN_A_ROW_MAX} ticks in a row failed")
-        if sent_ns > deadline_ns + self._period_ns:
-            self.late += 1
         try:
             observation = self._encoder.observation if self._encoded else None
             self._recorder.decided(
-                self.ticks, began_ns, self._wall_ns(), self._asked, source, ruling, raw, self.gate.armed,
-                swapped, observation,
-            )  # fmt: skip
+                self.ticks, began_ns, self._wall_ns(), self._asked, source, ruling, raw, flags, observation
+            )
+            self._recorder.beside(self.modes.mode, self._other, self._would_be.reduction)
             self._recorder.sensed(odometry, goal, *self._ages(began_ns, scan, odometry))
             self._recorder.timed(
                 began_ns - deadline_ns, encoded_ns - began_ns, proposed_ns - encoded_ns,
@@ -165,13 +205,58 @@ class TickCore:
         self.latest = Snapshot(
             self.ticks, source, ruling, raw, self.gate.armed, self.gate.latched,
             self._asked.digest if self._asked else "", proposed_ns - encoded_ns, ruled_ns - began_ns,
-            missed, self.late,
+            missed, self.late, self.modes.mode, self._other,
         )  # fmt: skip
+
+    def _propose(self, observation: Floats, now_ns: int) -> tuple[Command, Source]:
+        """The command of whoever may drive; a change of driver begins a blend."""
+        ladder = self.ladder
+        policy = ladder.policy
+        if not self.gate.armed:
+            ladder.rest()
+        drives = (
+            policy is not None
+            and self._advice is Advice.NONE
+            and self.modes.policy_drives(policy.digest, now_ns)
+        )
+        self._asked = policy if drives else None
+        proposal = ladder.propose(observation, drives)
+        if ladder.driver is not self._driver:
+            self._driver = ladder.driver
+            self._blend.begin()
+        return proposal
+
+    def _look_back(self, source: Source, ruling: Ruling, late: bool) -> int:
+        """After the command has gone: ask who does not drive, tell the trial how it went; flags of the record."""
+        ladder, armed = self.ladder, self.gate.armed
+        self._other = None
+        self._would_be.reduction = math.nan
+        trial = ladder.trial
+        flags = (FLAG_ARMED if armed else 0) | (
+            FLAG_PROBATION if trial is not None and trial.stage is Stage.PROBATION else 0
+        )
+        if not armed:
+            self.modes.revoke()
+        if not self._encoded or source is Source.NONE:
+            ladder.rest()
+            return flags
+        mode = self.modes.mode
+        beside = self._asked is None and (mode is Mode.SHADOW or mode is Mode.ASSIST)
+        self._other = ladder.beside(self._encoder.observation, beside)
+        if beside and ladder.policy is not None:
+            self._asked = ladder.policy
+            if self._other is not None:
+                self._judge_other(self._other)
+        if ruling.advice is not self._advice:
+            self._advised(ruling.advice)
+        took = armed and ruling.reason in INTERVENTIONS and _took_most(self._inputs.command, ruling.command)
+        ladder.judge(self._asked is not None, late, took)
+        return flags
 
     def warm(self) -> None:
         """Go through a tick idly, just before a real one: 50 ms of other people's work empty every cache.
 
-        Policy and rules keep no state; of encoder and monitor spare ones run, whose results nobody sees.
+        Policies keep no state; of encoder, rules and monitor spare ones run, whose results nobody sees.
         """
         scan, odometry, route = self.slots.scan, self.slots.odometry, self.slots.route()
         if scan is None or odometry is None or route is None or not odometry.finite:
@@ -181,13 +266,33 @@ class TickCore:
         spare, inputs = self._spare_monitor, self._spare_inputs
         # What fails here will fail in the tick, and be counted there.
         with suppress(Exception):
-            ranges = spare.clean_ranges(scan.ranges_m)
-            observation = self._spare_encoder.encode(ranges, odometry.pose, odometry.velocity, route)
             inputs.now_ns = inputs.scan_ns = inputs.odometry_ns = self._clock_ns()
-            inputs.ranges_m, inputs.velocity = scan.ranges_m, odometry.velocity
+            ranges = spare.clean_ranges(scan.ranges_m, inputs.scan_ns)
+            observation = self._spare_encoder.encode(ranges, odometry.pose, odometry.velocity, route)
+            inputs.ranges_m, inputs.velocity, inputs.pose = scan.ranges_m, odometry.velocity, odometry.pose
             inputs.command = self.ladder.warm(observation)
-            spare.armed = True
-            spare.step(inputs)
+            # Its commands are nobody's: to it the robot seems to run away.
+            spare.emergency, spare.armed = False, True
+            ruling = spare.step(inputs)
+            self._spare_admission.step(ranges, odometry.velocity, 0.0, inputs.command)
+            self._spare_recorder.decided(
+                self.ticks, 0, 0, self.ladder.policy, Source.POLICY, ruling, inputs.command, 0, observation
+            )
+
+    def _advised(self, advice: Advice) -> None:
+        """The monitor says whether the policy should go on; until it is content again the rules drive."""
+        self._advice = advice
+        if advice is Advice.NONE:
+            return
+        self.ladder.advised(advice.name.lower())
+
+    def _judge_other(self, other: Command) -> None:
+        """What the monitor would have left of a command that does not drive."""
+        inputs = self._inputs
+        assert inputs.ranges_m is not None
+        assert inputs.velocity is not None
+        ranges = self.gate.monitor.clean_ranges(inputs.ranges_m, inputs.scan_ns)
+        self._would_be.step(ranges, inputs.velocity, (inputs.now_ns - inputs.scan_ns) / NS, other)
 
     def stop_command(self) -> None:
         """Send a stop outside a tick: at the start and at the end."""
@@ -200,7 +305,7 @@ class TickCore:
         route = self.slots.route()
         if route is None:
             return None, True
-        ranges = self.gate.monitor.clean_ranges(scan.ranges_m)
+        ranges = self.gate.monitor.clean_ranges(scan.ranges_m, int(scan.arrived_ns * self._factor))
         observation = self._encoder.encode(ranges, odometry.pose, odometry.velocity, route)
         self._encoded = True
         return observation, False
@@ -214,6 +319,10 @@ class TickCore:
         inputs.scan_ns = int(scan.arrived_ns * factor) if scan else 0
         inputs.velocity = odometry.velocity if odometry else None
         inputs.odometry_ns = int(odometry.arrived_ns * factor) if odometry else 0
+        inputs.pose = odometry.pose if odometry and odometry.finite else None
+        if self._stamped:
+            inputs.scan_stamp_ns = scan.stamp[0] * NS + scan.stamp[1] if scan else 0
+            inputs.odometry_stamp_ns = odometry.stamp[0] * NS + odometry.stamp[1] if odometry else 0
         inputs.command = command
         return self.gate.rule(inputs)
 
@@ -221,6 +330,7 @@ class TickCore:
         speed, turn_rate = ruling.command
         if not (math.isfinite(speed) and math.isfinite(turn_rate)):
             speed = turn_rate = 0.0
+        self._sent = speed, turn_rate
         moving = speed != 0.0 or turn_rate != 0.0
         self.sink.send(speed, turn_rate, scan.stamp if moving and scan else UNSTAMPED)
 
@@ -233,7 +343,15 @@ class TickCore:
         return scan_ns, int((now_ns - odometry.arrived_ns) * self._factor) if odometry else _AGE_UNKNOWN_NS
 
     def _note(self, doing: str, error: Exception) -> None:
+        self._failed = True
         self.errors += 1
         if self.errors > EVENTS_WHOLE_MAX and self.errors % EVENTS_SHARE:
             return
         self.events.append(f"tick {self.ticks}: {doing} failed: {error!r}"[:200])
+
+
+def _took_most(wanted: Command | None, left: Command) -> bool:
+    """Whether an intervention was a large one: braking a little in passing is the monitor's daily work."""
+    if wanted is None or not (math.isfinite(wanted[0]) and math.isfinite(wanted[1])):
+        return True
+    return abs(left[0]) + TURN_M * abs(left[1]) < MOST * (abs(wanted[0]) + TURN_M * abs(wanted[1]))

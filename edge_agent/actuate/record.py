@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from contracts.decision import DECISION_DTYPE, FLAG_ARMED, FLAG_SWAPPED, Source
+from contracts.decision import DECISION_DTYPE, Mode, Source
 from contracts.observation import OBSERVATION_SIZE
-from edge_agent.infer.ladder import Command, Floats, Proposer
+from edge_agent.infer.proposer import Command, Floats, Proposer
 from edge_agent.observe.slots import Goal, Odometry
 from safety.monitor import Ruling
 
@@ -37,8 +37,7 @@ class Recorder:
         source: Source,
         ruling: Ruling,
         raw: Command | None,
-        armed: bool,
-        swapped: bool,
+        flags: int,
         observation: Floats | None,
     ) -> None:
         """Who proposed what, and what became of it."""
@@ -48,11 +47,17 @@ class Recorder:
         self._digest[:] = policy.digest_bytes if asked and policy is not None else _NO_DIGEST
         fields["release_counter"][0] = policy.release_counter if asked and policy is not None else 0
         fields["source"][0], fields["verdict"][0], fields["reason"][0] = source, ruling.verdict, ruling.reason
-        fields["flags"][0] = (FLAG_ARMED if armed else 0) | (FLAG_SWAPPED if swapped else 0)
+        fields["flags"][0] = flags
         fields["clearance_m"][0] = ruling.clearance_m
         fields["raw_command"][0] = raw if raw is not None else (math.nan, math.nan)
         fields["final_command"][0] = ruling.command
         self._observation[:] = _NO_OBSERVATION if observation is None else observation
+
+    def beside(self, mode: Mode, other: Command | None, other_reduction: float) -> None:
+        """Who might drive, and what who did not drive wanted."""
+        fields = self._fields
+        fields["mode"][0], fields["other_reduction"][0] = mode, other_reduction
+        fields["other_command"][0] = other if other is not None else (math.nan, math.nan)
 
     def sensed(
         self, odometry: Odometry | None, goal: Goal | None, scan_age_ns: int, odometry_age_ns: int

@@ -1,114 +1,201 @@
 """The fallback ladder: policy, the policy before it, the rules. The monitor stands below every rung."""
 
+import copy
 import math
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-from contracts.decision import Source
+from contracts.decision import FLAG_RETURNED, FLAG_SWAPPED, Source
+from edge_agent.infer.proposer import Command, Floats, Proposer, Rules
+from edge_agent.infer.trial import SLOW, Habits, Stage, Trial, TrialConfig
+from navigation.controllers.recovery import MEMORY, Recovery, recover, recovery_numbers
 
 FAILURES_MAX = 5
 EVENTS_MAX = 64
+DROPPED_MAX = 8
 TOLD_MAX, TOLD_SHARE = 20, 100
 """So many failures are told one by one; after that, every hundredth. All are counted."""
-Command = tuple[float, float]
-Floats = npt.NDArray[np.float32]
-
-
-class Proposer(Protocol):
-    """What the ladder needs of a policy (``edge_agent.infer.policy.Policy``)."""
-
-    digest: str
-    version: str
-    release_counter: int
-    digest_bytes: npt.NDArray[np.uint8]
-
-    def run(self, observation: Floats) -> Command:
-        """Speed in m/s and turn rate in rad/s; may raise, may be not finite."""
-
-
-class Rules(Protocol):
-    """The rule-based controller (``navigation.controllers.dwa.DwaController``)."""
-
-    def command(self, observation: Floats) -> Command:
-        """Speed in m/s and turn rate in rad/s."""
+NO_COMMAND: Command = (math.nan, math.nan)
 
 
 class Ladder:
-    """Owned by the control thread. Another thread may only put a policy into ``incoming``.
+    """Owned by the control thread. Another thread may only call ``offer``.
 
     Args:
         rules: the last rung.
         slow_max_ns: a policy that takes longer has failed in that tick.
+        tick_s: robot time between two ticks, s; the recovery counts in it.
+        trial_config: what a new policy goes through.
         clock_ns: monotonic.
     """
 
     def __init__(
-        self, rules: Rules, slow_max_ns: int, clock_ns: Callable[[], int] = time.monotonic_ns
+        self,
+        rules: Rules,
+        slow_max_ns: int,
+        tick_s: float,
+        trial_config: TrialConfig | None = None,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        self._rules, self._slow_max_ns, self._clock_ns = rules, slow_max_ns, clock_ns
+        self._rules, self._slow_max_ns, self._tick_s, self._clock_ns = rules, slow_max_ns, tick_s, clock_ns
+        self._spare_rules = copy.deepcopy(rules)
+        self._trial_config = trial_config or TrialConfig()
+        self._recovery = recovery_numbers(Recovery())
+        self._memory, self._out = [0.0] * MEMORY, [0.0, 0.0]
+        self._spare_memory, self._spare_out = [0.0] * MEMORY, [0.0, 0.0]
+        self._answer = NO_COMMAND
+        self._incoming: Trial | None = None
+        self._incumbents: tuple[Proposer | None, Proposer | None] = (None, None)
+        self.habits = Habits(self._trial_config.probation_ticks)
         self.policy: Proposer | None = None
         self.previous: Proposer | None = None
-        self.incoming: Proposer | None = None
+        self.trial: Trial | None = None
+        self.driver: Proposer | None = None
+        """Whose command the last proposal was; None is the rules."""
         self.failures = 0
         self.failures_in_all = 0
         self.swaps = 0
         self.events: deque[str] = deque(maxlen=EVENTS_MAX)
+        self.dropped: deque[tuple[Proposer, str]] = deque(maxlen=DROPPED_MAX)
+        """Policies dropped outside a trial, and why; whoever remembers them takes them out."""
 
-    def flip(self) -> bool:
-        """Take the policy that waits, between two ticks; True when there was one."""
-        incoming = self.incoming
-        if incoming is None:
-            return False
-        if self.policy is not None:
-            self.previous = self.policy
-        # In this order: whoever waits for ``policy`` to change finds ``incoming`` empty.
-        self.incoming = None
-        self.policy = incoming
+    def offer(self, policy: Proposer) -> Trial:
+        """Leave a policy to be tried; look at the trial's ``over`` later. One at a time."""
+        self._incoming = Trial(policy, self._trial_config)
+        return self._incoming
+
+    def flip(self, now_ns: int) -> int:
+        """Between two ticks: let the trial take its next step; FLAG_SWAPPED, FLAG_RETURNED or 0."""
+        if self.trial is None:
+            if self._incoming is None:
+                return 0
+            self.trial, self._incoming = self._incoming, None
+            self.trial.begin(now_ns)
+            return 0
+        trial = self.trial
+        trial.expire(now_ns)
+        if trial.stage is Stage.READY:
+            self._incumbents = (self.policy, self.previous)
+            self.policy, self.previous = trial.policy, self.policy or self.previous
+            self.failures = 0
+            self.swaps += 1
+            trial.flipped(self.habits, now_ns)
+            return FLAG_SWAPPED
+        if not trial.over:
+            return 0
+        self.trial = None
+        if self.policy is not trial.policy or trial.stage is Stage.PASSED:
+            return 0
+        self.policy, self.previous = self._incumbents
         self.failures = 0
-        self.swaps += 1
-        return True
+        self.events.append(
+            f"policy {trial.policy.version} returned ({trial.why}): {self._named()} drive again"
+        )
+        return FLAG_RETURNED
 
-    def propose(self, observation: Floats) -> tuple[Command, Source]:
+    def propose(self, observation: Floats, policy_drives: bool = True) -> tuple[Command, Source]:
         """A command and who gave it. Raises only when the rules do."""
         policy = self.policy
-        if policy is not None:
-            began_ns = self._clock_ns()
-            try:
-                command = policy.run(observation)
-                fault = "" if math.isfinite(command[0]) and math.isfinite(command[1]) else "not finite"
-            except Exception as error:
-                fault = f"raised {type(error).__name__}"
-            if not fault and self._clock_ns() - began_ns > self._slow_max_ns:
-                fault = "too slow"
+        if policy is not None and policy_drives:
+            fault = self._ask(policy, observation)
             if not fault:
                 self.failures = 0
-                return command, Source.POLICY
+                self.driver = policy
+                out = self._out
+                # Of a memoryview come Python floats: they are reckoned as the compiled text does, in double.
+                if recover(observation.data, *self._recovery, self._tick_s, self._memory, out):
+                    return (out[0], out[1]), Source.RECOVERY
+                return self._answer, Source.POLICY
             self._failed(policy, fault)
+        self.rest()
+        self.driver = None
         return self._rules.command(observation), Source.RULE_BASED
+
+    def beside(self, observation: Floats, policy_too: bool) -> Command | None:
+        """What a candidate in shadow, else (``policy_too``) the policy would do; None when there is none.
+
+        Called after the tick's command has gone out.
+        """
+        trial = self.trial
+        if trial is not None and trial.stage is Stage.SHADOW:
+            fault = self._ask(trial.policy, observation)
+            trial.shadowed(fault)
+        elif policy_too and self.policy is not None:
+            policy = self.policy
+            fault = self._ask(policy, observation)
+            if fault:
+                self._failed(policy, fault)
+            else:
+                self.failures = 0
+        else:
+            return None
+        return None if fault else self._answer
+
+    def judge(self, asked: bool, late: bool, intervened: bool) -> None:
+        """What became of a tick in which somebody drove; ``asked``: the policy was, wherever it runs."""
+        trial = self.trial
+        if trial is not None and trial.stage is Stage.PROBATION:
+            if asked:
+                trial.drove(late, intervened)
+        else:
+            self.habits.add(late, intervened)
+
+    def advised(self, against: str) -> None:
+        """The monitor advises against the policy that drives: on probation that is its end."""
+        policy, trial = self.policy, self.trial
+        self.failures_in_all += 1
+        if policy is not None and self._tell():
+            self.events.append(f"policy {policy.version} is {against}; the rules drive until it is not")
+        if trial is not None and trial.stage is Stage.PROBATION:
+            trial.refuse(f"the monitor finds it {against}")
+
+    def rest(self) -> None:
+        """No policy drives: whoever does next has not stood yet."""
+        self._memory[:] = (0.0,) * MEMORY
 
     def warm(self, observation: Floats) -> Command:
         """Ask whoever will be asked next, and leave it at that; returns some command, not theirs."""
-        policy = self.incoming or self.policy
+        policy = self.policy
         if policy is None:
-            self._rules.command(observation)
+            self._spare_rules.command(observation)
         else:
             policy.run(observation)
+            recover(observation.data, *self._recovery, 0.0, self._spare_memory, self._spare_out)
         return 0.5, 0.1
+
+    def _ask(self, policy: Proposer, observation: Floats) -> str:
+        """Put the policy's command into ``_answer``; "" or what is wrong with it."""
+        began_ns = self._clock_ns()
+        try:
+            command = policy.run(observation)
+            if not (math.isfinite(command[0]) and math.isfinite(command[1])):
+                return "is not finite"
+        except Exception as error:
+            return f"raised {type(error).__name__}"
+        self._answer = command
+        return SLOW if self._clock_ns() - began_ns > self._slow_max_ns else ""
 
     def _failed(self, policy: Proposer, fault: str) -> None:
         self.failures += 1
         self.failures_in_all += 1
-        if self.failures == 1 and (self.failures_in_all <= TOLD_MAX or not self.failures_in_all % TOLD_SHARE):
-            self.events.append(f"policy {policy.version} failed ({fault}); the rules drive this tick")
+        if self.failures == 1 and self._tell():
+            self.events.append(
+                f"policy {policy.version} failed (its answer {fault}); the rules drive this tick"
+            )
+        trial = self.trial
+        if trial is not None and trial.policy is policy:
+            trial.failed(fault)
+            return
         if self.failures < FAILURES_MAX:
             return
         self.policy, self.previous, self.failures = self.previous, None, 0
-        below = f"policy {self.policy.version}" if self.policy else "the rules"
-        self.events.append(
-            f"policy {policy.version} dropped after {FAILURES_MAX} failures ({fault}): {below} drive now"
-        )
+        why = f"dropped after {FAILURES_MAX} failures (its answer {fault})"
+        self.dropped.append((policy, why))
+        self.events.append(f"policy {policy.version} {why}: {self._named()} drive now")
+
+    def _tell(self) -> bool:
+        return self.failures_in_all <= TOLD_MAX or not self.failures_in_all % TOLD_SHARE
+
+    def _named(self) -> str:
+        return f"policy {self.policy.version}" if self.policy else "the rules"

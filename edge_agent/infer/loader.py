@@ -1,6 +1,6 @@
 """Gets policies ready beside the tick and hands them over by one reference; answers comms when they drive.
 
-A refused candidate leaves the running policy as it is.
+A refused candidate leaves the running policy as it is. Accepted is who has passed its trial (``infer.trial``).
 """
 
 import threading
@@ -16,14 +16,16 @@ from contracts.keyring import TRUSTED_FILE
 from contracts.observation import ROUTING_LAYOUT
 from contracts.provenance import TrustedKeys
 from contracts.robot import RobotModel
-from edge_agent.errors import AgentError, SlotError
+from edge_agent.errors import AgentError, PolicyRejectedError, SlotError
+from edge_agent.infer.dropped import DroppedStore
 from edge_agent.infer.ladder import Ladder
 from edge_agent.infer.policy import Policy, load_policy
+from edge_agent.infer.trial import Stage, Trial
 from edge_agent.update.mailbox import Candidate, ControlMailbox
 from edge_agent.update.slots import SlotEntry, SlotStore
 
 POLL_S = 0.1
-SWAP_POLL_S = 0.01
+TRIAL_POLL_S = 0.02
 REQUESTS_MAX = 4
 JOIN_MAX_S = 10.0
 
@@ -61,6 +63,7 @@ class PolicyLoader:
         self._slots, self._mailbox = SlotStore(state_dir), ControlMailbox(state_dir)
         self._keys, self._model, self._monitor_hash = keys, model, monitor_hash
         self._ladder, self._tell = ladder, tell
+        self._dropped = DroppedStore(state_dir, tell)
         self._requests: deque[LoadRequest] = deque()
         self._wake = threading.Event()
         self._stopping = False
@@ -107,6 +110,10 @@ class PolicyLoader:
         return [entry for entry in found if entry]
 
     def _load_entry(self, entry: SlotEntry) -> Policy | None:
+        if why := self._dropped.why(entry.digest):
+            version = entry.facts.version
+            self._tell(f"committed policy {version} is not used: {why}; release another, or load it by hand")
+            return None
         try:
             bundle = self.verify(Path(entry.path))
             if bundle.digest != entry.digest:
@@ -120,26 +127,41 @@ class PolicyLoader:
         while not self._stopping:
             self._wake.wait(POLL_S)
             self._wake.clear()
+            self._keep_dropped()
             while self._requests and not self._stopping:
                 self._serve(self._requests.popleft())
             candidate = self._mailbox.poll()
             if candidate is not None and not self._stopping:
                 self._consider(candidate)
 
+    def _keep_dropped(self) -> None:
+        """Remember whom the ladder has dropped."""
+        dropped = self._ladder.dropped
+        while dropped:
+            policy, why = dropped.popleft()
+            self._dropped.add(policy.digest, policy.version, why)
+
     def _consider(self, candidate: Candidate) -> None:
+        version = candidate.entry.facts.version
         try:
+            if why := self._dropped.why(candidate.digest):
+                raise PolicyRejectedError(f"it has failed on this robot ({why}); release another")
             bundle = self.verify(candidate.path)
             if bundle.digest != candidate.digest:
                 raise SlotError(f"expected bundle {candidate.digest[:12]}, came {bundle.digest[:12]}")
             policy = load_policy(bundle)
         except Exception as error:
             # Also what nobody foresaw must be an answer: comms waits for one, and the running policy stays.
-            self._tell(f"candidate {candidate.entry.facts.version} refused: {error}")
+            self._tell(f"candidate {version} refused: {error}")
             self._answer(candidate, False, str(error) or repr(error))
             return
-        if self._hand_over(policy):
-            self._tell(f"policy {policy.version} drives now")
+        trial = self._try(policy)
+        if trial is not None and trial.stage is Stage.PASSED:
+            self._tell(f"policy {version} accepted: {trial.detail}")
             self._answer(candidate, True)
+        elif trial is not None:
+            self._tell(f"candidate {version} refused: {trial.why}")
+            self._answer(candidate, False, trial.why)
 
     def _serve(self, request: LoadRequest) -> None:
         try:
@@ -152,27 +174,37 @@ class PolicyLoader:
                     f"this robot has accepted release counter {floor} of {name}, came {counter}"
                 )
             policy = load_policy(bundle)
+            self._dropped.forget(bundle.digest)
         except Exception as error:
             request.message = str(error) or repr(error)
             self._tell(f"{request.path.name} refused: {request.message}")
         else:
-            if self._hand_over(policy):
+            trial = self._try(policy)
+            if trial is None:
+                request.message = "the agent is ending"
+            elif trial.stage is Stage.PASSED:
                 request.accepted = True
                 request.message = (
                     f"policy {policy.version} drives until this agent restarts; release it to keep it"
                 )
-                self._tell(f"policy {policy.version} drives now, loaded by hand")
+                self._tell(f"policy {policy.version} accepted, loaded by hand: {trial.detail}")
+            else:
+                request.message = trial.why
+                self._tell(f"{request.path.name} refused: {trial.why}")
         request.done = True
 
-    def _hand_over(self, policy: Policy) -> bool:
-        """Leave the policy for the control thread and wait until it has taken it; False at the end."""
-        swaps = self._ladder.swaps
-        self._ladder.incoming = policy
-        while self._ladder.swaps == swaps:
+    def _try(self, policy: Policy) -> Trial | None:
+        """Offer the policy to the control thread and wait for the end of its trial; None at the agent's end."""
+        trial = self._ladder.offer(policy)
+        while not trial.over:
             if self._stopping:
-                return False
-            self._wake.wait(SWAP_POLL_S)
-        return True
+                return None
+            self._wake.wait(TRIAL_POLL_S)
+            # Whoever wakes us for another request must wait for the end of this trial.
+            self._wake.clear()
+        if trial.stage is Stage.REFUSED:
+            self._dropped.add(policy.digest, policy.version, trial.why)
+        return trial
 
     def _answer(self, candidate: Candidate, accepted: bool, reason: str = "") -> None:
         try:

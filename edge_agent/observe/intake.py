@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from contracts.robot import RobotModel
-from edge_agent.observe.slots import Goal, Odometry, Scan, Slots, Stamp
+from edge_agent.observe.slots import UNSTAMPED, Goal, Odometry, Scan, Slots, Stamp
 
 MAP_FRAMES = ("map", "")
 RANGE_SLACK_M = 1e-3
@@ -48,11 +48,12 @@ class Intake:
         rotation: tuple[float, float, float, float],
         velocity: tuple[float, float],
         now_ns: int,
+        stamp: Stamp = UNSTAMPED,
     ) -> None:
         """Take a pose and a velocity. ``rotation`` is a quaternion x, y, z, w."""
         if frame.lstrip("/") not in MAP_FRAMES:
             self._slots.count("odometry_wrong_frame")
-            self._slots.odometry = Odometry((_NAN, _NAN, _NAN), (_NAN, _NAN), now_ns, False)
+            self._slots.odometry = Odometry((_NAN, _NAN, _NAN), (_NAN, _NAN), now_ns, False, stamp)
             return
         x, y, z, w = rotation
         heading = math.atan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
@@ -60,9 +61,9 @@ class Intake:
         numbers = (*place, heading, *velocity)
         if not unit or not all(abs(number) <= PLACE_MAX_M for number in numbers):
             self._slots.count("odometry_not_finite")
-            self._slots.odometry = Odometry((_NAN, _NAN, _NAN), (_NAN, _NAN), now_ns, False)
+            self._slots.odometry = Odometry((_NAN, _NAN, _NAN), (_NAN, _NAN), now_ns, False, stamp)
             return
-        self._slots.odometry = Odometry((*place, heading), velocity, now_ns)
+        self._slots.odometry = Odometry((*place, heading), velocity, now_ns, True, stamp)
 
     def goal(self, frame: str, x_m: float, y_m: float) -> None:
         """Take a goal; a bad one means no goal: the robot stops."""

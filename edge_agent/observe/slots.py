@@ -26,6 +26,7 @@ class Odometry(msgspec.Struct, frozen=True):
     velocity: tuple[float, float]
     arrived_ns: int
     finite: bool = True
+    stamp: Stamp = UNSTAMPED
 
 
 class Goal(msgspec.Struct, frozen=True):

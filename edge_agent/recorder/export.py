@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from mcap.writer import Writer
 
-from contracts.decision import DECISION_DTYPE, Reason, Source, Verdict
+from contracts.decision import DECISION_DTYPE, Mode, Reason, Source, Verdict
 from contracts.framelog import Event
 from contracts.observation import ROUTING_LAYOUT
 from edge_agent.recorder.reading import Log
 
 DECISION_TOPIC = "/outrider/decision"
 EVENT_TOPIC = "/outrider/event"
-_NAMES = {"source": Source, "verdict": Verdict, "reason": Reason}
+_NAMES = {"mode": Mode, "source": Source, "verdict": Verdict, "reason": Reason}
 
 
 def decision_value(seq: int, record: Any) -> dict[str, Any]:

@@ -64,6 +64,18 @@ class RobotClient:
 
         return self._call(ResetStop, "reset_stop", reason=reason[:TEXT_MAX])
 
+    def set_mode(self, mode: int, reason: str) -> Any:
+        """Change who drives (``contracts.decision.Mode``); the response has ``success`` and ``message``."""
+        from outrider_msgs.srv import SetMode
+
+        return self._call(SetMode, "set_mode", mode=mode, reason=reason[:TEXT_MAX])
+
+    def approve(self, seconds: float, reason: str) -> Any:
+        """Let the policy drive for so long, in assist; the response has ``success`` and ``message``."""
+        from outrider_msgs.srv import Approve
+
+        return self._call(Approve, "approve", seconds=seconds, reason=reason[:TEXT_MAX])
+
     def load(self, path: str) -> Any:
         """Load a bundle on the robot; the response has ``accepted``, ``digest`` and ``message``."""
         from outrider_msgs.srv import LoadPolicy

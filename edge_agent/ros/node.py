@@ -7,7 +7,7 @@ from typing import Any
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from nav_msgs.msg import Odometry
 from outrider_msgs.msg import DecisionStatus, PolicyStatus, SafetyStatus
-from outrider_msgs.srv import Arm, LoadPolicy, ResetStop, Stop
+from outrider_msgs.srv import Approve, Arm, LoadPolicy, ResetStop, SetMode, Stop
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.task import Future
 from sensor_msgs.msg import LaserScan
@@ -131,6 +131,8 @@ class AgentNode(LifecycleNode):  # type: ignore[misc]
             (Stop, "outrider/stop", self._on_stop),
             (ResetStop, "outrider/reset_stop", self._on_reset),
             (LoadPolicy, "outrider/load_policy", self._on_load),
+            (SetMode, "outrider/set_mode", self._on_set_mode),
+            (Approve, "outrider/approve", self._on_approve),
         ):
             add((self.destroy_service, self.create_service(kind, name, answer)))
         self._safety = self.create_publisher(SafetyStatus, "outrider/safety", RELIABLE)
@@ -156,11 +158,11 @@ class AgentNode(LifecycleNode):  # type: ignore[misc]
     def _on_odometry(self, message: Any) -> None:
         if self._control is not None:
             position, rotation = message.pose.pose.position, message.pose.pose.orientation
-            twist = message.twist.twist
+            twist, stamp = message.twist.twist, message.header.stamp
             self._control.intake.odometry(
                 message.header.frame_id, (position.x, position.y),
                 (rotation.x, rotation.y, rotation.z, rotation.w),
-                (twist.linear.x, twist.angular.z), time.monotonic_ns(),
+                (twist.linear.x, twist.angular.z), time.monotonic_ns(), (stamp.sec, stamp.nanosec),
             )  # fmt: skip
 
     def _on_goal(self, message: Any) -> None:
@@ -194,6 +196,25 @@ class AgentNode(LifecycleNode):  # type: ignore[misc]
         refusal = self._control.gate.reset() if self._control else "the agent is not configured"
         self.get_logger().warning(f"{refusal or 'emergency stop reset'} ({request.reason[:128]})")
         return _answer(response, not refusal, refusal or "reset; arm the robot to drive")
+
+    def _on_set_mode(self, request: Any, response: Any) -> Any:
+        control = self._control
+        if control is None or not control.loop.running:
+            return _answer(response, False, "the agent is not active; activate its lifecycle node first")
+        # Seldom, and it must be on disk before it is true: here the executor's thread does write a file.
+        refusal = control.set_mode(request.mode, request.reason, time.monotonic_ns())
+        done = f"mode {control.modes.mode.name.lower()}"
+        self.get_logger().warning(f"{refusal or done} ({request.reason[:128]})")
+        return _answer(response, not refusal, refusal or done)
+
+    def _on_approve(self, request: Any, response: Any) -> Any:
+        control = self._control
+        if control is None or not control.loop.running:
+            return _answer(response, False, "the agent is not active; activate its lifecycle node first")
+        refusal = control.approve(request.seconds, time.monotonic_ns())
+        done = f"the policy may drive for {request.seconds:g} s"
+        self.get_logger().info(f"{refusal or done} ({request.reason[:128]})")
+        return _answer(response, not refusal, refusal or done)
 
     async def _on_load(self, request: Any, response: Any) -> Any:
         control, path = self._control, Path(request.path)
@@ -229,11 +250,15 @@ class AgentNode(LifecycleNode):  # type: ignore[misc]
             self._status_ns = now_ns
             stamp = self.get_clock().now().to_msg()
             self._safety.publish(safety_status(self._config.robot_id, stamp, control.core.latest))
-            self._decision.publish(decision_status(self._config.robot_id, stamp, control.core.latest))
+            policy = control.ladder.policy
+            approved_s = control.modes.approved_s(policy.digest, now_ns) if policy else 0.0
+            status = decision_status(self._config.robot_id, stamp, control.core.latest, approved_s)
+            self._decision.publish(status)
 
     def _tell_policy(self, control: Control) -> None:
         ladder = control.ladder
-        state = (ladder.policy, ladder.previous, ladder.swaps, self._detail)
+        trial = ladder.trial
+        state = (ladder.policy, ladder.previous, ladder.swaps, self._detail, trial and trial.stage)
         if state != self._policy_told:
             self._policy_told = state
             stamp = self.get_clock().now().to_msg()

@@ -7,6 +7,7 @@ from outrider_msgs.msg import DecisionStatus, PolicyStatus, SafetyStatus
 
 from contracts.decision import Source
 from edge_agent.infer.ladder import Ladder
+from edge_agent.infer.trial import Stage
 from edge_agent.tick import Snapshot
 
 BASE_FRAME = "base_link"
@@ -14,6 +15,7 @@ SOURCES = {
     Source.NONE: DecisionStatus.SOURCE_STOP,
     Source.POLICY: DecisionStatus.SOURCE_POLICY,
     Source.RULE_BASED: DecisionStatus.SOURCE_RULE_BASED,
+    Source.RECOVERY: DecisionStatus.SOURCE_RECOVERY,
 }
 
 
@@ -30,14 +32,16 @@ def safety_status(robot_id: str, stamp: Any, latest: Snapshot) -> Any:
     return status
 
 
-def decision_status(robot_id: str, stamp: Any, latest: Snapshot) -> Any:
-    """How the last tick's command came about."""
+def decision_status(robot_id: str, stamp: Any, latest: Snapshot, approved_s: float = 0.0) -> Any:
+    """How the last tick's command came about; ``approved_s`` is what is left of a person's approval."""
     status = DecisionStatus()
     status.header.stamp, status.header.frame_id = stamp, BASE_FRAME
     status.robot_id, status.tick = robot_id, latest.tick
     status.policy_digest, status.source = latest.digest, SOURCES[latest.source]
     status.speed_raw_mps, status.turn_rate_raw_radps = latest.raw or (math.nan, math.nan)
     status.speed_final_mps, status.turn_rate_final_radps = latest.ruling.command
+    status.mode, status.approved_s = int(latest.mode), approved_s
+    status.speed_other_mps, status.turn_rate_other_radps = latest.other or (math.nan, math.nan)
     status.inference_us, status.tick_total_us = latest.infer_ns / 1e3, latest.total_ns / 1e3
     status.ticks_late, status.ticks_missed = latest.late, latest.missed
     return status
@@ -54,7 +58,10 @@ def policy_status(robot_id: str, stamp: Any, ladder: Ladder, detail: str) -> Any
         status.state = PolicyStatus.STATE_ACTIVE
     if previous is not None:
         status.digest_previous = previous.digest
-    if "refused" in detail:
+    trial = ladder.trial
+    if trial is not None and trial.stage is Stage.PROBATION:
+        status.state = PolicyStatus.STATE_PROBATION
+    elif "refused" in detail:
         status.state = PolicyStatus.STATE_REFUSED
     status.swap_count, status.detail = ladder.swaps, detail[:256]
     return status

@@ -111,7 +111,7 @@ def push_timeline(
         decisions = logs[robot].decisions
         seconds = decisions["wall_ns"] / 1e9 - start
         shown = (seconds > -1.0) & (seconds < last - start)
-        policy = decisions["source"] == Source.POLICY
+        policy = np.isin(decisions["source"], (Source.POLICY, Source.RECOVERY))
         axes.plot(seconds[shown], decisions["velocity"][shown, 0], color="#2c3038", lw=1.0)
         axes.plot(
             seconds[shown & policy],

@@ -64,7 +64,7 @@ def driving_at(log: Log, versions: dict[str, str], wall_s: float) -> str:
     """Who drove a robot at a wall time: a version, or the rule-based controller."""
     index = int(np.searchsorted(log.decisions["wall_ns"], int(wall_s * 1e9)))
     row = log.decisions[min(index, len(log.decisions) - 1)]
-    if row["source"] != Source.POLICY:
+    if row["source"] not in (Source.POLICY, Source.RECOVERY):
         return RULE_BASED
     return versions.get(row["policy_digest"].tobytes().hex(), "?")
 

@@ -1,4 +1,4 @@
-"""``outrider agent run|arm|disarm|stop|reset|load|status``: a robot's agent, on the robot or beside it."""
+"""``outrider agent run|arm|disarm|stop|reset|mode|approve|load|status``: a robot's agent, on the robot or beside it."""
 
 import json
 import math
@@ -14,11 +14,13 @@ import typer
 
 from outrider.cli import fail
 from outrider.verbs._operator import DEFAULT_HUB, DEFAULT_KEYS, AsJson, Keys
+from outrider.verbs.filter import filter_commands
 
 if TYPE_CHECKING:
     from edge_agent.ros.client import RobotClient
 
 app = typer.Typer(no_args_is_help=True, help="Run a robot's agent; arm it, stop it, load a policy.")
+app.command("filter")(filter_commands)
 Robot = Annotated[
     str, typer.Argument(help="The robot's name, which is its ROS namespace.", show_default=False)
 ]
@@ -41,6 +43,13 @@ def run(
     real_time_factor: Annotated[
         float, typer.Option(help="Robot seconds in a second, against a faster simulator.")
     ] = 1.0,
+    sim_time: Annotated[
+        bool, typer.Option("--sim-time", help="The sensors' stamps are a simulator's.")
+    ] = False,
+    realtime: Annotated[
+        bool, typer.Option("--realtime", help="SCHED_FIFO and locked memory for control, where permitted.")
+    ] = False,
+    cpus: Annotated[str, typer.Option(help="Cores for control, such as 2,3.")] = "",
     no_hub: Annotated[bool, typer.Option("--no-hub", help="Record, but talk to no hub.")] = False,
     no_autostart: Annotated[
         bool, typer.Option("--no-autostart", help="Wait for the lifecycle transitions.")
@@ -52,7 +61,14 @@ def run(
     """Run a robot's agent until Ctrl-C or SIGTERM. It drives only after `outrider agent arm`."""
     arguments = ["--robot", robot, "--layout", str(layout), "--state", str(state), "--keys", str(keys)]
     arguments += ["--hub", hub, "--rate", str(rate), "--real-time-factor", str(real_time_factor)]
-    flags = {"--no-hub": no_hub, "--no-autostart": no_autostart, "--foreground": foreground}
+    arguments += ["--cpus", cpus]
+    flags = {
+        "--sim-time": sim_time,
+        "--realtime": realtime,
+        "--no-hub": no_hub,
+        "--no-autostart": no_autostart,
+        "--foreground": foreground,
+    }
     arguments += [flag for flag, chosen in flags.items() if chosen]
     # The supervisor takes this process's place: it stays small, and keeps the process id.
     sys.stdout.flush()
@@ -103,6 +119,35 @@ def reset(robot: Robot, reason: Why = "operator", timeout: Timeout = 5.0) -> Non
 
 
 @app.command()
+def mode(
+    robot: Robot,
+    to: Annotated[str, typer.Argument(help="controller, shadow, assist or fallback.", show_default=False)],
+    reason: Why = "operator",
+    timeout: Timeout = 5.0,
+) -> None:
+    """Change who drives: while the robot stands or is disarmed; into fallback always."""
+    from contracts.decision import Mode
+
+    known = {known.name.lower(): known for known in Mode}
+    if to not in known:
+        raise fail(f"no mode {to!r}; choose {', '.join(known)}", 2)
+    with _client(robot, timeout) as client:
+        _report(robot, client.set_mode(known[to], reason))
+
+
+@app.command()
+def approve(
+    robot: Robot,
+    seconds: Annotated[float, typer.Option(help="How long; 0 ends the approval.", min=0, max=60)] = 10.0,
+    reason: Why = "operator",
+    timeout: Timeout = 5.0,
+) -> None:
+    """Let the policy drive for some seconds, in assist mode."""
+    with _client(robot, timeout) as client:
+        _report(robot, client.approve(seconds, reason))
+
+
+@app.command()
 def load(
     robot: Robot,
     bundle: Annotated[Path, typer.Argument(help="A bundle on the robot's own disk.", show_default=False)],
@@ -149,7 +194,8 @@ def _report(robot: str, answer: Any) -> None:
 
 def _facts(robot: str, safety: Any, decision: Any, policy: Any) -> dict[str, Any]:
     names = {0: "pass", 1: "limit", 2: "stop", 3: "disarm", 4: "emergency stop"}
-    sources = {0: "none", 1: "rules", 2: "policy"}
+    sources = {0: "none", 1: "rules", 2: "policy", 3: "recovery"}
+    modes = {0: "controller", 1: "shadow", 2: "assist", 3: "fallback"}
     return {
         "robot": robot,
         "armed": bool(safety.armed),
@@ -159,6 +205,8 @@ def _facts(robot: str, safety: Any, decision: Any, policy: Any) -> dict[str, Any
         "speed_mps": _number(safety.speed_out_mps),
         "turn_rate_radps": _number(safety.turn_rate_out_radps),
         "source": sources.get(decision.source, "unknown"),
+        "mode": modes.get(decision.mode, "unknown"),
+        "approved_s": _number(decision.approved_s),
         "policy_digest": policy.digest_active,
         "policy_version": policy.release_version,
         "release_counter": policy.release_counter,

@@ -1,6 +1,7 @@
 """Settings and start-up: what is wrong is refused in one line, and nothing on disk changes."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,8 @@ def arguments(tmp_path: Path, *more: str) -> list[str]:
     ("change", "hint"),
     [({"rate_hz": 25}, "multiple of 10"), ({"rate_hz": 0}, "rate_hz"), ({"speed": 1}, "speed"),
      ({"real_time_factor": 0.0}, "real_time_factor"), ({"robot_id": "../x"}, "robot_id"),
-     ({"ring_name": "a/b"}, "ring_name")],
+     ({"ring_name": "a/b"}, "ring_name"), ({"cpus": [-1]}, "cpus"), ({"trial": {"shadow_ticks": 0}}, "shadow_ticks"),
+     ({"trial": {"stage_max_s": 0.0}}, "stage_max_s"), ({"trial": {"x": 1}}, "x")],
 )  # fmt: skip
 def test_wrong_settings_are_refused_by_name(change: dict[str, object], hint: str) -> None:
     assert decode_control_config(json.dumps(GOOD).encode(), "here").rate_hz == 20
@@ -47,6 +49,7 @@ def test_the_supervisor_writes_what_both_children_read(tmp_path: Path) -> None:
     control = msgspec.json.decode(control_path.read_bytes(), type=ControlConfig)
     comms = msgspec.json.decode(comms_path.read_bytes(), type=CommsConfig)
     assert (control.ring_name, control.rate_hz, control.real_time_factor) == (ring_name, 50, 4.0)
+    assert (control.realtime, control.cpus, control.sim_time) == (False, (), False)
     assert control.period_ns == 5_000_000
     assert comms.ring_name == ring_name
     assert comms.hub_endpoint.startswith("ipc://")
@@ -55,6 +58,7 @@ def test_the_supervisor_writes_what_both_children_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "hint"),
     [(("--rate", "15"), "multiple of 10"), (("--real-time-factor", "0"), "0.05 to 50"),
+     (("--cpus", "two"), "core numbers"),
      (("--robot", "Robot 1"), "no robot can be called"), (("--layout", "none.yaml"), "no layout at none.yaml")],
 )  # fmt: skip
 def test_wrong_options_are_refused_and_leave_no_folder(
@@ -98,3 +102,22 @@ def test_the_supervisor_imports_neither_numpy_nor_rclpy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=30
     )
     assert answer.stdout == "set()\n", answer.stderr
+
+
+def test_what_the_kernel_does_not_permit_is_said_and_left_out() -> None:
+    code = """
+import os, resource
+from edge_agent.realtime import prepare
+os.setresuid(65534, 65534, 65534)
+resource.setrlimit(resource.RLIMIT_MEMLOCK, (4096, 4096))
+said = []
+print(prepare(True, (0,), said.append), len(said), said)
+print(prepare(False, (4000,), said.append), said[-1])
+"""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody who may do nothing")
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/", timeout=30)
+    first, second = answer.stdout.splitlines()
+    assert first.startswith("['cores 0'] 3"), answer
+    assert all(what in first for what in ("priority -10", "SCHED_FIFO 40", "locked memory"))
+    assert "cores 4000" in second

@@ -16,7 +16,10 @@ import pytest
 pytest.importorskip("rclpy", reason="no ROS 2: run 'make setup', or source a distribution")
 pytest.importorskip("outrider_msgs", reason="ros_ws is not built: run 'make setup'")
 
-from contracts.decision import FLAG_SWAPPED
+from outrider_msgs.msg import DecisionStatus, PolicyStatus
+from outrider_msgs.srv import SetMode
+
+from contracts.decision import FLAG_SWAPPED, Mode
 from edge_agent.recorder.reading import find_folders, load_log
 from edge_agent.update.mailbox import CommsMailbox, new_candidate
 from edge_agent.update.slots import BundleFacts, SlotStore
@@ -126,6 +129,8 @@ def test_a_candidate_is_loaded_swapped_in_and_committed_and_a_bad_one_changes_no
     CommsMailbox(live.state).offer(new_candidate(store.stage(path, facts), 1))
 
     live.start()
+    wait_for(lambda: live.status()["policy"].state == PolicyStatus.STATE_PROBATION, "v1 drives on probation")
+    assert store.active() is None  # committed is what has passed
     committed = wait_for(store.active, "the commit by comms")
     assert committed.digest == facts.digest
     live.arm()
@@ -150,6 +155,54 @@ def test_a_candidate_is_loaded_swapped_in_and_committed_and_a_bad_one_changes_no
     assert len(swaps) == 2
     assert decisions["release_counter"][swaps[1] - 1] == 1
     assert decisions["release_counter"][swaps[1]] == 2
+
+
+def outrider_agent(*words: str) -> subprocess.CompletedProcess[str]:
+    """``outrider agent`` with these words."""
+    command = [sys.executable, "-m", "outrider.cli", "agent", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+
+
+def test_modes_are_switched_where_it_is_safe_approved_by_a_person_and_survive_a_kill(
+    live: LiveAgent, keys: Path, tmp_path: Path
+) -> None:
+    assert all(getattr(SetMode.Request, f"MODE_{mode.name}") == mode for mode in Mode)
+    live.start()
+    path = tmp_path / "v1.outrider"
+    path.write_bytes(make_bundle(keys, monitor_hash=MonitorConfig().hash()))
+    loaded = live.client().load(str(path))
+    assert loaded.accepted, loaded.message
+    live.arm()
+    refused = live.client().set_mode(Mode.ASSIST, "test")
+    assert not refused.success
+    assert "stop or disarm it first" in refused.message
+    assert "mode is controller" in live.client().approve(5.0, "test").message
+    assert live.client().set_mode(Mode.FALLBACK, "test").success  # always, also while driving
+    wait_for(lambda: live.status()["decision"].source == DecisionStatus.SOURCE_RULE_BASED, "the rules drive")
+
+    live.client().arm("test", arm=False)
+    wait_for(lambda: not live.status()["safety"].armed, "disarming")
+    switched = outrider_agent("mode", live.robot, "assist")
+    assert switched.returncode == 0, switched.stderr
+    assert "not armed" in live.client().approve(5.0, "test").message
+    live.child("control").kill()
+    wait_for(lambda: live.status()["decision"].mode == Mode.ASSIST, "the mode after the restart")
+    wait_for(lambda: live.status()["safety"].reason_text == "not armed", "a scan at the new control")
+    loaded = live.client().load(str(path))
+    assert loaded.accepted, loaded.message
+    live.arm()
+    assert live.status()["decision"].source == DecisionStatus.SOURCE_RULE_BASED
+    too_long = live.client().approve(61.0, "test")
+    assert "an approval lasts" in too_long.message
+    approved = outrider_agent("approve", live.robot, "--seconds", "3")
+    assert approved.returncode == 0, approved.stderr
+    policy = (DecisionStatus.SOURCE_POLICY, DecisionStatus.SOURCE_RECOVERY)
+    wait_for(lambda: live.status()["decision"].source in policy, "the policy drives", 3.0)
+    wait_for(
+        lambda: live.status()["decision"].source == DecisionStatus.SOURCE_RULE_BASED, "the approval's end"
+    )
+    wrong = outrider_agent("mode", live.robot, "turbo")
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
 
 
 def test_a_broken_floor_ends_with_one_clear_line(tmp_path: Path) -> None:

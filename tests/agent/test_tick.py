@@ -9,6 +9,7 @@ from contracts.decision import FLAG_SWAPPED, Reason, Source, Verdict
 from contracts.robot import AMR_SMALL
 from edge_agent.infer.ladder import FAILURES_MAX
 from edge_agent.infer.policy import Policy
+from edge_agent.infer.trial import Stage, TrialConfig
 from edge_agent.observe.slots import UNSTAMPED
 from tests.support.agent import PERIOD_NS, Bench, FakePolicy
 from tests.support.fleet import POLICY_ONNX, golden
@@ -43,7 +44,7 @@ def test_rules_drive_without_a_policy(bench: Bench) -> None:
 
 def test_a_moving_command_bears_the_stamp_of_its_scan(bench: Bench) -> None:
     driving(bench)
-    assert bench.sink.stamps[-1] == (7, 0)
+    assert bench.sink.stamps[-1] == bench.stamp
 
 
 def test_not_armed_means_zero(bench: Bench) -> None:
@@ -103,6 +104,7 @@ def test_stale_scan_stops_after_its_limit_and_disarms_when_it_lasts(bench: Bench
     bench.run()
     stopped_for(bench, Reason.SCAN_STALE)
     assert bench.gate.armed
+    bench.velocity = STANDING  # it has stopped, as it was told
     for _ in range(41):
         bench.clock.now_ns += PERIOD_NS
         bench.odometry()
@@ -240,14 +242,17 @@ def test_every_tick_leaves_one_record_also_when_everything_is_missing() -> None:
     stopped_for(bench, Reason.SCAN_MISSING)
 
 
-def test_a_swap_between_ticks_leaves_no_tick_without_a_decision(bench: Bench) -> None:
+def test_swaps_leave_no_tick_without_a_decision() -> None:
+    bench = Bench(TrialConfig(shadow_ticks=1, probation_ticks=1))
     bench.ladder.policy = FakePolicy((0.5, 0.0), "v0")
     bench.drive(1)
     for number in range(1, 21):
-        bench.ladder.incoming = FakePolicy((0.5 + number / 100, 0.0), f"v{number}")
+        trial = bench.ladder.offer(FakePolicy((0.5 + number / 100, 0.0), f"v{number}"))
+        bench.drive(1)
         record = bench.drive(1)
         assert int(record["flags"]) & FLAG_SWAPPED
         assert bench.source is Source.POLICY
+        assert trial.stage is Stage.PASSED
         assert not int(bench.drive(1)["flags"]) & FLAG_SWAPPED
     ticks = [int(record["tick"]) for record in bench.ring.records]
     assert ticks == list(range(1, len(ticks) + 1))

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import random
 import signal
@@ -23,6 +24,7 @@ from contracts.robot import AMR_SMALL
 from edge_agent.guard.gate import Gate
 from edge_agent.heartbeat import remove_ring
 from edge_agent.infer.ladder import Ladder
+from edge_agent.infer.trial import TrialConfig
 from edge_agent.observe.intake import Intake
 from edge_agent.observe.slots import Goal, Slots, Stamp, Way
 from edge_agent.tick import TickCore
@@ -41,6 +43,9 @@ WAIT_MAX_S = 25.0
 DOMAIN_MAX = 100
 
 
+_NO_CLOCK: Any = None
+
+
 class FakePolicy:
     """A policy that answers what the test says, or raises it."""
 
@@ -48,7 +53,7 @@ class FakePolicy:
         self.answer, self.version, self.release_counter = answer, version, 1
         self.digest = f"{sum(version.encode()):064x}"
         self.digest_bytes = np.frombuffer(bytes.fromhex(self.digest), dtype=np.uint8)
-        self.spend_ns, self.clock = spend_ns, None
+        self.spend_ns, self.clock = spend_ns, _NO_CLOCK
         self.calls = 0
 
     def run(self, _: npt.NDArray[np.float32]) -> tuple[float, float]:
@@ -58,7 +63,8 @@ class FakePolicy:
             self.clock.now_ns += self.spend_ns
         if isinstance(self.answer, Exception):
             raise self.answer
-        return self.answer
+        answer: tuple[float, float] = self.answer
+        return answer
 
 
 class Clock:
@@ -106,17 +112,17 @@ _ROUTE: list[Route] = []
 class Bench:
     """A tick core with everything around it in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, trial: TrialConfig | None = None) -> None:
         if not _ROUTE:
             _ROUTE.append(Route(cell_costs(load_warehouse(LAYOUT)), *GOAL))
         self.clock, self.ring, self.sink, self.slots = Clock(), ListRing(), ListSink(), Slots()
         self.gate = Gate(SafetyMonitor(AMR_SMALL))
-        self.ladder = Ladder(DwaController(AMR_SMALL), PERIOD_NS, self.clock)
+        self.ladder = Ladder(DwaController(AMR_SMALL, 1 / RATE_HZ), PERIOD_NS, 1 / RATE_HZ, trial, self.clock)
         self.core = TickCore(
             AMR_SMALL, RATE_HZ, 1.0, self.slots, self.ladder, self.gate, self.sink, self.ring, self.clock
         )
         self.intake = Intake(self.slots, AMR_SMALL, self._route)
-        self.velocity = (0.0, 0.0)
+        self.velocity, self.pose, self._moved_ns = (0.0, 0.0), START, self.clock.now_ns
         self.intake.goal("map", *GOAL)
         self.drive(1)
         assert self.gate.arm() == ""
@@ -124,18 +130,39 @@ class Bench:
     def _route(self, goal: Goal) -> None:
         self.slots.way = Way(goal, _ROUTE[0])
 
+    @property
+    def stamp(self) -> Stamp:
+        """What a sensor stamps its messages with now: its own clock, far from ours."""
+        return divmod(self.clock.now_ns + 7_000_000_000, 1_000_000_000)
+
     def scan(self, ranges: npt.NDArray[np.float32] | None = None) -> None:
         """A scan arrives; without ``ranges`` nothing is in reach."""
         lidar = AMR_SMALL.lidar
         if ranges is None:
             ranges = np.full(lidar.rays, np.inf, dtype=np.float32)
         self.intake.scan(
-            ranges, lidar.angle_min_rad, lidar.angle_step_rad, lidar.range_max_m, (7, 0), self.clock.now_ns
+            ranges,
+            lidar.angle_min_rad,
+            lidar.angle_step_rad,
+            lidar.range_max_m,
+            self.stamp,
+            self.clock.now_ns,
         )
 
     def odometry(self) -> None:
-        """Odometry arrives, from where the robot started."""
-        self.intake.odometry("map", START[:2], (0.0, 0.0, 0.0, 1.0), self.velocity, self.clock.now_ns)
+        """Odometry arrives, from where the robot has got to at its velocity."""
+        elapsed_s = (self.clock.now_ns - self._moved_ns) / 1e9
+        self._moved_ns = self.clock.now_ns
+        speed, turn_rate = self.velocity
+        if abs(speed) < 10.0 and math.isfinite(turn_rate):
+            x_m, y_m, heading = self.pose
+            ahead = speed * elapsed_s
+            self.pose = (
+                x_m + ahead * math.cos(heading), y_m + ahead * math.sin(heading), heading + turn_rate * elapsed_s
+            )  # fmt: skip
+        half = 0.5 * self.pose[2]
+        rotation = (0.0, 0.0, math.sin(half), math.cos(half))
+        self.intake.odometry("map", self.pose[:2], rotation, self.velocity, self.clock.now_ns, self.stamp)
 
     def tick(self, fresh: bool = True) -> npt.NDArray[np.void]:
         """One period passes, ``fresh`` data arrive, one tick runs; its record."""
