@@ -15,8 +15,10 @@ from sensor_msgs.msg import LaserScan
 from contracts.ring import RingWriter
 from edge_agent.config import ControlConfig
 from edge_agent.infer.loader import LoadRequest
-from edge_agent.observe.slots import Stamp
+from edge_agent.ros.diagnostics import Diagnostics, policy_state
+from edge_agent.ros.parameters import declare_settings
 from edge_agent.ros.quality import LATCHED, NEWEST, RELIABLE
+from edge_agent.ros.sink import RosSink
 from edge_agent.ros.status import decision_status, policy_status, safety_status
 from edge_agent.stages import REFUSED, Control
 
@@ -24,24 +26,6 @@ NODE_NAME = "outrider_agent"
 STATUS_INTERVAL_NS = 200_000_000
 STOP_REPEATS = 3
 MESSAGE_MAX = 256
-BASE_FRAME = "base_link"
-
-
-class RosSink:
-    """Publishes ``cmd_vel``; one message, reused."""
-
-    def __init__(self) -> None:
-        self.publisher: Any = None
-        self._message = TwistStamped()
-        self._message.header.frame_id = BASE_FRAME
-
-    def send(self, speed_mps: float, turn_rate_radps: float, stamp: Stamp) -> None:
-        """Publish a command; nothing before the node is configured."""
-        message = self._message
-        message.header.stamp.sec, message.header.stamp.nanosec = stamp
-        message.twist.linear.x, message.twist.angular.z = speed_mps, turn_rate_radps
-        if self.publisher is not None:
-            self.publisher.publish(message)
 
 
 class AgentNode(LifecycleNode):  # type: ignore[misc]
@@ -49,7 +33,7 @@ class AgentNode(LifecycleNode):  # type: ignore[misc]
 
     def __init__(self, config: ControlConfig, context: Any) -> None:
         super().__init__(NODE_NAME, namespace=config.robot_id, context=context)
-        self._config = config
+        self._config = config = declare_settings(self, config)
         self._ring = RingWriter(config.ring_name)
         self._sink = RosSink()
         self._control: Control | None = None
@@ -142,6 +126,8 @@ class AgentNode(LifecycleNode):  # type: ignore[misc]
         for publisher in (self._safety, self._decision, self._policy):
             add((self.destroy_publisher, publisher))
         add((self.destroy_lifecycle_publisher, self._sink.publisher))
+        self._diagnostics = Diagnostics(self, self._config.robot_id, self._config.real_time_factor)
+        add((Diagnostics.close, self._diagnostics))
         self._policy_told = ()
         self._detail = "" if control.ladder.policy else "no policy: the rules drive"
 
@@ -246,6 +232,8 @@ class AgentNode(LifecycleNode):  # type: ignore[misc]
             self.get_logger().warning(event)
             self._detail = event
         self._tell_policy(control)
+        told = policy_state(control.ladder, control.modes.mode, self._detail)
+        self._diagnostics.work(now_ns, control.core.latest, control.slots, told)
         if now_ns - self._status_ns >= STATUS_INTERVAL_NS and control.core.latest is not None:
             self._status_ns = now_ns
             stamp = self.get_clock().now().to_msg()

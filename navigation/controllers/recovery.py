@@ -26,9 +26,12 @@ class RecoveryConfig(Protocol):
 
 
 class Recovery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a robot that a policy drives gets out; policies are trained, judged and driven with it."""
+    """How a robot that a policy drives gets out; policies are trained, judged and driven with it.
 
-    stuck_after_s: float = 1.5
+    It waits long: a policy trained with a quick one stops looking for a way out itself.
+    """
+
+    stuck_after_s: float = 4.0
     recovery_s: float = 1.5
     recovery_speed_mps: float = -0.25
     recovery_turn_radps: float = 0.7
