@@ -1,0 +1,101 @@
+"""The monitor alone, in front of somebody else's commands: ``python -m edge_agent.filter --config FILE.json``.
+
+One process, no policy, no floor, no keys; ``edge_agent.ros.filter`` is its node.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from contracts.robot import ROBOT_MODELS
+from edge_agent.config import CONFIG_MAX_BYTES, NS, Name
+from edge_agent.errors import AgentError, ConfigError
+from edge_agent.realtime import prepare
+from edge_agent.ros.imports import require_ros
+from edge_agent.supervisor import take_lock
+
+
+class FilterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the filter needs to know."""
+
+    robot_id: Name
+    state_dir: str
+    """The robot's own folder, the agent's too: its lock keeps a second one, of either kind, from this robot."""
+    robot_model: Name = "amr_small"
+    rate_hz: Annotated[int, msgspec.Meta(ge=10, le=200)] = 20
+    command_stale_max_s: Annotated[float, msgspec.Meta(ge=0.05, le=1.0)] = 0.3
+    autostart: bool = True
+    sim_time: bool = False
+    realtime: bool = False
+    cpus: Annotated[tuple[Annotated[int, msgspec.Meta(ge=0, le=4095)], ...], msgspec.Meta(max_length=64)] = ()
+
+    def check(self) -> "FilterConfig":
+        """Return self; raises ConfigError for a robot model that nobody knows."""
+        if self.robot_model not in ROBOT_MODELS:
+            raise ConfigError(f"no robot model {self.robot_model!r}; known: {', '.join(ROBOT_MODELS)}")
+        return self
+
+    @property
+    def period_ns(self) -> int:
+        """Time between two deadlines."""
+        return round(NS / self.rate_hz)
+
+
+def decode_filter_config(data: bytes, where: str) -> FilterConfig:
+    """Read settings from JSON; raises ConfigError."""
+    try:
+        return msgspec.json.decode(data, type=FilterConfig).check()
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{where}: {error}; see FilterConfig for the fields") from None
+
+
+def load_filter_config(path: Path) -> FilterConfig:
+    """Read a settings file; raises ConfigError."""
+    try:
+        with path.open("rb") as file:
+            return decode_filter_config(file.read(CONFIG_MAX_BYTES), str(path))
+    except OSError as error:
+        raise ConfigError(f"no configuration at {path} ({error.strerror})") from None
+
+
+def run_filter(config: FilterConfig) -> int:
+    """Filter until SIGTERM or SIGINT; returns the exit code.
+
+    Raises:
+        RosUnavailableError: no ROS 2 here.
+        AgentRunningError: an agent or a filter already holds this robot.
+        ConfigError: a ROS parameter says what cannot be, or the node could not be configured.
+        OSError: the state folder cannot be made.
+    """
+    require_ros()
+    from edge_agent.ros.filter import FilterNode
+    from edge_agent.ros.process import spin
+
+    state = Path(config.state_dir)
+    state.mkdir(parents=True, exist_ok=True)
+    take_lock(state, config.robot_id)
+    prepare(config.realtime, config.cpus, lambda line: print(f"outrider filter: {line}", file=sys.stderr))
+    return spin(lambda context: FilterNode(config, context), config.autostart)
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m edge_agent.filter",
+        description="The safety monitor in front of somebody else's commands.",
+    )
+    parser.add_argument(
+        "--config", type=Path, required=True, help="JSON file with the fields of FilterConfig"
+    )
+    try:
+        return run_filter(load_filter_config(parser.parse_args().config))
+    except (AgentError, OSError) as error:
+        print(f"outrider filter: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""``outrider agent filter``: the safety monitor alone, in front of somebody else's commands."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from outrider.cli import fail
+
+
+def filter_commands(
+    robot: Annotated[
+        str, typer.Option(help="The robot's name, which is its ROS namespace.", show_default=False)
+    ],
+    state: Annotated[Path, typer.Option(help="The robot's own folder, for its lock.", show_default=False)],
+    model: Annotated[str, typer.Option(help="The robot's model: shape, limits, lidar.")] = "amr_small",
+    rate: Annotated[int, typer.Option(help="Ticks a second, 10 to 200.")] = 20,
+    command_stale: Annotated[
+        float, typer.Option(help="Seconds after which a command is none, 0.05 to 1.")
+    ] = 0.3,
+    sim_time: Annotated[
+        bool, typer.Option("--sim-time", help="The sensors' stamps are a simulator's.")
+    ] = False,
+    realtime: Annotated[
+        bool, typer.Option("--realtime", help="SCHED_FIFO and locked memory, where permitted.")
+    ] = False,
+    no_autostart: Annotated[
+        bool, typer.Option("--no-autostart", help="Wait for the lifecycle transitions.")
+    ] = False,
+) -> None:
+    """Let through of cmd_vel_in what is safe, as cmd_vel, until Ctrl-C. Nothing before `outrider agent arm`."""
+    import msgspec
+
+    from edge_agent.errors import AgentError, ConfigError
+    from edge_agent.filter import decode_filter_config, run_filter
+
+    settings = {
+        "robot_id": robot,
+        "state_dir": str(state.resolve()),
+        "robot_model": model,
+        "rate_hz": rate,
+        "command_stale_max_s": command_stale,
+        "sim_time": sim_time,
+        "realtime": realtime,
+        "autostart": not no_autostart,
+    }
+    try:
+        config = decode_filter_config(msgspec.json.encode(settings), "outrider agent filter")
+        raise typer.Exit(run_filter(config))
+    except AgentError as error:
+        raise fail(str(error), 2 if isinstance(error, ConfigError) else 1) from None
+    except OSError as error:
+        raise fail(f"{error.filename or state}: {error.strerror}") from None
