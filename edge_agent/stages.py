@@ -12,6 +12,7 @@ from edge_agent.config import ControlConfig
 from edge_agent.errors import AgentError, ConfigError
 from edge_agent.guard.gate import Gate
 from edge_agent.guard.modes import Modes
+from edge_agent.guard.zones import zones_of
 from edge_agent.infer.ladder import Ladder
 from edge_agent.infer.loader import PolicyLoader
 from edge_agent.loop import ControlLoop
@@ -49,8 +50,9 @@ class Control:
         model = ROBOT_MODELS.get(config.robot_model)
         if model is None:
             raise ConfigError(f"no robot model {config.robot_model!r}; known: {', '.join(ROBOT_MODELS)}")
-        costs = cell_costs(load_warehouse(Path(config.layout_path)))
-        monitor = SafetyMonitor(model)
+        warehouse = load_warehouse(Path(config.layout_path))
+        costs = cell_costs(warehouse)
+        monitor = SafetyMonitor(model, zones=zones_of(warehouse))
         self.config, self.model = config, model
         self.events: deque[str] = deque(maxlen=EVENTS_MAX)
         self.slots = Slots()

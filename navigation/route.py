@@ -45,7 +45,7 @@ def cell_costs(warehouse: Warehouse) -> Field:
     Raises:
         WarehouseError: the floor has more than ``CELLS_MAX`` cells.
     """
-    clearance = cell_clearance(warehouse, warehouse.mapped_boxes())
+    clearance = cell_clearance(warehouse, warehouse.boxes_to_avoid())
     soft = COST_SOFT * (CLEARANCE_SOFT_M - clearance) / (CLEARANCE_SOFT_M - CLEARANCE_HARD_M)
     factor = 1.0 + np.clip(soft, 0.0, COST_SOFT)
     factor[clearance < CLEARANCE_HARD_M] = COST_NEAR
@@ -295,18 +295,20 @@ def check_reachable(warehouse: Warehouse, where: str = "") -> None:
         WarehouseError: naming the first station that is cut off, and by what.
     """
     where = where or warehouse.name
-    clearance = cell_clearance(warehouse, warehouse.mapped_boxes())
+    clearance = cell_clearance(warehouse, warehouse.boxes_to_avoid())
     against = steps_against(warehouse, (clearance.shape[0], clearance.shape[1]))
     _check_connected(warehouse, clearance >= CLEARANCE_HARD_M, against, where, "widen the aisle between them")
     if warehouse.pallets:
-        clearance = cell_clearance(warehouse, warehouse.boxes())
+        boxes = np.concatenate([warehouse.boxes_to_avoid(), boxes_of(warehouse.pallets)])
+        clearance = cell_clearance(warehouse, boxes)
         advice = f"leave {PASSAGE_MIN_M} m beside the pallets"
         _check_connected(warehouse, clearance >= PASSAGE_MIN_M / 2, against, where, advice)
 
 
 def cells_to_drive(warehouse: Warehouse) -> npt.NDArray[np.bool_]:
     """Cells beside all boxes and pallets from which a robot gets to the first station: bool[rows, columns]."""
-    free = cell_clearance(warehouse, warehouse.boxes()) >= CLEARANCE_HARD_M
+    boxes = np.concatenate([warehouse.boxes_to_avoid(), boxes_of(warehouse.pallets)])
+    free = cell_clearance(warehouse, boxes) >= CLEARANCE_HARD_M
     free[0, :] = free[-1, :] = free[:, 0] = free[:, -1] = False
     first = warehouse.stations[0]
     against = steps_against(warehouse, (free.shape[0], free.shape[1]))

@@ -21,6 +21,7 @@ SHELVES_MAX = 2000
 STATIONS_MAX = 200
 PALLETS_MAX = 200
 LANES_MAX = 200
+ZONES_MAX = 50
 SIDE_MIN_M, SIDE_MAX_M = 4.0, 200.0
 STATION_CLEARANCE_MIN_M = 0.45
 WALL_THICKNESS_M = 0.2
@@ -54,6 +55,16 @@ class Lane(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     heading_rad: float
 
 
+class SpeedZone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An axis-aligned rectangle in which nobody drives faster than ``speed_mps``; x, y is its centre."""
+
+    x_m: float
+    y_m: float
+    length_m: float
+    depth_m: float
+    speed_mps: float
+
+
 class Station(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A named place a robot drives to."""
 
@@ -64,10 +75,14 @@ class Station(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     heading_rad: float = 0.0
 
 
+Rectangle = Shelf | Lane | SpeedZone
+
+
 class Warehouse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A floor of ``width_m`` by ``height_m`` inside four walls.
 
-    ``pallets`` stand on the floor but not on the map: physics and lidar meet them, routes do not know them.
+    ``pallets`` stand on the floor but not on the map: physics and lidar meet them, routes do not know them. Nothing
+    stands in ``keep_out`` rectangles; routes lead round them, and the safety monitor lets no robot in.
     """
 
     name: str
@@ -78,11 +93,14 @@ class Warehouse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     people: int = 4
     pallets: tuple[Shelf, ...] = ()
     lanes: tuple[Lane, ...] = ()
+    keep_out: tuple[Shelf, ...] = ()
+    speed_zones: tuple[SpeedZone, ...] = ()
 
     def hash(self) -> str:
         """The floor's version: SHA-256 over its canonical JSON."""
-        # Floors from before there were pallets and lanes keep their hash.
-        return digest_hex(canonical_json(self).replace(b',"pallets":[],"lanes":[]}', b"}"))
+        # Floors from before there were pallets and lanes, or zones, keep their hash.
+        text = canonical_json(self).replace(b',"keep_out":[],"speed_zones":[]}', b"}")
+        return digest_hex(text.replace(b',"pallets":[],"lanes":[]}', b"}"))
 
     def mapped_boxes(self) -> npt.NDArray[np.float64]:
         """What the map knows, walls and shelves, as float64[n, 4]: x_min, y_min, x_max, y_max in m, map frame."""
@@ -95,6 +113,10 @@ class Warehouse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ]
         return np.concatenate([np.array(walls), boxes_of(self.shelves)])
 
+    def boxes_to_avoid(self) -> npt.NDArray[np.float64]:
+        """What routes lead round: walls, shelves and keep-out rectangles, float64[n, 4] as above."""
+        return np.concatenate([self.mapped_boxes(), boxes_of(self.keep_out)])
+
     def boxes(self) -> npt.NDArray[np.float64]:
         """All that stands in the way as float64[n, 4], map frame: four walls, the shelves, then the pallets."""
         return np.concatenate([self.mapped_boxes(), boxes_of(self.pallets)])
@@ -104,7 +126,7 @@ class Warehouse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(station for station in self.stations if station.kind is kind)
 
 
-def boxes_of(rectangles: Sequence[Shelf | Lane]) -> npt.NDArray[np.float64]:
+def boxes_of(rectangles: Sequence[Rectangle]) -> npt.NDArray[np.float64]:
     """Rectangles as float64[n, 4]: x_min, y_min, x_max, y_max in m."""
     rows = [
         (r.x_m - r.length_m / 2, r.y_m - r.depth_m / 2, r.x_m + r.length_m / 2, r.y_m + r.depth_m / 2)
@@ -151,7 +173,7 @@ def load_warehouse(path: Path) -> Warehouse:
 def dump_warehouse(warehouse: Warehouse) -> str:
     """The floor as YAML text that ``parse_warehouse`` reads back to an equal value."""
     values = msgspec.to_builtins(warehouse)
-    for name in ("pallets", "lanes"):
+    for name in ("pallets", "lanes", "keep_out", "speed_zones"):
         if not values[name]:
             del values[name]
     return yaml.safe_dump(values, sort_keys=False)
@@ -176,6 +198,8 @@ def _check_numbers(warehouse: Warehouse, where: str) -> None:
         raise WarehouseError(f"{where}: at most {SHELVES_MAX} shelves and {STATIONS_MAX} stations")
     if len(warehouse.pallets) > PALLETS_MAX or len(warehouse.lanes) > LANES_MAX:
         raise WarehouseError(f"{where}: at most {PALLETS_MAX} pallets and {LANES_MAX} lanes")
+    if len(warehouse.keep_out) + len(warehouse.speed_zones) > ZONES_MAX:
+        raise WarehouseError(f"{where}: at most {ZONES_MAX} keep_out rectangles and speed_zones together")
     if not 0 <= warehouse.people <= 100:
         raise WarehouseError(f"{where}: people is {warehouse.people}; it must be 0 to 100")
     for label, box in _rectangles(warehouse):
@@ -186,6 +210,11 @@ def _check_numbers(warehouse: Warehouse, where: str) -> None:
     for index, lane in enumerate(warehouse.lanes):
         if not math.isfinite(lane.heading_rad):
             raise WarehouseError(f"{where}: lanes[{index}] has a heading_rad that is not finite")
+    for index, zone in enumerate(warehouse.speed_zones):
+        if not (math.isfinite(zone.speed_mps) and zone.speed_mps > 0.0):
+            raise WarehouseError(
+                f"{where}: speed_zones[{index}] has speed_mps {zone.speed_mps}; it must be above zero"
+            )
     for index, station in enumerate(warehouse.stations):
         if not all(map(math.isfinite, (station.x_m, station.y_m, station.heading_rad))):
             raise WarehouseError(
@@ -193,12 +222,14 @@ def _check_numbers(warehouse: Warehouse, where: str) -> None:
             )
 
 
-def _rectangles(warehouse: Warehouse) -> list[tuple[str, Shelf | Lane]]:
-    """Shelves, pallets and lanes with the label that the file's reader finds them by."""
-    kinds: tuple[tuple[str, Sequence[Shelf | Lane]], ...] = (
+def _rectangles(warehouse: Warehouse) -> list[tuple[str, Rectangle]]:
+    """Shelves, pallets, lanes and zones with the label that the file's reader finds them by."""
+    kinds: tuple[tuple[str, Sequence[Rectangle]], ...] = (
         ("shelves", warehouse.shelves),
         ("pallets", warehouse.pallets),
         ("lanes", warehouse.lanes),
+        ("keep_out", warehouse.keep_out),
+        ("speed_zones", warehouse.speed_zones),
     )
     return [(f"{kind}[{index}]", box) for kind, boxes in kinds for index, box in enumerate(boxes)]
 
@@ -226,7 +257,7 @@ def _check_overlaps(warehouse: Warehouse, where: str) -> None:
 
 def _check_stations(warehouse: Warehouse, where: str) -> None:
     names: set[str] = set()
-    boxes = warehouse.boxes()
+    boxes = np.concatenate([warehouse.boxes(), boxes_of(warehouse.keep_out)])
     for index, station in enumerate(warehouse.stations):
         label = f"{where}: stations[{index}] ({station.name})"
         if station.name in names:
@@ -236,7 +267,7 @@ def _check_stations(warehouse: Warehouse, where: str) -> None:
         inside = 0 <= station.x_m <= warehouse.width_m and 0 <= station.y_m <= warehouse.height_m
         if not inside or clearance_m < STATION_CLEARANCE_MIN_M:
             raise WarehouseError(
-                f"{label}: {max(clearance_m, 0.0):.2f} m from a wall, shelf or pallet; a robot needs"
+                f"{label}: {max(clearance_m, 0.0):.2f} m from a wall, shelf, pallet or keep_out area; a robot needs"
                 f" {STATION_CLEARANCE_MIN_M} m; move the station"
             )
     for kind in (StationKind.PICK, StationKind.DROP):
