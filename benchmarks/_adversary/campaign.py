@@ -76,7 +76,8 @@ class Course(msgspec.Struct, frozen=True):
     robots: int = 1
     people: int = 8
     seed: int = 0
-    control_hz: int = 10
+    control_hz: int = 20
+    """As the agent drives by default."""
     trip_max_s: float = TRIP_MAX_S
 
 

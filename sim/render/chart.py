@@ -27,6 +27,17 @@ def draw_warehouse(ax: Axes, warehouse: Warehouse, labels: bool = True) -> None:
     """Walls, shelves, lanes, pallets and stations, in metres, equal scales."""
     ax.set_facecolor(_rgb(look.FLOOR))
     _draw_lanes(ax, warehouse)
+    for areas, edge, hatch in (
+        (warehouse.keep_out, look.KEEP_OUT, "xx"),
+        (warehouse.speed_zones, look.SLOW, ""),
+    ):
+        for x0, y0, x1, y1 in boxes_of(areas).tolist():
+            ax.add_patch(
+                Rectangle(
+                    (x0, y0), x1 - x0, y1 - y0, facecolor="none", edgecolor=_rgb(edge), hatch=hatch,
+                    linewidth=1.0, linestyle="--", alpha=0.6, zorder=0.6,
+                )
+            )  # fmt: skip
     mapped = warehouse.mapped_boxes().tolist()
     walls = mapped[:4] + [box for box in mapped[4:] if look.is_wall(box)]
     shelves = [box for box in mapped[4:] if not look.is_wall(box)]

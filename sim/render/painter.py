@@ -90,6 +90,9 @@ class FloorPainter:
         for y in range(1, math.ceil(warehouse.height_m)):
             draw.line([self._at(0, y), self._at(warehouse.width_m, y)], fill=look.GRID, width=SCALE)
         self._paint_lanes(draw)
+        for areas, colour in ((warehouse.keep_out, look.KEEP_OUT), (warehouse.speed_zones, look.SLOW)):
+            for box in boxes_of(areas).tolist():
+                draw.rectangle(self._box(box), outline=colour, width=2 * SCALE)
         self._paint_stations(draw)
         for index, box in enumerate(warehouse.mapped_boxes().tolist()):
             if index < 4 or look.is_wall(box):

@@ -20,6 +20,8 @@ PALLET: Colour = (226, 196, 92)
 PALLET_EDGE: Colour = (150, 118, 24)
 LANE: Colour = (226, 234, 243)
 LANE_ARROW: Colour = (150, 172, 196)
+KEEP_OUT, SLOW = (214, 69, 65), (226, 160, 40)
+"""Edges of the areas that robots keep out of, and of those in which they drive slowly."""
 INK: Colour = (44, 48, 56)
 FAINT_INK: Colour = (120, 126, 136)
 PERSON: Colour = (214, 64, 69)
