@@ -11,6 +11,8 @@ from safety.geometry import STILL_MPS, Arc, Points, speed_cap
 
 MOVING_MPS = 0.05
 """Measured speed in m/s above which the arc the robot is on counts too, not only the commanded one."""
+BETWEEN = (0.25, 0.5, 0.75)
+"""Parts of a change of turn rate at which the way is looked at as well."""
 
 
 class Admission:
@@ -86,6 +88,30 @@ class Admission:
         if speed == 0.0 or share < config.turn_on_the_spot_below:
             return 0.0, turn_rate * turn_share, least_m
         return speed * share, turn_rate * share, least_m
+
+    def between(
+        self, command: tuple[float, float], turn_rate: float, scan_age_s: float
+    ) -> tuple[float, float]:
+        """What of ``command`` may pass while the robot turns over to it from the measured ``turn_rate``, rad/s.
+
+        Both ends of a quick change of direction can be free, and the way straight on between them not.
+
+        Returns:
+            Speed and turn rate, nowhere larger than ``command``.
+        """
+        speed, wanted = command
+        reaction_s, share = self._config.reaction_s + scan_age_s, 1.0
+        arcs = [
+            Arc(speed, turn_rate + part * (wanted - turn_rate), offset_m)
+            for offset_m in self._model.footprint_offsets_m
+            for part in BETWEEN
+        ]
+        for arc, free_m in self._free(arcs).items():
+            if arc.pace > 0.0:
+                share = min(share, self._cap(arc, free_m, reaction_s) / arc.pace)
+        if share < self._config.turn_on_the_spot_below:
+            return 0.0, wanted
+        return speed * share, wanted * share
 
     def _free(self, arcs: list[Arc]) -> dict[Arc, float]:
         """Free distance in m along each arc; the full reach for a disc that stands still."""

@@ -105,6 +105,8 @@ class WatchConfig(Settings, frozen=True, forbid_unknown_fields=True):
     slip_rad: float = 0.3
     slip_share: float = 0.25
     """Share of the way, or of the turn, that odometry and pose may differ by on top."""
+    turn_over_radps: float = 1.0
+    """Difference of measured and commanded turn rate from which the ways between the two are looked at as well."""
     tilt_max_rad: float = 0.15
     tilt_ticks: int = 2
     tilt_clear_ticks: int = 20

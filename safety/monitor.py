@@ -201,6 +201,8 @@ class SafetyMonitor:
         self._admission.see(clean)
         speed, turn_rate, free_m = self._admission.admit(command, inputs.velocity, age_s)
         admitted = (speed, turn_rate)
+        if speed != 0.0 and abs(turn_rate - inputs.velocity[1]) > self._watch.turn_over_radps:
+            admitted = self._admission.between(admitted, inputs.velocity[1], age_s)
         if _reduced(command, admitted):
             blind = self._blinded(clean, command, inputs.velocity, age_s)
             reason = Reason.BLIND_SECTOR if blind else Reason.OBSTACLE_AHEAD

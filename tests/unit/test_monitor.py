@@ -291,3 +291,26 @@ def test_no_setting_can_be_switched_off(name, value):
 def test_config_hash_is_its_version():
     assert MonitorConfig().hash() == CONFIG.hash()
     assert msgspec.structs.replace(CONFIG, margin_m=0.07).hash() != CONFIG.hash()
+
+
+def test_turning_over_looks_at_the_way_between(monitor):
+    """Measured to the left, commanded to the right, a post straight ahead: both arcs pass it, the robot would not."""
+    left, right = {"command": (0.5, 1.7)}, {"command": (0.5, -1.7), "velocity": (0.5, 1.7)}
+    for tick in range(1, 9):
+        monitor.step(good(START_NS + tick * TICK_NS, velocity=(0.5, min(0.25 * tick, 1.7)), **left))
+    for tick in range(9, 14):
+        ruling = monitor.step(good(START_NS + tick * TICK_NS, **right))
+    assert ruling.command == pytest.approx((0.5, -1.25))
+    post = {"ranges_m": scan(AHEAD - 1, AHEAD, AHEAD + 1, value=0.7)}
+    ruling = monitor.step(good(START_NS + 14 * TICK_NS, **right, **post))
+    assert ruling.reason is Reason.OBSTACLE_AHEAD
+    assert 0.0 <= ruling.command[0] < 0.3
+
+
+def test_turned_over_the_way_between_no_longer_counts(monitor):
+    post = {"ranges_m": scan(AHEAD - 1, AHEAD, AHEAD + 1, value=0.7)}
+    for tick in range(1, 9):
+        turn = -min(0.25 * tick, 1.7)
+        ruling = monitor.step(good(START_NS + tick * TICK_NS, velocity=(0.5, turn), command=(0.5, -1.7)))
+    ruling = monitor.step(good(START_NS + 9 * TICK_NS, velocity=(0.5, -1.7), command=(0.5, -1.7), **post))
+    assert ruling.command == pytest.approx((0.5, -1.7))
