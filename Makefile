@@ -37,7 +37,7 @@ campaign: setup
 	$(PYTHON) -m benchmarks.adversary
 
 policies: setup
-	$(PYTHON) -m outrider.cli train --config trainer/policies/config.yaml --seeds 5 --steps 10000000 \
+	$(PYTHON) -m outrider.cli train --config trainer/policies/config.yaml --seeds 5 --steps 8000000 \
 		--out build/policies
 	$(PYTHON) tools/ship_policies.py build/policies
 

@@ -26,9 +26,9 @@ class RecoveryConfig(Protocol):
 
 
 class Recovery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a robot that a policy drives gets out; policies are trained, judged and driven with it.
+    """How a robot that a policy drives gets out. Policies are judged and driven with it, and trained without:
 
-    It waits long: a policy trained with a quick one stops looking for a way out itself.
+    those trained with one stopped looking for a way out themselves.
     """
 
     stuck_after_s: float = 4.0

@@ -4,7 +4,6 @@ import numpy as np
 import numpy.typing as npt
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from navigation.controllers.recovery import Recovery
 from navigation.warehouse import Warehouse
 from sim.simulation import Simulation, SimulationConfig
 from sim.world.generate import generate_mixed, generate_warehouse
@@ -35,7 +34,6 @@ def make_simulation(config: TrainConfig, stage_number: int = 0, first_world: int
         robots_broken=stage.robots_broken,
         people=stage.people,
         randomise=randomise,
-        recovery=Recovery(),
         reward=config.reward,
         monitor=config.monitor,
     )
