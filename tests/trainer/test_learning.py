@@ -1,6 +1,10 @@
 """The rules between two batches: multipliers, stages, early stop; replays, several seeds, sweeps, plug-ins."""
 
+import os
+import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -161,6 +165,44 @@ def test_several_seeds_are_trained_and_finished_later(tmp_path, tiny_yaml, capsy
         train_seeds(TINY, tmp_path / "runs", 2, 301)
     with pytest.raises(RunError, match="another config"):
         train_seeds(msgspec.structs.replace(TINY, people=2), tmp_path / "runs", 2, 300)
+
+
+@pytest.mark.timeout(180)
+def test_workers_of_a_killed_parent_put_their_run_away_and_take_no_other(tmp_path):
+    code = (
+        "from pathlib import Path; from trainer.learning.seeds import train_seeds\n"
+        "from tests.support.tiny_run import TINY\n"
+        f"if __name__ == '__main__': train_seeds(TINY, Path({str(tmp_path)!r}), 4, 10**8, 2)\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, str(script)], env={**os.environ, "PYTHONPATH": str(root)}
+    ) as parent:
+        while not all((tmp_path / f"seed-{k}" / "curve.jsonl").exists() for k in (3, 4)):
+            assert parent.poll() is None
+            time.sleep(0.2)
+        workers = children(parent.pid)
+        assert len(workers) >= 2
+        parent.kill()
+    end_s = time.monotonic() + 60.0
+    while left := [pid for pid in workers if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < end_s, left
+        time.sleep(0.2)
+    assert sorted(path.name for path in tmp_path.glob("seed-*")) == ["seed-3", "seed-4"]
+    for number in (3, 4):
+        assert load_policy(RunFolder.open(tmp_path / f"seed-{number}")).num_timesteps > 0
+
+
+def children(parent):
+    """Process ids of a process's children that run Python code."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(stat.parent.name))
+    return found
 
 
 def sweep_file(path, **changes):

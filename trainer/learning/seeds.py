@@ -12,7 +12,7 @@ from trainer.errors import RunError
 from trainer.learning.config import TrainConfig
 from trainer.learning.run import CONFIG_FILE, CurvePoint, RunFolder, write_whole
 from trainer.learning.train import train
-from trainer.processes import interrupt_with_parent
+from trainer.processes import interrupt_with_parent, run_for_parent
 
 SUMMARY_FILE = "summary.json"
 
@@ -74,7 +74,7 @@ def train_seeds(
         )
         with workers as pool:
             futures = {
-                pool.submit(train_to, out / f"seed-{number}", configs[number], steps): number
+                pool.submit(run_for_parent, train_to, out / f"seed-{number}", configs[number], steps): number
                 for number in numbers
             }
             for future in as_completed(futures):
