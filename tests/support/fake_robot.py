@@ -3,6 +3,9 @@
 ``python -m tests.support.fake_robot ROBOT X Y GOAL_X GOAL_Y`` takes one-word orders on standard input
 (``mute`` ends the scans, ``talk`` begins them again, ``bend`` sends scans of another geometry) and prints each
 command it gets as ``monotonic_ns speed turn_rate``.
+
+With ``FAKE_ROBOT_WATCHDOG_S`` its motor controller stops it when commands end, and prints that as a zero command; with
+``FAKE_ROBOT_SHUTTLE`` it is sent back and forth between goal and start for ever.
 """
 
 import array
@@ -22,6 +25,8 @@ from contracts.robot import AMR_SMALL
 from edge_agent.ros.quality import LATCHED, NEWEST
 
 PERIOD_S = 0.1
+WATCHDOG_STEP_S = 0.002
+ARRIVED_M = 1.0
 
 
 class FakeRobot:
@@ -35,12 +40,33 @@ class FakeRobot:
         self._goal = self.node.create_publisher(PoseStamped, "goal", LATCHED)
         self.node.create_subscription(TwistStamped, "cmd_vel", self._on_command, NEWEST)
         self.pose, self.velocity, self.mode = [x_m, y_m, 0.0], (0.0, 0.0), "talk"
+        self._watchdog_s = float(os.environ.get("FAKE_ROBOT_WATCHDOG_S", "inf"))
+        self._heard_s = time.monotonic()
+        self._ways = [(goal_x_m, goal_y_m)]
+        if "FAKE_ROBOT_SHUTTLE" in os.environ:
+            self._ways.append((x_m, y_m))
+        self._send_goal()
+
+    def _send_goal(self) -> None:
         goal = PoseStamped()
         goal.header.frame_id = "map"
-        goal.pose.position.x, goal.pose.position.y, goal.pose.orientation.w = goal_x_m, goal_y_m, 1.0
+        goal.pose.position.x, goal.pose.position.y = self._ways[0]
+        goal.pose.orientation.w = 1.0
         self._goal.publish(goal)
 
+    def watch(self) -> None:
+        """What a motor controller does: stand when there has been no command for too long."""
+        if time.monotonic() - self._heard_s > self._watchdog_s and self.velocity != (0.0, 0.0):
+            self.velocity = 0.0, 0.0
+            print(time.monotonic_ns(), *self.velocity, flush=True)
+
+    def spin(self, executor: Any, left_s: float) -> None:
+        """Hear commands for at most so long."""
+        executor.spin_once(left_s if math.isinf(self._watchdog_s) else min(left_s, WATCHDOG_STEP_S))
+        self.watch()
+
     def _on_command(self, message: Any) -> None:
+        self._heard_s = time.monotonic()
         self.velocity = message.twist.linear.x, message.twist.angular.z
         print(time.monotonic_ns(), *self.velocity, flush=True)
 
@@ -50,6 +76,9 @@ class FakeRobot:
         self.pose[2] += turn_rate * PERIOD_S
         self.pose[0] += speed * math.cos(self.pose[2]) * PERIOD_S
         self.pose[1] += speed * math.sin(self.pose[2]) * PERIOD_S
+        if len(self._ways) > 1 and math.dist(self.pose[:2], self._ways[0]) < ARRIVED_M:
+            self._ways.reverse()
+            self._send_goal()
         stamp = self.node.get_clock().now().to_msg()
         odometry, pose = Odometry(), self.pose
         odometry.header.stamp, odometry.header.frame_id = stamp, "map"
@@ -82,7 +111,7 @@ def main() -> None:
         robot.step()
         deadline_s += PERIOD_S
         while (left_s := deadline_s - time.monotonic()) > 0:
-            executor.spin_once(left_s)
+            robot.spin(executor, left_s)
     executor.shutdown()
     robot.node.destroy_node()
     rclpy.shutdown()
