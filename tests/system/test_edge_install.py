@@ -29,6 +29,8 @@ NOT_FOR_THE_EDGE = {
     "tests/unit/test_benchmarks.py": "about the benchmarks, which no robot has",
     "tests/property/test_safety.py": "compares with the simulator's motion, lidar and compiled guard",
     "tests/agent/test_live.py": "needs rclpy, which a robot has from its ROS distribution",
+    "tests/agent/test_filter_live.py": "the same",
+    "tests/agent/test_ros_citizen.py": "the same",
 }
 SETUP_MAX_S = 300.0
 EDGE_TESTS_MAX_S = 300.0

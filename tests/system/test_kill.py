@@ -20,7 +20,7 @@ from edge_agent.recorder.reading import find_folders, load_log
 from tests.support.agent import LiveAgent, wait_for
 from tests.support.fleet import make_keys
 
-KILLS = int(os.environ.get("OUTRIDER_KILLS", "5"))
+KILLS = int(os.environ.get("OUTRIDER_KILLS", "3"))
 KILL_S = 30.0
 """A kill, the longest back-off, the start of a process, and driving again."""
 WATCHDOG_S = 0.08
