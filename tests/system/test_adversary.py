@@ -26,9 +26,9 @@ from contracts.robot import AMR_SMALL
 from sim.world.floors import Floors
 
 SUITE_TICKS = 20_000
-"""Of single robots; 100,000 as soon as a step of the monitor takes less than 100 us."""
+"""Of single robots; `make campaign` drives a million."""
 IN_VIEW_MAX = 1
-"""The monitor of today is touched about 3 times in 100,000 ticks (docs/safety/adversary.md); 0 for the next one."""
+"""The monitor of today is touched about twice in 100,000 ticks (docs/safety/adversary.md); 0 for the next one."""
 SHORT = Course(CROWDS["rude"], worlds=4, ticks=120, seed=5)
 
 
