@@ -6,7 +6,15 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from contracts.decision import FLAG_SWAPPED, Source
+from contracts.decision import (
+    FLAG_ARMED,
+    FLAG_PROBATION,
+    FLAG_RETURNED,
+    FLAG_SWAPPED,
+    Reason,
+    Source,
+    Verdict,
+)
 from edge_agent.recorder.reading import Log
 from sim.world.orders import ContactCount, DeliveryRecord, LegEnd, LegRecord, Record
 
@@ -52,6 +60,17 @@ class Ticks(msgspec.Struct, frozen=True):
     p99_9_us: float
     missed: int
     late_p99_us: float
+
+
+class Guarded(msgspec.Struct, frozen=True):
+    """What trials and monitor did, in ticks of all robots."""
+
+    probation: int
+    returned: int
+    """Times that the policy before came back."""
+    by_reason: dict[str, int]
+    """Ticks in which the monitor reduced or stopped a robot that was armed, by its reason; the most frequent first."""
+    armed: int
 
 
 def read_records(path: Path) -> list[Record]:
@@ -151,6 +170,20 @@ def find_swaps(logs: dict[str, Log], versions: dict[str, str], timer: npt.NDArra
                 )
             )
     return sorted(swaps, key=lambda swap: swap.wall_ns)
+
+
+def guarded(logs: dict[str, Log]) -> Guarded:
+    """Probation, returns, and why the monitor stepped in."""
+    rows = np.concatenate([log.decisions for log in logs.values()])
+    stepped_in = rows[(rows["flags"] & FLAG_ARMED > 0) & (rows["verdict"] > Verdict.PASS)]
+    reasons, counts = np.unique(stepped_in["reason"], return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    return Guarded(
+        probation=int((rows["flags"] & FLAG_PROBATION > 0).sum()),
+        returned=int((rows["flags"] & FLAG_RETURNED > 0).sum()),
+        by_reason={Reason(int(reasons[k])).name.lower().replace("_", " "): int(counts[k]) for k in order},
+        armed=int((rows["flags"] & FLAG_ARMED > 0).sum()),
+    )
 
 
 def tick_latency(logs: dict[str, Log]) -> Ticks:

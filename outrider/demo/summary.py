@@ -26,6 +26,7 @@ from trainer.learning.run import RunFolder
 
 FILM_ROWS = 120
 FILM_FRAMES_PER_S = 15.0
+REASONS_SHOWN = 4
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -36,6 +37,7 @@ class Outcome(msgspec.Struct, frozen=True):
     driven: list[measure.Driven]
     ticks: measure.Ticks
     swaps: list[measure.Swap]
+    guarded: measure.Guarded
     memory_mb: dict[str, float]
     records: dict[str, dict[str, int]]
     records_agree: bool
@@ -59,6 +61,7 @@ def finish(demo: Demo, total_s: float) -> Outcome:
         driven=measure.split_by_driver(trips, logs, versions, track["time_s"], track["wall_s"]),
         ticks=measure.tick_latency(logs),
         swaps=measure.find_swaps(logs, versions, timer),
+        guarded=measure.guarded(logs),
         memory_mb={robot: sum(parts.values()) for robot, parts in demo.facts.memory_mb.items()},
         records=records,
         records_agree=all(
@@ -164,11 +167,18 @@ def plain_lines(outcome: Outcome) -> list[str]:
     recorded = sum(row["recorded"] for row in outcome.records.values())
     stored = sum(row["stored"] for row in outcome.records.values())
     memory = max(outcome.memory_mb.values(), default=0.0)
+    guarded = outcome.guarded
+    reasons = ", ".join(
+        f"{name} {count:,}" for name, count in list(guarded.by_reason.items())[:REASONS_SHOWN]
+    )
     return [
         f"Tick (observation, inference, monitor, command), {ticks.count:,} ticks: p50 {ticks.p50_us / 1000:.2f} ms,"
         f" p99 {ticks.p99_us / 1000:.2f} ms, p99.9 {ticks.p99_9_us / 1000:.2f} ms; {ticks.missed} missed in all",
         f"Swaps: {len(outcome.swaps)} while driving, {missed} ticks missed around them (a bare timer beside them:"
         f" {bare}), longest gap {gap:.0f} ms",
+        f"New policies: {guarded.probation:,} ticks on probation, {guarded.returned} sent back",
+        f"Safety monitor: stepped in on {sum(guarded.by_reason.values()):,} of {guarded.armed:,} armed ticks"
+        f" ({reasons})",
         f"Records: {recorded:,} on the robots, {stored:,} at the hub:"
         f" {'they agree' if outcome.records_agree else 'THEY DIFFER'}",
         f"Agent's memory: {memory:.0f} MB a robot (proportional set size of its three processes)",
