@@ -86,6 +86,11 @@ class Reason(enum.IntEnum):
     SLIPPING = 65
 
 
+def in_words(member: enum.Enum) -> str:
+    """A member's name as people read it: ``SCAN_STALE`` is "scan stale"."""
+    return member.name.lower().replace("_", " ")
+
+
 DECISION_DTYPE = np.dtype(
     [
         ("tick", "<u8"),

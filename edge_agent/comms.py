@@ -19,6 +19,7 @@ from contracts.keyring import ROBOT_ID_PATTERN, party_folder
 from contracts.messages import Ack, Chunk, FromHub, Hello, Offer, Welcome
 from contracts.observation import ROUTING_LAYOUT
 from contracts.ring import RING_SLOTS, RingReader
+from edge_agent.config import load_settings
 from edge_agent.errors import AgentError, ConfigError
 from edge_agent.recorder.recorder import Recorder
 from edge_agent.update.checker import BundleChecker
@@ -29,7 +30,6 @@ from edge_agent.uplink.uplink import Uplink
 POLL_MS = 20
 FLUSH_MAX_S = 3.0
 RING_RETRY_S = 0.2
-CONFIG_MAX_BYTES = 64 * 1024
 
 
 class CommsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,17 +41,6 @@ class CommsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keys_dir: str
     ring_name: str
     robot_model: str = "amr_small"
-
-
-def load_config(path: Path) -> CommsConfig:
-    """Read a configuration file; raises ConfigError."""
-    try:
-        with path.open("rb") as file:
-            return msgspec.json.decode(file.read(CONFIG_MAX_BYTES), type=CommsConfig)
-    except OSError as error:
-        raise ConfigError(f"no configuration at {path} ({error.strerror})") from None
-    except msgspec.MsgspecError as error:
-        raise ConfigError(f"{path}: {error}; see CommsConfig for the fields") from None
 
 
 class Comms:
@@ -195,7 +184,7 @@ def _main() -> int:
     )
     parser.add_argument("--config", type=Path, required=True, help="JSON file with the fields of CommsConfig")
     try:
-        config = load_config(parser.parse_args().config)
+        config = load_settings(parser.parse_args().config, CommsConfig)
     except ConfigError as error:
         print(f"outrider comms: {error}", file=sys.stderr)
         return 2

@@ -1,7 +1,7 @@
-"""Settings of the control process: one frozen model, read from a JSON file, unknown keys refused."""
+"""Settings of a process: one frozen model, read from a JSON file, unknown keys refused; the control process's own."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -13,6 +13,9 @@ CONFIG_MAX_BYTES = 64 * 1024
 RATE_STEP_HZ = 10
 NS = 1_000_000_000
 Name = Annotated[str, msgspec.Meta(pattern=ROBOT_ID_PATTERN)]
+
+
+Settings = TypeVar("Settings", bound=msgspec.Struct)
 
 
 class ControlConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -53,19 +56,19 @@ class ControlConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         return round(NS / (self.rate_hz * self.real_time_factor))
 
 
-def decode_control_config(data: bytes, where: str) -> ControlConfig:
-    """Read settings from JSON; raises ConfigError."""
+def decode_settings(data: bytes, kind: type[Settings], where: str) -> Settings:
+    """Read the settings of a process from JSON, each by its type; raises ConfigError."""
     try:
-        return msgspec.json.decode(data, type=ControlConfig).check()
+        return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{where}: {error}; see ControlConfig for the fields") from None
+        raise ConfigError(f"{where}: {error}; see {kind.__name__} for the fields") from None
 
 
-def load_control_config(path: Path) -> ControlConfig:
+def load_settings(path: Path, kind: type[Settings]) -> Settings:
     """Read a settings file; raises ConfigError."""
     try:
         with path.open("rb") as file:
             data = file.read(CONFIG_MAX_BYTES)
     except OSError as error:
         raise ConfigError(f"no configuration at {path} ({error.strerror})") from None
-    return decode_control_config(data, str(path))
+    return decode_settings(data, kind, str(path))

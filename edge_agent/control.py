@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from edge_agent.config import load_control_config
+from edge_agent.config import ControlConfig, load_settings
 from edge_agent.errors import ConfigError
 from edge_agent.realtime import prepare
 from edge_agent.ros.process import run
@@ -22,7 +22,7 @@ def main() -> int:
         "--config", type=Path, required=True, help="JSON file with the fields of ControlConfig"
     )
     try:
-        config = load_control_config(parser.parse_args().config)
+        config = load_settings(parser.parse_args().config, ControlConfig).check()
         load_warehouse(Path(config.layout_path))
         prepare(
             config.realtime, config.cpus, lambda line: print(f"outrider control: {line}", file=sys.stderr)

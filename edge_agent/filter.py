@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 
 from contracts.robot import ROBOT_MODELS
-from edge_agent.config import CONFIG_MAX_BYTES, NS, Name
+from edge_agent.config import NS, Name, load_settings
 from edge_agent.errors import AgentError, ConfigError
 from edge_agent.realtime import prepare
 from edge_agent.ros.imports import require_ros
@@ -44,23 +44,6 @@ class FilterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         return round(NS / self.rate_hz)
 
 
-def decode_filter_config(data: bytes, where: str) -> FilterConfig:
-    """Read settings from JSON; raises ConfigError."""
-    try:
-        return msgspec.json.decode(data, type=FilterConfig).check()
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{where}: {error}; see FilterConfig for the fields") from None
-
-
-def load_filter_config(path: Path) -> FilterConfig:
-    """Read a settings file; raises ConfigError."""
-    try:
-        with path.open("rb") as file:
-            return decode_filter_config(file.read(CONFIG_MAX_BYTES), str(path))
-    except OSError as error:
-        raise ConfigError(f"no configuration at {path} ({error.strerror})") from None
-
-
 def run_filter(config: FilterConfig) -> int:
     """Filter until SIGTERM or SIGINT; returns the exit code.
 
@@ -91,7 +74,7 @@ def main() -> int:
         "--config", type=Path, required=True, help="JSON file with the fields of FilterConfig"
     )
     try:
-        return run_filter(load_filter_config(parser.parse_args().config))
+        return run_filter(load_settings(parser.parse_args().config, FilterConfig).check())
     except (AgentError, OSError) as error:
         print(f"outrider filter: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1

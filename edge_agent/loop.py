@@ -4,8 +4,7 @@ import gc
 import sys
 import threading
 import time
-
-from edge_agent.tick import TickCore
+from typing import Protocol
 
 SWITCH_INTERVAL_S = 0.0005
 SPIN_NS = 700_000
@@ -22,10 +21,20 @@ SWEEP_ROOM_NS = 5_000_000
 NS = 1_000_000_000
 
 
+class Core(Protocol):
+    """What the loop runs (``edge_agent.tick.TickCore``, ``edge_agent.guard.filter.FilterCore``)."""
+
+    def tick(self, deadline_ns: int, missed: int) -> None:
+        """Run one tick; never raises."""
+
+    def warm(self) -> None:
+        """Get ready for a tick that is due in a moment."""
+
+
 class ControlLoop:
     """Runs ``core.tick`` every ``period_ns`` from ``start`` to ``stop``."""
 
-    def __init__(self, core: TickCore, period_ns: int) -> None:
+    def __init__(self, core: Core, period_ns: int) -> None:
         self._core, self._period_ns = core, period_ns
         self._stopping = False
         self._thread: threading.Thread | None = None

@@ -25,11 +25,11 @@ from navigation.errors import NavigationError
 from navigation.route import cell_costs
 from navigation.warehouse import load_warehouse
 from safety.errors import SafetyError
+from safety.inputs import NS
 from safety.monitor import SafetyMonitor
 
 EVENTS_MAX = 64
 STANDING_MAX_MPS, STANDING_MAX_RADPS = 0.02, 0.05
-ODOMETRY_STALE_NS = 300_000_000
 REFUSED = (AgentError, ContractError, NavigationError, SafetyError, OSError)
 """What the process ends on with one clear line."""
 
@@ -100,7 +100,7 @@ class Control:
         if not self.gate.armed:
             return ""
         odometry, latest = self.slots.odometry, self.core.latest
-        stale_ns = ODOMETRY_STALE_NS / self.config.real_time_factor
+        stale_ns = self.gate.monitor.config.odometry_stale_max_s * NS / self.config.real_time_factor
         if odometry is None or not odometry.finite or now_ns - odometry.arrived_ns > stale_ns:
             return "is armed, and its odometry does not say that it stands"
         if abs(odometry.velocity[0]) > STANDING_MAX_MPS or abs(odometry.velocity[1]) > STANDING_MAX_RADPS:

@@ -18,10 +18,11 @@ from contracts.decision import FLAG_ARMED, FLAG_BLENDED, FLAG_PROBATION, Mode, R
 from contracts.robot import RobotModel
 from edge_agent.actuate.blend import Blend
 from edge_agent.actuate.record import U32_MAX, Recorder
-from edge_agent.actuate.sink import CommandSink
+from edge_agent.actuate.sink import CommandSink, send_ruling
 from edge_agent.guard.beside import WouldBe
 from edge_agent.guard.gate import STOPPED, Gate
 from edge_agent.guard.modes import Modes
+from edge_agent.guard.sensed import take_sensed
 from edge_agent.infer.ladder import Ladder
 from edge_agent.infer.proposer import Command, Floats, Proposer
 from edge_agent.infer.trial import Stage
@@ -125,7 +126,6 @@ class TickCore:
         self._spare_encoder = ObservationEncoder(model, 1.0 / rate_hz)
         self._spare_monitor = SafetyMonitor(model, gate.monitor.config)
         self._spare_inputs = Inputs(0)
-        self._spare_admission = WouldBe(model, gate.monitor.config)
         self._spare_recorder = Recorder()
         self._errors_in_a_row = 0
         self._encoded = self._failed = False
@@ -173,7 +173,7 @@ class TickCore:
             self._note("ruling", error)
         ruled_ns = self._clock_ns()
         try:
-            self._send(ruling, scan)
+            self._sent = send_ruling(self.sink, ruling, scan)
         except Exception as error:
             self._note("sending", error)
         sent_ns = self._clock_ns()
@@ -274,7 +274,6 @@ class TickCore:
             # Its commands are nobody's: to it the robot seems to run away.
             spare.emergency, spare.armed = False, True
             ruling = spare.step(inputs)
-            self._spare_admission.step(ranges, odometry.velocity, 0.0, inputs.command)
             self._spare_recorder.decided(
                 self.ticks, 0, 0, self.ladder.policy, Source.POLICY, ruling, inputs.command, 0, observation
             )
@@ -313,26 +312,10 @@ class TickCore:
     def _rule(
         self, now_ns: int, scan: Scan | None, odometry: Odometry | None, command: Command | None
     ) -> Ruling:
-        inputs, factor = self._inputs, self._factor
-        inputs.now_ns = int(now_ns * factor)
-        inputs.ranges_m = scan.ranges_m if scan else None
-        inputs.scan_ns = int(scan.arrived_ns * factor) if scan else 0
-        inputs.velocity = odometry.velocity if odometry else None
-        inputs.odometry_ns = int(odometry.arrived_ns * factor) if odometry else 0
-        inputs.pose = odometry.pose if odometry and odometry.finite else None
-        if self._stamped:
-            inputs.scan_stamp_ns = scan.stamp[0] * NS + scan.stamp[1] if scan else 0
-            inputs.odometry_stamp_ns = odometry.stamp[0] * NS + odometry.stamp[1] if odometry else 0
+        inputs = self._inputs
+        take_sensed(inputs, now_ns, scan, odometry, self._stamped, self._factor)
         inputs.command = command
         return self.gate.rule(inputs)
-
-    def _send(self, ruling: Ruling, scan: Scan | None) -> None:
-        speed, turn_rate = ruling.command
-        if not (math.isfinite(speed) and math.isfinite(turn_rate)):
-            speed = turn_rate = 0.0
-        self._sent = speed, turn_rate
-        moving = speed != 0.0 or turn_rate != 0.0
-        self.sink.send(speed, turn_rate, scan.stamp if moving and scan else UNSTAMPED)
 
     def _ages(self, now_ns: int, scan: Scan | None, odometry: Odometry | None) -> tuple[int, int]:
         """Ages of scan and odometry in ns of robot time, since they arrived.

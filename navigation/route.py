@@ -299,16 +299,14 @@ def check_reachable(warehouse: Warehouse, where: str = "") -> None:
     against = steps_against(warehouse, (clearance.shape[0], clearance.shape[1]))
     _check_connected(warehouse, clearance >= CLEARANCE_HARD_M, against, where, "widen the aisle between them")
     if warehouse.pallets:
-        boxes = np.concatenate([warehouse.boxes_to_avoid(), boxes_of(warehouse.pallets)])
-        clearance = cell_clearance(warehouse, boxes)
+        clearance = cell_clearance(warehouse, warehouse.boxes_to_avoid(pallets=True))
         advice = f"leave {PASSAGE_MIN_M} m beside the pallets"
         _check_connected(warehouse, clearance >= PASSAGE_MIN_M / 2, against, where, advice)
 
 
 def cells_to_drive(warehouse: Warehouse) -> npt.NDArray[np.bool_]:
     """Cells beside all boxes and pallets from which a robot gets to the first station: bool[rows, columns]."""
-    boxes = np.concatenate([warehouse.boxes_to_avoid(), boxes_of(warehouse.pallets)])
-    free = cell_clearance(warehouse, boxes) >= CLEARANCE_HARD_M
+    free = cell_clearance(warehouse, warehouse.boxes_to_avoid(pallets=True)) >= CLEARANCE_HARD_M
     free[0, :] = free[-1, :] = free[:, 0] = free[:, -1] = False
     first = warehouse.stations[0]
     against = steps_against(warehouse, (free.shape[0], free.shape[1]))

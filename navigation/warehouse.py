@@ -113,9 +113,10 @@ class Warehouse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ]
         return np.concatenate([np.array(walls), boxes_of(self.shelves)])
 
-    def boxes_to_avoid(self) -> npt.NDArray[np.float64]:
-        """What routes lead round: walls, shelves and keep-out rectangles, float64[n, 4] as above."""
-        return np.concatenate([self.mapped_boxes(), boxes_of(self.keep_out)])
+    def boxes_to_avoid(self, pallets: bool = False) -> npt.NDArray[np.float64]:
+        """What routes lead round: walls, shelves, keep-out rectangles, with ``pallets`` those too: float64[n, 4]."""
+        boxes = self.boxes() if pallets else self.mapped_boxes()
+        return np.concatenate([boxes, boxes_of(self.keep_out)])
 
     def boxes(self) -> npt.NDArray[np.float64]:
         """All that stands in the way as float64[n, 4], map frame: four walls, the shelves, then the pallets."""
@@ -257,7 +258,7 @@ def _check_overlaps(warehouse: Warehouse, where: str) -> None:
 
 def _check_stations(warehouse: Warehouse, where: str) -> None:
     names: set[str] = set()
-    boxes = np.concatenate([warehouse.boxes(), boxes_of(warehouse.keep_out)])
+    boxes = warehouse.boxes_to_avoid(pallets=True)
     for index, station in enumerate(warehouse.stations):
         label = f"{where}: stations[{index}] ({station.name})"
         if station.name in names:

@@ -13,6 +13,8 @@ INJECTED = "tests/unit/test_faults.py::test_a_fault_is_caught_within_its_bound"
 LIMITED = "the command is within what may pass"
 ARRIVES = "the next one that is in order"
 PERSON = "a person arms the robot again"
+RESET = "a person resets it, then arms the robot"
+IN_STEP = "in step again; or disarmed and steady for stamp_relearn_arrivals (clock set)"
 
 
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,11 +63,11 @@ FAULTS: tuple[Fault, ...] = (
     _data(Reason.SCAN_STAMP_BACKWARDS, "arrivals: older than the last, or gone", 1, "a newer stamp"),
     _data(
         Reason.SCAN_STAMP_AHEAD, "arrivals: ahead of the quickest arrival so far", 1,
-        "in step again; or disarmed and steady for stamp_relearn_arrivals (clock set)",
+        IN_STEP,
     ),
     _data(
         Reason.SCAN_STAMP_LATE, "arrivals: behind the quickest arrival so far", 1,
-        "in step again; or disarmed and steady for stamp_relearn_arrivals (clock set)",
+        IN_STEP,
     ),
     _data(Reason.ODOMETRY_MISSING, "monitor: none arrived yet", 1),
     _data(Reason.ODOMETRY_STALE, "monitor: older than odometry_stale_max_s", 1),
@@ -75,11 +77,11 @@ FAULTS: tuple[Fault, ...] = (
     _data(Reason.ODOMETRY_STAMP_BACKWARDS, "arrivals: older than the last, or gone", 1, "a newer stamp"),
     _data(
         Reason.ODOMETRY_STAMP_AHEAD, "arrivals: ahead of the quickest arrival so far", 1,
-        "in step again; or disarmed and steady for stamp_relearn_arrivals (clock set)",
+        IN_STEP,
     ),
     _data(
         Reason.ODOMETRY_STAMP_LATE, "arrivals: behind the quickest arrival so far", 1,
-        "in step again; or disarmed and steady for stamp_relearn_arrivals (clock set)",
+        IN_STEP,
     ),
     _data(Reason.POSE_MISSING, "board: not finite, or none though there are zones", 1, "a finite pose"),
     _data(
@@ -90,7 +92,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(Reason.STOP_REQUESTED, "monitor: a stop was asked for", 1, Verdict.STOP, PERSON),
     Fault(
         Reason.EMERGENCY_STOP_LATCHED, "monitor: an emergency stop was asked for", 1, Verdict.EMERGENCY_STOP,
-        "a person resets it, then arms the robot",
+        RESET,
     ),
     Fault(
         Reason.NO_GOAL, "edge agent: the robot has no goal", 1, Verdict.STOP, "a goal",
@@ -98,7 +100,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         Reason.RUNAWAY, "motion: moves as no command explains", 3, Verdict.EMERGENCY_STOP,
-        "a person resets it, then arms the robot",
+        RESET,
     ),
     Fault(
         Reason.STANDSTILL_LOST, "motion: moves while disarmed or stopped", 3, Verdict.DISARM,

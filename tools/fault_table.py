@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from contracts.decision import Reason
+from contracts.decision import Reason, in_words
 from safety.faults import FAULTS, Fault
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "safety" / "faults.md"
@@ -25,7 +25,7 @@ def page() -> str:
 
 
 def _cells(fault: Fault) -> list[str]:
-    name = fault.id.name.lower().replace("_", " ")
+    name = in_words(fault.id)
     number = str(fault.id.value) if isinstance(fault.id, Reason) else f"a{fault.id.value}"
     reaction = "ADVICE" if fault.reaction is None else fault.reaction.name
     lasting = "yes" if fault.disarms else "no"

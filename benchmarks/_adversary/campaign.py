@@ -10,6 +10,7 @@ import numpy.typing as npt
 from benchmarks._adversary.guards import Flags, Floats, Guard, Senses
 from contracts.robot import AMR_SMALL, RobotModel
 from sim.disturb.state import OBSERVATION_DELAY, RING
+from sim.people.walk import HURRY
 from sim.sensors.lidar import cast_circle, ray_table, scan_robot
 from sim.simulation import Simulation, SimulationConfig
 from sim.tasks.delivery import CONTACT_SPEED_MPS, Outcome
@@ -26,8 +27,6 @@ VIEW_M = 3.0
 TRIP_MAX_S = 30.0
 """Then a robot is put elsewhere: it shall meet many places and people."""
 WALK_MAX_MPS = 1.6
-HURRY = 1.3
-"""By how much somebody walks faster to catch up with company (``sim.people.walk``)."""
 FLOORS_SEED = 2_000_000
 """Neither training nor evaluation takes floors from here."""
 CROWDS = {
@@ -117,12 +116,9 @@ class Tally(msgspec.Struct):
 
     def add(self, other: "Tally") -> None:
         """Add all counts of ``other``."""
-        for name in ("ticks", "static_contacts", "moving_contacts", "moving_contacts_in_view", "escapes"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.robot_contacts += other.robot_contacts
-        self.arrivals += other.arrivals
-        self.driven_m += other.driven_m
-        self.events = self.events + other.events
+        for name in self.__struct_fields__:
+            if name != "nearness":
+                setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 def campaign_floors(count: int) -> Floors:

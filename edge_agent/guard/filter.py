@@ -3,15 +3,15 @@
 Whatever goes wrong, a command goes out in the same tick; a tick never raises. It is never more than was asked.
 """
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable
 
 import msgspec
 
-from edge_agent.actuate.sink import CommandSink
+from edge_agent.actuate.sink import CommandSink, send_ruling
 from edge_agent.guard.gate import STOPPED, Gate
+from edge_agent.guard.sensed import take_sensed
 from edge_agent.observe.slots import UNSTAMPED, Slots
 from safety.inputs import NS, Inputs, Ruling
 
@@ -83,7 +83,7 @@ class FilterCore:
         except Exception as error:
             ruling, failed = STOPPED, f"ruling failed: {error!r}"
         try:
-            self._send(ruling)
+            send_ruling(self.sink, ruling, self.slots.scan)
         except Exception as error:
             failed = f"sending failed: {error!r}"
         self._note(failed)
@@ -108,23 +108,10 @@ class FilterCore:
         self.sink.send(0.0, 0.0, UNSTAMPED)
 
     def _rule(self, now_ns: int, command: Command | None) -> Ruling:
-        inputs, scan, odometry = self._inputs, self.slots.scan, self.slots.odometry
-        inputs.now_ns, inputs.command = now_ns, command
-        if scan is not None:
-            inputs.ranges_m, inputs.scan_ns = scan.ranges_m, scan.arrived_ns
-            inputs.scan_stamp_ns = scan.stamp[0] * NS + scan.stamp[1] if self._stamped else 0
-        if odometry is not None:
-            inputs.velocity, inputs.odometry_ns = odometry.velocity, odometry.arrived_ns
-            inputs.pose = odometry.pose if odometry.finite else None
-            inputs.odometry_stamp_ns = odometry.stamp[0] * NS + odometry.stamp[1] if self._stamped else 0
+        inputs, slots = self._inputs, self.slots
+        take_sensed(inputs, now_ns, slots.scan, slots.odometry, self._stamped)
+        inputs.command = command
         return self.gate.rule(inputs)
-
-    def _send(self, ruling: Ruling) -> None:
-        speed, turn_rate = ruling.command
-        if not (math.isfinite(speed) and math.isfinite(turn_rate)):
-            speed = turn_rate = 0.0
-        moving, scan = speed != 0.0 or turn_rate != 0.0, self.slots.scan
-        self.sink.send(speed, turn_rate, scan.stamp if moving and scan else UNSTAMPED)
 
     def _note(self, failed: str) -> None:
         self._errors_in_a_row = self._errors_in_a_row + 1 if failed else 0

@@ -4,12 +4,12 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from contracts.decision import Verdict
+from contracts.decision import Verdict, in_words
 from edge_agent.observe.slots import Slots
+from safety.config import MonitorConfig
+from safety.inputs import NS
 
 INTERVAL_NS = 1_000_000_000
-SENSOR_STALE_NS = 300_000_000
-"""As old as the monitor lets scan and odometry become (``MonitorConfig``), in robot time."""
 NEVER = "never"
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 Found = tuple[bytes, str, dict[str, object]]
@@ -21,11 +21,16 @@ class Diagnostics:
 
     Args:
         node: the node; its name and namespace begin every entry.
+        config: of the monitor: how old it lets scan and odometry become, in robot time.
         factor: robot seconds in a second.
     """
 
-    def __init__(self, node: Any, robot_id: str, factor: float = 1.0) -> None:
+    def __init__(self, node: Any, robot_id: str, config: MonitorConfig, factor: float = 1.0) -> None:
         self._node, self._robot_id, self._factor = node, robot_id, factor
+        self._stale_ns = {
+            "scan": config.scan_stale_max_s * NS,
+            "odometry": config.odometry_stale_max_s * NS,
+        }
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._name = f"{robot_id}/{node.get_name()}"
         self._due_ns = 0
@@ -89,7 +94,7 @@ class Diagnostics:
         for name, slot in (("scan", slots.scan), ("odometry", slots.odometry)):
             age_ns = None if slot is None else (now_ns - slot.arrived_ns) * self._factor
             values[f"{name}_age_ms"] = NEVER if age_ns is None else round(age_ns / 1e6)
-            if age_ns is None or age_ns > SENSOR_STALE_NS:
+            if age_ns is None or age_ns > self._stale_ns[name]:
                 bad.append(f"{name} {'missing' if age_ns is None else 'stale'}")
         return (ERROR, "; ".join(bad), values) if bad else (OK, "arriving", values)
 
@@ -99,7 +104,7 @@ def _monitor(latest: Any) -> Found:
     if latest is None:
         return ERROR, "no ruling yet", {}
     ruling = latest.ruling
-    reason = ruling.reason.name.lower().replace("_", " ")
+    reason = in_words(ruling.reason)
     values = {
         "verdict": ruling.verdict.name.lower(), "reason": reason, "armed": latest.armed, "emergency": latest.latched,
         "clearance_m": round(ruling.clearance_m, 3),

@@ -4,7 +4,7 @@
 """
 
 import time
-from typing import Any, cast
+from typing import Any
 
 from geometry_msgs.msg import TwistStamped
 from nav_msgs.msg import Odometry
@@ -64,7 +64,7 @@ class FilterNode(LifecycleNode):  # type: ignore[misc]
             config.command_stale_max_s,
             not config.sim_time,
         )
-        self._loop = ControlLoop(cast(Any, self._core), config.period_ns)
+        self._loop = ControlLoop(self._core, config.period_ns)
         self._open_topics()
         return super().on_configure(state)
 
@@ -129,7 +129,7 @@ class FilterNode(LifecycleNode):  # type: ignore[misc]
         add((self.destroy_publisher, self._safety))
         self._sink.publisher = self.create_lifecycle_publisher(TwistStamped, "cmd_vel", RELIABLE)
         add((self.destroy_lifecycle_publisher, self._sink.publisher))
-        self._diagnostics = Diagnostics(self, self._config.robot_id)
+        self._diagnostics = Diagnostics(self, self._config.robot_id, self._gate.monitor.config)
         add((Diagnostics.close, self._diagnostics))
 
     # -- callbacks: they only store ---------------------------------------------------------------
@@ -196,7 +196,7 @@ class FilterNode(LifecycleNode):  # type: ignore[misc]
         if now_ns - self._status_ns >= STATUS_INTERVAL_NS:
             self._status_ns = now_ns
             stamp = self.get_clock().now().to_msg()
-            self._safety.publish(safety_status(self._config.robot_id, stamp, cast(Any, latest)))
+            self._safety.publish(safety_status(self._config.robot_id, stamp, latest))
         self._diagnostics.work(now_ns, latest, self._slots)
         self._look_for_bypass(now_ns)
 

@@ -126,7 +126,9 @@ class AgentNode(LifecycleNode):  # type: ignore[misc]
         for publisher in (self._safety, self._decision, self._policy):
             add((self.destroy_publisher, publisher))
         add((self.destroy_lifecycle_publisher, self._sink.publisher))
-        self._diagnostics = Diagnostics(self, self._config.robot_id, self._config.real_time_factor)
+        self._diagnostics = Diagnostics(
+            self, self._config.robot_id, control.gate.monitor.config, self._config.real_time_factor
+        )
         add((Diagnostics.close, self._diagnostics))
         self._policy_told = ()
         self._detail = "" if control.ladder.policy else "no policy: the rules drive"

@@ -5,7 +5,8 @@ from typing import Any
 
 from outrider_msgs.msg import DecisionStatus, PolicyStatus, SafetyStatus
 
-from contracts.decision import Source
+from contracts.decision import Source, in_words
+from edge_agent.guard.filter import Filtered
 from edge_agent.infer.ladder import Ladder
 from edge_agent.infer.trial import Stage
 from edge_agent.tick import Snapshot
@@ -19,13 +20,13 @@ SOURCES = {
 }
 
 
-def safety_status(robot_id: str, stamp: Any, latest: Snapshot) -> Any:
+def safety_status(robot_id: str, stamp: Any, latest: Snapshot | Filtered) -> Any:
     """What the monitor decided in the last tick."""
     status, ruling = SafetyStatus(), latest.ruling
     status.header.stamp, status.header.frame_id = stamp, BASE_FRAME
     status.robot_id, status.tick = robot_id, latest.tick
     status.verdict, status.reason_code = int(ruling.verdict), int(ruling.reason)
-    status.reason_text = ruling.reason.name.lower().replace("_", " ")[:128]
+    status.reason_text = in_words(ruling.reason)[:128]
     status.speed_in_mps, status.turn_rate_in_radps = latest.raw or (math.nan, math.nan)
     status.speed_out_mps, status.turn_rate_out_radps = ruling.command
     status.armed, status.estop_latched = latest.armed, latest.latched

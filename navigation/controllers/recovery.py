@@ -26,9 +26,9 @@ class RecoveryConfig(Protocol):
 
 
 class Recovery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a robot that a policy drives gets out. Policies are judged and driven with it, and trained without:
+    """How a robot that a policy drives gets out: policies are judged and driven with it.
 
-    those trained with one stopped looking for a way out themselves.
+    They are trained without: those trained with one stopped looking for a way out themselves.
     """
 
     stuck_after_s: float = 4.0

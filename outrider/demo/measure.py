@@ -14,6 +14,7 @@ from contracts.decision import (
     Reason,
     Source,
     Verdict,
+    in_words,
 )
 from edge_agent.recorder.reading import Log
 from sim.world.orders import ContactCount, DeliveryRecord, LegEnd, LegRecord, Record
@@ -181,7 +182,7 @@ def guarded(logs: dict[str, Log]) -> Guarded:
     return Guarded(
         probation=int((rows["flags"] & FLAG_PROBATION > 0).sum()),
         returned=int((rows["flags"] & FLAG_RETURNED > 0).sum()),
-        by_reason={Reason(int(reasons[k])).name.lower().replace("_", " "): int(counts[k]) for k in order},
+        by_reason={in_words(Reason(int(reasons[k]))): int(counts[k]) for k in order},
         armed=int((rows["flags"] & FLAG_ARMED > 0).sum()),
     )
 

@@ -13,6 +13,8 @@ from outrider.cli import fail
 DEFAULT_HUB = "tcp://127.0.0.1:5755"
 Keys = Annotated[Path, typer.Option("--keys", envvar="OUTRIDER_KEYS", help="Folder with the fleet's keys.")]
 HubAddress = Annotated[str, typer.Option("--hub", envvar="OUTRIDER_HUB", help="Address of the hub.")]
+SimTime = Annotated[bool, typer.Option("--sim-time", help="The sensors' stamps are a simulator's.")]
+NoAutostart = Annotated[bool, typer.Option("--no-autostart", help="Wait for the lifecycle transitions.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DEFAULT_KEYS = Path("keys")
 

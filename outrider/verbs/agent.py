@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from outrider.cli import fail
-from outrider.verbs._operator import DEFAULT_HUB, DEFAULT_KEYS, AsJson, Keys
+from outrider.verbs._operator import DEFAULT_HUB, DEFAULT_KEYS, AsJson, Keys, NoAutostart, SimTime
 from outrider.verbs.filter import filter_commands
 
 if TYPE_CHECKING:
@@ -43,17 +43,13 @@ def run(
     real_time_factor: Annotated[
         float, typer.Option(help="Robot seconds in a second, against a faster simulator.")
     ] = 1.0,
-    sim_time: Annotated[
-        bool, typer.Option("--sim-time", help="The sensors' stamps are a simulator's.")
-    ] = False,
+    sim_time: SimTime = False,
     realtime: Annotated[
         bool, typer.Option("--realtime", help="SCHED_FIFO and locked memory for control, where permitted.")
     ] = False,
     cpus: Annotated[str, typer.Option(help="Cores for control, such as 2,3.")] = "",
     no_hub: Annotated[bool, typer.Option("--no-hub", help="Record, but talk to no hub.")] = False,
-    no_autostart: Annotated[
-        bool, typer.Option("--no-autostart", help="Wait for the lifecycle transitions.")
-    ] = False,
+    no_autostart: NoAutostart = False,
     foreground: Annotated[
         bool, typer.Option("--foreground", help="The processes' output here, not in STATE/*.log.")
     ] = False,

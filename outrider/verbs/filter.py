@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from outrider.cli import fail
+from outrider.verbs._operator import NoAutostart, SimTime
 
 
 def filter_commands(
@@ -18,21 +19,18 @@ def filter_commands(
     command_stale: Annotated[
         float, typer.Option(help="Seconds after which a command is none, 0.05 to 1.")
     ] = 0.3,
-    sim_time: Annotated[
-        bool, typer.Option("--sim-time", help="The sensors' stamps are a simulator's.")
-    ] = False,
+    sim_time: SimTime = False,
     realtime: Annotated[
         bool, typer.Option("--realtime", help="SCHED_FIFO and locked memory, where permitted.")
     ] = False,
-    no_autostart: Annotated[
-        bool, typer.Option("--no-autostart", help="Wait for the lifecycle transitions.")
-    ] = False,
+    no_autostart: NoAutostart = False,
 ) -> None:
     """Let through of cmd_vel_in what is safe, as cmd_vel, until Ctrl-C. Nothing before `outrider agent arm`."""
     import msgspec
 
+    from edge_agent.config import decode_settings
     from edge_agent.errors import AgentError, ConfigError
-    from edge_agent.filter import decode_filter_config, run_filter
+    from edge_agent.filter import FilterConfig, run_filter
 
     settings = {
         "robot_id": robot,
@@ -45,8 +43,8 @@ def filter_commands(
         "autostart": not no_autostart,
     }
     try:
-        config = decode_filter_config(msgspec.json.encode(settings), "outrider agent filter")
-        raise typer.Exit(run_filter(config))
+        config = decode_settings(msgspec.json.encode(settings), FilterConfig, "outrider agent filter")
+        raise typer.Exit(run_filter(config.check()))
     except AgentError as error:
         raise fail(str(error), 2 if isinstance(error, ConfigError) else 1) from None
     except OSError as error:

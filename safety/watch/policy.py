@@ -55,7 +55,6 @@ class PolicyWatch:
         config = self._config
         if command is None or not from_policy:
             self._last, self._step, self._saturated_s = None, 0.0, 0.0
-            command = None
         else:
             self._judge(command, scan_changed, elapsed_s)
         if self._chatter.step(self._step > config.chatter_share):

@@ -74,10 +74,11 @@ def walk(  # type: ignore[no-untyped-def]
             continue
         dx, dy = dx / length, dy / length
         gap = p.gap[e, person]
-        if _robot_in_the_way(p, e, person, dx, dy, pose, robot_radius, gap, step_s) >= 0:
+        robot = _robot_in_the_way(p, e, person, dx, dy, pose, robot_radius, gap, step_s)
+        if robot >= 0:
             p.waited[e, person] += step_s
             if p.waited[e, person] > PATIENCE_S:
-                _get_round(p, e, person, dx, dy, pose, robot_radius, boxes, box_count, step_s)
+                _get_round(p, e, person, dx, dy, pose, robot, robot_radius, boxes, box_count, step_s)
             if p.waited[e, person] > 2.0 * PATIENCE_S:
                 _give_way(p, e, person, pose, pointers, columns, station_count, route_at)
             continue
@@ -99,10 +100,9 @@ def walk(  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def _get_round(p, e, person, dx, dy, pose, robot_radius, boxes, box_count, step_s):  # type: ignore[no-untyped-def]
-    """One step round the robot that stands in somebody's way, where there is room for one."""
+def _get_round(p, e, person, dx, dy, pose, robot, robot_radius, boxes, box_count, step_s):  # type: ignore[no-untyped-def]
+    """One step round ``robot``, which stands in somebody's way, where there is room for one."""
     x, y = p.xy[e, person, 0], p.xy[e, person, 1]
-    robot = _robot_in_the_way(p, e, person, dx, dy, pose, robot_radius, p.gap[e, person], step_s)
     away = -1.0 if dx * (pose[robot, 1] - y) - dy * (pose[robot, 0] - x) >= 0.0 else 1.0
     pace = min(AROUND_PACE, p.pace[e, person])
     for side in AROUND_RAD:

@@ -12,7 +12,7 @@ import pytest
 from contracts.ring import RING_FOLDER, RingWriter
 from edge_agent import heartbeat
 from edge_agent.comms import CommsConfig
-from edge_agent.config import ControlConfig, decode_control_config
+from edge_agent.config import ControlConfig, decode_settings
 from edge_agent.errors import AgentRunningError, ConfigError
 from edge_agent.supervisor import check_arguments, parse, take_lock, write_configs
 from tests.support.agent import LAYOUT, ROOT
@@ -36,9 +36,9 @@ def arguments(tmp_path: Path, *more: str) -> list[str]:
      ({"trial": {"stage_max_s": 0.0}}, "stage_max_s"), ({"trial": {"x": 1}}, "x")],
 )  # fmt: skip
 def test_wrong_settings_are_refused_by_name(change: dict[str, object], hint: str) -> None:
-    assert decode_control_config(json.dumps(GOOD).encode(), "here").rate_hz == 20
+    assert decode_settings(json.dumps(GOOD).encode(), ControlConfig, "here").check().rate_hz == 20
     with pytest.raises(ConfigError, match=hint):
-        decode_control_config(json.dumps({**GOOD, **change}).encode(), "here")
+        decode_settings(json.dumps({**GOOD, **change}).encode(), ControlConfig, "here").check()
 
 
 def test_the_supervisor_writes_what_both_children_read(tmp_path: Path) -> None:

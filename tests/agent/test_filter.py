@@ -7,8 +7,9 @@ import pytest
 
 from contracts.decision import Reason
 from contracts.robot import AMR_SMALL
+from edge_agent.config import decode_settings
 from edge_agent.errors import ConfigError
-from edge_agent.filter import decode_filter_config
+from edge_agent.filter import FilterConfig
 from edge_agent.guard.filter import Asked, FilterCore
 from edge_agent.guard.gate import Gate
 from edge_agent.observe.slots import Odometry, Scan, Slots
@@ -110,4 +111,6 @@ def test_a_base_that_takes_no_commands_is_told_and_disarmed() -> None:
 )
 def test_settings_that_cannot_be_are_refused_by_name(text: str, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        decode_filter_config(f'{{"robot_id": "r", "state_dir": "s", {text}}}'.encode(), "test")
+        decode_settings(
+            f'{{"robot_id": "r", "state_dir": "s", {text}}}'.encode(), FilterConfig, "test"
+        ).check()

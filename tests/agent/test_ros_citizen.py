@@ -36,6 +36,7 @@ from edge_agent.ros.diagnostics import Diagnostics, policy_state
 from edge_agent.ros.filter import FilterNode
 from edge_agent.ros.node import AgentNode
 from outrider.verbs.agent import app
+from safety.config import MonitorConfig
 from tests.support.agent import DOMAIN_MAX, LAYOUT, ROOT, WAIT_MAX_S, Bench
 
 BRINGUP = ROOT / "ros_ws" / "src" / "outrider_bringup"
@@ -138,7 +139,7 @@ def test_diagnostics_tell_late_ticks_silent_sensors_and_the_ruling(agent: Make) 
     node, bench = agent(), Bench()
     arrays: list[Any] = []
     watch = Watch(node, arrays.append)
-    diagnostics = Diagnostics(node, "robot_1")
+    diagnostics = Diagnostics(node, "robot_1", MonitorConfig())
     policy = policy_state(bench.ladder, bench.core.modes.mode, "")
 
     def report(*happens: Callable[[], Any]) -> dict[str, Any]:
