@@ -168,6 +168,7 @@ class TickCore:
             ruling = self._rule(began_ns, scan, odometry, (0.0, 0.0) if idle else wanted)
             if idle and ruling.verdict <= Verdict.LIMIT:
                 ruling = Ruling((0.0, 0.0), Verdict.STOP, Reason.NO_GOAL, ruling.clearance_m)
+                self.gate.monitor.sent(ruling.command)
         except Exception as error:
             ruling = STOPPED
             self._note("ruling", error)
@@ -229,6 +230,7 @@ class TickCore:
     def _look_back(self, source: Source, ruling: Ruling, late: bool) -> int:
         """After the command has gone: ask who does not drive, tell the trial how it went; flags of the record."""
         ladder, armed = self.ladder, self.gate.armed
+        advice = self.gate.monitor.advise(self._inputs)
         self._other = None
         self._would_be.reduction = math.nan
         trial = ladder.trial
@@ -247,8 +249,8 @@ class TickCore:
             self._asked = ladder.policy
             if self._other is not None:
                 self._judge_other(self._other)
-        if ruling.advice is not self._advice:
-            self._advised(ruling.advice)
+        if advice is not self._advice:
+            self._advised(advice)
         took = armed and ruling.reason in INTERVENTIONS and _took_most(self._inputs.command, ruling.command)
         ladder.judge(self._asked is not None, late, took)
         return flags
@@ -266,13 +268,13 @@ class TickCore:
         spare, inputs = self._spare_monitor, self._spare_inputs
         # What fails here will fail in the tick, and be counted there.
         with suppress(Exception):
-            inputs.now_ns = inputs.scan_ns = inputs.odometry_ns = self._clock_ns()
+            take_sensed(inputs, self._clock_ns(), scan, odometry, self._stamped, self._factor)
             ranges = spare.clean_ranges(scan.ranges_m, inputs.scan_ns)
             observation = self._spare_encoder.encode(ranges, odometry.pose, odometry.velocity, route)
-            inputs.ranges_m, inputs.velocity, inputs.pose = scan.ranges_m, odometry.velocity, odometry.pose
-            inputs.command = self.ladder.warm(observation)
-            # Its commands are nobody's: to it the robot seems to run away.
-            spare.emergency, spare.armed = False, True
+            inputs.command, inputs.command_from_policy = self.ladder.warm(observation), True
+            # To one that does not know what was sent the robot runs away: it would stop, and not look at the way.
+            spare.armed, spare.emergency = True, False
+            spare.sent(self._sent)
             ruling = spare.step(inputs)
             self._spare_recorder.decided(
                 self.ticks, 0, 0, self.ladder.policy, Source.POLICY, ruling, inputs.command, 0, observation

@@ -30,10 +30,10 @@ class Admission:
         self._config, self._model = config, model
         lidar = model.lidar
         angles = lidar.angle_min_rad + np.arange(lidar.rays) * lidar.angle_step_rad
-        self._cosines, self._sines = np.cos(angles), np.sin(angles)
+        self._directions = np.stack([np.cos(angles), np.sin(angles)])
         self._sector_cosine = math.cos(config.approach_sector_rad)
-        self._ahead = np.flatnonzero(self._cosines > self._sector_cosine)
-        self._behind = np.flatnonzero(-self._cosines > self._sector_cosine)
+        self._ahead = np.flatnonzero(self._directions[0] > self._sector_cosine)
+        self._behind = np.flatnonzero(-self._directions[0] > self._sector_cosine)
         self._radius_m = model.footprint_radius_m + config.margin_m
         self._ranges = np.empty(lidar.rays)
         self._points = Points(lidar.rays, 3 * len(model.footprint_offsets_m))
@@ -41,7 +41,7 @@ class Admission:
     def see(self, ranges_m: npt.NDArray[np.float32]) -> None:
         """Take over a scan, float32[rays] m, clean (``safety.scan``)."""
         self._ranges[:] = ranges_m
-        self._points.put(self._ranges, self._cosines, self._sines)
+        self._points.put(self._ranges, self._directions)
 
     def admit(
         self, command: tuple[float, float], velocity: tuple[float, float], scan_age_s: float

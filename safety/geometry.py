@@ -52,17 +52,17 @@ class Points:
     """
 
     def __init__(self, count: int, arcs_max: int) -> None:
-        self.x, self.y, self._squared = np.empty(count), np.empty(count), np.empty(count)
-        self._far_m = 0.0
+        self._places, self._squared = np.empty((2, count)), np.empty(count)
+        self.x, self.y = self._places
+        self._ranges = np.empty(count)
         self._work, self._more = np.empty((arcs_max, count)), np.empty((arcs_max, count))
         self._mask = np.empty((arcs_max, count), dtype=bool)
 
-    def put(self, ranges_m: Array, cosines: Array, sines: Array) -> None:
-        """Take over a scan: float64[count] m, finite, and the directions of its rays."""
-        np.multiply(ranges_m, cosines, out=self.x)
-        np.multiply(ranges_m, sines, out=self.y)
+    def put(self, ranges_m: Array, directions: Array) -> None:
+        """Take over a scan: float64[count] m, finite, kept by reference; cosines and sines of its rays, [2, count]."""
+        self._ranges = ranges_m
+        np.multiply(ranges_m, directions, out=self._places)
         np.multiply(ranges_m, ranges_m, out=self._squared)
-        self._far_m = float(ranges_m.max())
 
     def free_distances(self, arcs: Sequence[Arc], radius_m: float, reach_m: float) -> list[float]:
         """Distance along each arc until its disc touches a point.
@@ -78,7 +78,8 @@ class Points:
         Source:
             Law of cosines on the turning circle, as in Fox, Burgard, Thrun: The dynamic window approach, 1997.
         """
-        numbers = np.array([_numbers(arc, radius_m, self._far_m) for arc in arcs])
+        far_m = float(self._ranges.max()) if any(arc.offset_m for arc in arcs) else 0.0
+        numbers = np.array([_numbers(arc, radius_m, far_m) for arc in arcs])
         count = len(arcs)
         chosen = self._beside(numbers, count)
         along = self._work[:count]

@@ -5,7 +5,6 @@ import numpy as np
 import numpy.typing as npt
 
 from contracts.decision import Reason, Verdict
-from safety.watch.policy import Advice
 
 NS = 1_000_000_000
 
@@ -44,5 +43,3 @@ class Ruling(msgspec.Struct):
     verdict: Verdict
     reason: Reason
     clearance_m: float
-    advice: Advice = Advice.NONE
-    """Whether the policy should go on; the robot is safe either way."""

@@ -18,6 +18,7 @@ from safety.faults import DISARMING, REACTION
 from safety.inputs import NS, Inputs, Ruling
 from safety.scan import ScanCleaner
 from safety.watch.board import WatchBoard
+from safety.watch.policy import Advice
 from safety.zones import Zone, ZoneGuard
 
 __all__ = ["NS", "Inputs", "Ruling", "SafetyMonitor"]
@@ -65,6 +66,7 @@ class SafetyMonitor:
         self._fault_since_ns: int | None = None
         self._last_command = STAND
         self._last_ns: int | None = None
+        self._elapsed_s = 0.0
 
     @property
     def config(self) -> MonitorConfig:
@@ -112,7 +114,6 @@ class SafetyMonitor:
         """Rule over one tick. Never raises on bad data: it stops."""
         elapsed_s = 0.0 if self._last_ns is None else max(inputs.now_ns - self._last_ns, 0) / NS
         reason = self._fault(inputs, elapsed_s)
-        advice = self._board.advice(inputs, elapsed_s)
         self._time(reason, inputs.now_ns)
         verdict = REACTION[reason]
         if verdict >= Verdict.DISARM:
@@ -127,9 +128,17 @@ class SafetyMonitor:
         ruling = Ruling(STAND, verdict, reason, 0.0)
         if verdict is Verdict.PASS:
             ruling = self._admit(inputs, min(elapsed_s, TICK_MAX_S))
-        ruling.advice = advice
+        self._elapsed_s = elapsed_s
         self._last_command, self._last_ns = ruling.command, inputs.now_ns
         return ruling
+
+    def advise(self, inputs: Inputs) -> Advice:
+        """Whether the policy should go on, once a tick after ``step``: nothing that the command must wait for."""
+        return self._board.advice(inputs, self._elapsed_s)
+
+    def sent(self, command: Pair) -> None:
+        """Say what was sent last, m/s and rad/s, where it is not what the last ruling said."""
+        self._last_command = command
 
     def _time(self, reason: Reason, now_ns: int) -> None:
         """Disarm once a fault that disarms has lasted."""

@@ -119,7 +119,7 @@ def free_distance(x, y, arc, radius_m, reach_m):
     """``Points.free_distances`` of one arc and of points float64[n] that are no scan."""
     points = Points(len(x), 1)
     distance = np.hypot(x, y)
-    points.put(distance, x / distance, y / distance)
+    points.put(distance, np.stack([x, y]) / distance)
     return points.free_distances([arc], radius_m, reach_m)[0]
 
 
