@@ -74,9 +74,6 @@ def textbook(
         lag = model.braking_mps2 * config.reaction_s + config.obstacle_mps
         room = 2.0 * model.braking_mps2 * (free_m - config.obstacle_mps * config.reaction_s)
         caps.append(max(-lag + math.sqrt(max(lag * lag + room, 0.0)), 0.0))
-    sector = x > math.cos(config.approach_sector_rad) * np.hypot(x, y)
-    nearest = float(np.where(sector, np.hypot(x, y), np.inf).min()) - model.footprint_radius_m
-    caps.append(max(config.approach_per_s * nearest, config.approach_mps))
     share = min(1.0, min(caps) / abs(command[0]))
     return command[0] * share, command[1] * share
 

@@ -12,6 +12,7 @@ from edge_agent.config import ControlConfig
 from edge_agent.errors import AgentError, ConfigError
 from edge_agent.guard.gate import Gate
 from edge_agent.guard.modes import Modes
+from edge_agent.guard.settings import load_safety
 from edge_agent.guard.zones import zones_of
 from edge_agent.infer.ladder import Ladder
 from edge_agent.infer.loader import PolicyLoader
@@ -25,11 +26,10 @@ from navigation.errors import NavigationError
 from navigation.route import cell_costs
 from navigation.warehouse import load_warehouse
 from safety.errors import SafetyError
-from safety.inputs import NS
 from safety.monitor import SafetyMonitor
+from safety.settings import SafetySettings
 
 EVENTS_MAX = 64
-STANDING_MAX_MPS, STANDING_MAX_RADPS = 0.02, 0.05
 REFUSED = (AgentError, ContractError, NavigationError, SafetyError, OSError)
 """What the process ends on with one clear line."""
 
@@ -52,9 +52,13 @@ class Control:
             raise ConfigError(f"no robot model {config.robot_model!r}; known: {', '.join(ROBOT_MODELS)}")
         warehouse = load_warehouse(Path(config.layout_path))
         costs = cell_costs(warehouse)
-        monitor = SafetyMonitor(model, zones=zones_of(warehouse))
+        keys = party_folder(Path(config.keys_dir), "robots", config.robot_id)
         self.config, self.model = config, model
         self.events: deque[str] = deque(maxlen=EVENTS_MAX)
+        settings = self._settings(keys, warehouse.hash())
+        monitor = SafetyMonitor(
+            model, settings.monitor, settings.watch, (*zones_of(warehouse), *settings.zones)
+        )
         self.slots = Slots()
         self.gate = Gate(monitor)
         tick_s = 1.0 / config.rate_hz
@@ -67,7 +71,6 @@ class Control:
             modes=self.modes, stamped=not config.sim_time and config.real_time_factor == 1.0,
         )  # fmt: skip
         self.loop = ControlLoop(self.core, config.period_ns)
-        keys = party_folder(Path(config.keys_dir), "robots", config.robot_id)
         self.loader = PolicyLoader(
             Path(config.state_dir), keys, model, monitor.config.hash(), self.ladder, self.events.append
         )
@@ -75,6 +78,18 @@ class Control:
         self.routes = RouteKeeper(costs, self.slots, self.events.append)
         self.intake = Intake(self.slots, model, self.routes.want)
         self.loader.start()
+
+    def _settings(self, keys: Path, floor_hash: str) -> SafetySettings:
+        """What the safety officer set, else what is built in."""
+        path, model = self.config.safety_path, self.model.name
+        if not path:
+            return SafetySettings(model)
+        settings, names = load_safety(Path(path), keys, model, floor_hash)
+        self.events.append(
+            f"safety settings {path} in force, signed by {', '.join(names)}: "
+            f"{', '.join(settings.changes()) or 'nothing changed'}"
+        )
+        return settings
 
     def take_events(self) -> list[str]:
         """What happened since the last call, in words; at most a few queues full."""
@@ -84,9 +99,12 @@ class Control:
                 taken.append(queue.popleft())
         return taken
 
-    def set_mode(self, mode: int, reason: str, now_ns: int) -> str:
-        """Change who drives; "" or why not."""
-        return self.modes.switch(mode, reason, self._moves(now_ns))
+    def set_mode(self, mode: int, reason: str) -> str:
+        """Change who drives, of a robot that stands; "" or why not."""
+        moves, latest = self.gate.moves(), self.core.latest
+        if not moves and self.gate.armed and (latest is None or latest.ruling.command != (0.0, 0.0)):
+            moves = "has just been told to move"
+        return self.modes.switch(mode, reason, moves)
 
     def approve(self, seconds: float, now_ns: int) -> str:
         """Let the policy drive for so long, in assist mode; "" or why not."""
@@ -94,18 +112,6 @@ class Control:
             return "the robot is not armed; arm it first"
         policy = self.ladder.policy
         return self.modes.approve(seconds, policy.digest if policy else "", now_ns)
-
-    def _moves(self, now_ns: int) -> str:
-        """Empty where the robot stands still or is disarmed, else what it does."""
-        if not self.gate.armed:
-            return ""
-        odometry, latest = self.slots.odometry, self.core.latest
-        stale_ns = self.gate.monitor.config.odometry_stale_max_s * NS / self.config.real_time_factor
-        if odometry is None or not odometry.finite or now_ns - odometry.arrived_ns > stale_ns:
-            return "is armed, and its odometry does not say that it stands"
-        if abs(odometry.velocity[0]) > STANDING_MAX_MPS or abs(odometry.velocity[1]) > STANDING_MAX_RADPS:
-            return "moves"
-        return "has just been told to move" if latest is None or latest.ruling.command != (0.0, 0.0) else ""
 
     def close(self) -> None:
         """End the threads; the loop must have been stopped."""

@@ -195,8 +195,10 @@ def write_configs(arguments: argparse.Namespace, state: Path) -> tuple[Path, Pat
     control = {
         **common,
         "layout_path": str(Path(arguments.layout).resolve()),
+        "safety_path": str(Path(arguments.safety).resolve()) if arguments.safety else "",
         "rate_hz": arguments.rate,
         "real_time_factor": arguments.real_time_factor,
+        "serial_port": arguments.serial,
         "autostart": not arguments.no_autostart,
         "sim_time": arguments.sim_time,
         "realtime": arguments.realtime,
@@ -218,7 +220,10 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     """Refuse what the children would end on anyway; raises ConfigError."""
     if not ROBOT_PATTERN.fullmatch(arguments.robot):
         raise ConfigError(f"no robot can be called {arguments.robot!r}; use a-z, 0-9, _ and -")
-    for what, path in (("layout", arguments.layout), ("keys folder", arguments.keys)):
+    needed = [("layout", arguments.layout), ("keys folder", arguments.keys)]
+    if arguments.safety:
+        needed.append(("safety settings", arguments.safety))
+    for what, path in needed:
         if not Path(path).exists():
             raise ConfigError(f"no {what} at {path}; check the path")
     if not 10 <= arguments.rate <= 200 or arguments.rate % 10:
@@ -240,12 +245,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--layout", required=True)
     parser.add_argument("--state", required=True)
     parser.add_argument("--keys", required=True)
+    parser.add_argument("--safety", default="", help="signed settings of the monitor")
     parser.add_argument("--hub", default="")
     parser.add_argument("--rate", type=int, default=20)
     parser.add_argument("--real-time-factor", type=float, default=1.0)
     parser.add_argument("--sim-time", action="store_true", help="the sensors' stamps are a simulator's")
     parser.add_argument("--realtime", action="store_true", help="SCHED_FIFO and locked memory for control")
     parser.add_argument("--cpus", default="", help="cores for control, such as 2,3")
+    parser.add_argument("--serial", default="", help="port of the motor controller")
     parser.add_argument("--no-hub", action="store_true")
     parser.add_argument("--no-autostart", action="store_true")
     parser.add_argument(

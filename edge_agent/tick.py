@@ -39,6 +39,7 @@ NS = 1_000_000_000
 INTERVENTIONS = frozenset(
     {
         Reason.OBSTACLE_AHEAD,
+        Reason.MOVING_OBSTACLE,
         Reason.COMMAND_OUT_OF_LIMITS,
         Reason.COMMAND_NOT_FINITE,
         Reason.KEEP_OUT,
@@ -117,7 +118,7 @@ class TickCore:
         self.modes, self._stamped = modes or Modes(), stamped
         self._recorder = Recorder()
         self._inputs = Inputs(0)
-        self._would_be = WouldBe(model, gate.monitor.config)
+        self._would_be = WouldBe(model, gate.monitor)
         self._blend = Blend(model, 1.0 / rate_hz)
         self._sent: Command = (0.0, 0.0)
         self._driver: Proposer | None = None
@@ -230,6 +231,9 @@ class TickCore:
     def _look_back(self, source: Source, ruling: Ruling, late: bool) -> int:
         """After the command has gone: ask who does not drive, tell the trial how it went; flags of the record."""
         ladder, armed = self.ladder, self.gate.armed
+        known = ladder.policy.novelty if ladder.policy is not None and self._encoded else None
+        self._inputs.novelty = None if known is None else known.of(self._encoder.observation)
+        self.gate.monitor.settle()
         advice = self.gate.monitor.advise(self._inputs)
         self._other = None
         self._would_be.reduction = math.nan

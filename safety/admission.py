@@ -1,7 +1,5 @@
 """Which part of a command may pass, given what the lidar sees. One robot, numpy with preallocated buffers."""
 
-import math
-
 import numpy as np
 import numpy.typing as npt
 
@@ -31,9 +29,6 @@ class Admission:
         lidar = model.lidar
         angles = lidar.angle_min_rad + np.arange(lidar.rays) * lidar.angle_step_rad
         self._directions = np.stack([np.cos(angles), np.sin(angles)])
-        self._sector_cosine = math.cos(config.approach_sector_rad)
-        self._ahead = np.flatnonzero(self._directions[0] > self._sector_cosine)
-        self._behind = np.flatnonzero(-self._directions[0] > self._sector_cosine)
         self._radius_m = model.footprint_radius_m + config.margin_m
         self._ranges = np.empty(lidar.rays)
         self._points = Points(lidar.rays, 3 * len(model.footprint_offsets_m))
@@ -62,9 +57,6 @@ class Admission:
         moving = velocity[0] if abs(velocity[0]) > MOVING_MPS else 0.0
         reaction_s = config.reaction_s + scan_age_s
         share, turn_share, least_m = 1.0, 1.0, config.reach_m
-        if speed != 0.0:
-            approach = max(config.approach_per_s * self._approach_gap(speed), config.approach_mps)
-            share = min(1.0, approach / abs(speed))
         arcs = [
             arc
             for offset_m in self._model.footprint_offsets_m
@@ -130,18 +122,3 @@ class Admission:
         config = self._config
         closing_mps = config.obstacle_mps * abs(arc.speed) / max(arc.pace, STILL_MPS)
         return speed_cap(free_m - config.standoff_m, self._model.braking_mps2, reaction_s, closing_mps)
-
-    def _approach_gap(self, speed: float) -> float:
-        """Gap in m between the leading end and the nearest point in the sector around the direction of travel."""
-        ends, points = self._model.footprint_offsets_m, self._points
-        leading_m = max(ends) if speed > 0.0 else min(ends)
-        if leading_m == 0.0:
-            nearest = float(
-                self._ranges.take(self._ahead if speed > 0.0 else self._behind).min(initial=math.inf)
-            )
-        else:
-            x = points.x - leading_m
-            distance = np.sqrt(x * x + points.y * points.y)
-            ahead = math.copysign(1.0, speed) * x > self._sector_cosine * distance
-            nearest = float(distance.min(where=ahead, initial=math.inf))
-        return nearest - self._model.footprint_radius_m

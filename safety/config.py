@@ -40,12 +40,28 @@ class MonitorConfig(Settings, frozen=True, forbid_unknown_fields=True):
     """Tick, link and actuator; the scan's age is added to it."""
     obstacle_mps: float = 0.8
     """Closing speed assumed of whatever is ahead."""
-    approach_per_s: float = 1.6
-    """Speed allowed per metre of gap to the nearest thing in the approach sector, whatever way it moves."""
-    approach_sector_rad: float = 1.2
-    """Half width of that sector around the direction of travel: what crosses the robot's way comes from there."""
-    approach_mps: float = 0.2
-    """Speed that the approach rule always leaves, so that a robot gets out of a narrow place."""
+    mover_reach_m: float = 3.0
+    """How far away what moves is looked for."""
+    mover_beyond_m: float = 0.15
+    mover_beyond_share: float = 0.03
+    """A place was free if an earlier ray went this much beyond it, and this share of its distance."""
+    mover_gap_m: float = 0.3
+    """Neighbouring ranges that differ by more hit two things."""
+    mover_width_m: float = 1.2
+    """Of what is wider only the part that moved is followed."""
+    mover_gate_m: float = 0.6
+    """How far from where it was expected a thing may be found."""
+    mover_hold_s: float = 0.8
+    """What moved is taken to move on for so long after it was last seen to."""
+    mover_reaction_s: float = 0.25
+    """Tick, link, actuator and drive beside what moves; the scan's age is added to it."""
+    mover_braking_share: float = 0.875
+    """Share of the model's braking that is counted on."""
+    mover_margin_m: float = 0.03
+    mover_spread_mps: float = 0.1
+    """How fast what is known of a mover's place and way becomes unsure."""
+    mover_unknown_mps: float = 0.6
+    """The same as long as its velocity is not known."""
     turn_on_the_spot_below: float = 0.1
     """Share of the commanded speed below which the robot turns on the spot instead of creeping."""
     reach_m: float = 6.0
@@ -107,6 +123,8 @@ class WatchConfig(Settings, frozen=True, forbid_unknown_fields=True):
     """Share of the way, or of the turn, that odometry and pose may differ by on top."""
     turn_over_radps: float = 1.0
     """Difference of measured and commanded turn rate from which the ways between the two are looked at as well."""
+    jerk_max_mps3: float = 12.0
+    """How fast a command's acceleration may grow; braking is as quick as it can."""
     tilt_max_rad: float = 0.15
     tilt_ticks: int = 2
     tilt_clear_ticks: int = 20

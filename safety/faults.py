@@ -39,6 +39,9 @@ def _data(reason: Reason, detector: str, bound_ticks: int, clears: str = ARRIVES
 FAULTS: tuple[Fault, ...] = (
     Fault(Reason.OBSTACLE_AHEAD, "admission: braking distance over the swept arc", 1, Verdict.LIMIT, LIMITED),
     Fault(
+        Reason.MOVING_OBSTACLE, "movers: braking beside what moves, if it moves on", 5, Verdict.LIMIT, LIMITED
+    ),
+    Fault(
         Reason.COMMAND_OUT_OF_LIMITS, "monitor: the model's speed and turn limits", 1, Verdict.LIMIT, LIMITED
     ),
     Fault(Reason.ACCELERATION_LIMITED, "monitor: the model's accelerations", 1, Verdict.LIMIT, LIMITED),
@@ -93,6 +96,11 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         Reason.EMERGENCY_STOP_LATCHED, "monitor: an emergency stop was asked for", 1, Verdict.EMERGENCY_STOP,
         RESET,
+    ),
+    Fault(
+        Reason.OTHER_COMMANDER, "edge agent: another publisher of cmd_vel in the ROS graph", 40, Verdict.DISARM,
+        f"it is gone; then {PERSON}",
+        test="tests/agent/test_rivals.py::test_a_second_commander_disarms_is_named_and_must_go_before_arming",
     ),
     Fault(
         Reason.NO_GOAL, "edge agent: the robot has no goal", 1, Verdict.STOP, "a goal",

@@ -33,7 +33,7 @@ class Inputs(msgspec.Struct):
     """Angle between the robot's axis and the vertical; None = no IMU."""
     command_from_policy: bool = False
     novelty: float | None = None
-    """Mean z-score of the observation against the training's; None = not known."""
+    """How far the observation is from a reference drive's (``navigation.novelty``): 0 usual, 2 rare; None = unknown."""
 
 
 class Ruling(msgspec.Struct):

@@ -16,8 +16,9 @@ from safety.admission import Admission
 from safety.config import MonitorConfig, WatchConfig
 from safety.faults import DISARMING, REACTION
 from safety.inputs import NS, Inputs, Ruling
+from safety.movers import Movers
 from safety.scan import ScanCleaner
-from safety.watch.board import WatchBoard
+from safety.watch.board import GAP_MAX_S, WatchBoard
 from safety.watch.policy import Advice
 from safety.zones import Zone, ZoneGuard
 
@@ -56,6 +57,8 @@ class SafetyMonitor:
         self._config = (config or MonitorConfig()).check()
         self._watch = (watch or WatchConfig()).check()
         self._admission = Admission(self._config, model)
+        self._movers = Movers(self._config, model)
+        self._taken_ns: int | None = None
         self._cleaner = ScanCleaner(model.lidar)
         self._board = WatchBoard(self._watch, model, pose_needed=bool(zones))
         self._zones = ZoneGuard(zones, model, self._config, self._watch)
@@ -65,8 +68,12 @@ class SafetyMonitor:
         self.stop_requested = False
         self._fault_since_ns: int | None = None
         self._last_command = STAND
+        self._gain_mps2 = 0.0
+        """How fast the speed that was let through grew; 0 where it did not."""
         self._last_ns: int | None = None
         self._elapsed_s = 0.0
+        self._sees = False
+        """Whether scan and odometry are there and in order, but for what the watches say."""
 
     @property
     def config(self) -> MonitorConfig:
@@ -114,6 +121,7 @@ class SafetyMonitor:
         """Rule over one tick. Never raises on bad data: it stops."""
         elapsed_s = 0.0 if self._last_ns is None else max(inputs.now_ns - self._last_ns, 0) / NS
         reason = self._fault(inputs, elapsed_s)
+        self._reckon(inputs, elapsed_s)
         self._time(reason, inputs.now_ns)
         verdict = REACTION[reason]
         if verdict >= Verdict.DISARM:
@@ -129,16 +137,30 @@ class SafetyMonitor:
         if verdict is Verdict.PASS:
             ruling = self._admit(inputs, min(elapsed_s, TICK_MAX_S))
         self._elapsed_s = elapsed_s
+        grown_mps = abs(ruling.command[0]) - abs(self._last_command[0])
+        self._gain_mps2 = grown_mps / elapsed_s if grown_mps > 0.0 < elapsed_s else 0.0
         self._last_command, self._last_ns = ruling.command, inputs.now_ns
+        if self._sees and inputs.ranges_m is not None and inputs.scan_ns != self._taken_ns:
+            self._movers.take(self._cleaner.clean(inputs.ranges_m, inputs.scan_ns))
+            self._taken_ns = inputs.scan_ns
         return ruling
 
+    def settle(self) -> None:
+        """Work out what moves around the robot, after ``step``: what the command need not wait for. ``step`` makes up
+        for it where nobody did."""
+        self._movers.settle()
+
     def advise(self, inputs: Inputs) -> Advice:
-        """Whether the policy should go on, once a tick after ``step``: nothing that the command must wait for."""
+        """Whether the policy should go on, once a tick after ``step``; the command need not wait for it."""
         return self._board.advice(inputs, self._elapsed_s)
+
+    def share_beside_movers(self, command: Pair, scan_age_s: float) -> float:
+        """The share of ``command``, m/s and rad/s, that passes beside what moves; see ``safety.movers``."""
+        return self._movers.share(command, scan_age_s)
 
     def sent(self, command: Pair) -> None:
         """Say what was sent last, m/s and rad/s, where it is not what the last ruling said."""
-        self._last_command = command
+        self._last_command, self._gain_mps2 = command, 0.0
 
     def _time(self, reason: Reason, now_ns: int) -> None:
         """Disarm once a fault that disarms has lasted."""
@@ -154,6 +176,7 @@ class SafetyMonitor:
         board, velocity, hold = self._board, inputs.velocity, self.stop_requested or not self.armed
         scan = self._scan_fault(inputs)
         odometry = self._odometry_fault(inputs)
+        self._sees = scan is None and odometry is None
         if scan is None:
             known = velocity is not None and odometry is None
             scan = board.scan(inputs, self.armed, velocity if known and velocity is not None else STAND)
@@ -171,6 +194,13 @@ class SafetyMonitor:
         elif not (math.isfinite(inputs.command[0]) and math.isfinite(inputs.command[1])):
             found.append(Reason.COMMAND_NOT_FINITE)
         return max(found, key=REACTION.__getitem__)
+
+    def _reckon(self, inputs: Inputs, elapsed_s: float) -> None:
+        """Take the movers on to this tick; without sensors, or after a gap, what is known of them is nothing."""
+        if not self._sees or inputs.velocity is None or elapsed_s > GAP_MAX_S:
+            self._movers.forget()
+        else:
+            self._movers.advance(elapsed_s, inputs.velocity)
 
     def _scan_fault(self, inputs: Inputs) -> Reason | None:
         ranges = inputs.ranges_m
@@ -215,6 +245,10 @@ class SafetyMonitor:
         if _reduced(command, admitted):
             blind = self._blinded(clean, command, inputs.velocity, age_s)
             reason = Reason.BLIND_SECTOR if blind else Reason.OBSTACLE_AHEAD
+        if (share := self.share_beside_movers(admitted, age_s)) < 1.0:
+            speed, turn_rate = admitted
+            admitted = (speed * share, turn_rate * share if share > 0.0 else turn_rate)
+            reason = Reason.MOVING_OBSTACLE
         if inputs.pose is not None:
             age_s = max(0, inputs.now_ns - inputs.odometry_ns) / NS
             admitted, zone = self._zones.limit(admitted, inputs.velocity, inputs.pose, age_s)
@@ -233,11 +267,15 @@ class SafetyMonitor:
         return not _reduced(command, self._admission.admit(command, velocity, age_s)[:2])
 
     def _within_limits(self, wanted: Pair, elapsed_s: float) -> tuple[Pair, Reason]:
-        """Clip to the robot's speed and turn limits, then to its acceleration since the last tick."""
+        """Clip to the robot's speed and turn limits, then to its acceleration since the last tick.
+
+        Acceleration itself may only grow as jerk allows, from what it was or from none.
+        """
         model = self.model
         speed = min(max(wanted[0], -model.reverse_max_mps), model.speed_max_mps)
         turn = min(max(wanted[1], -model.turn_rate_max_radps), model.turn_rate_max_radps)
-        slow = _ramped(speed, self._last_command[0], model.acceleration_max_mps2 * elapsed_s)
+        gain_mps2 = self._gain_mps2 + self._watch.jerk_max_mps3 * elapsed_s
+        slow = _ramped(speed, self._last_command[0], min(model.acceleration_max_mps2, gain_mps2) * elapsed_s)
         turn_slow = _ramped(turn, self._last_command[1], model.turn_acceleration_max_radps2 * elapsed_s)
         if abs(speed - wanted[0]) > ROUNDING or abs(turn - wanted[1]) > ROUNDING:
             return (slow, turn_slow), Reason.COMMAND_OUT_OF_LIMITS

@@ -14,6 +14,7 @@ from navigation.controllers.pure_pursuit import PurePursuitConfig, pursuit_setti
 from navigation.controllers.recovery import MEMORY, Recovery, recovery_numbers
 from navigation.warehouse import Warehouse
 from safety.config import MonitorConfig
+from safety.movers import mover_numbers
 from sim.disturb.state import Disturbance, Fault
 from sim.errors import CommandError, SimConfigError
 from sim.people.crowd import Walkers
@@ -22,6 +23,7 @@ from sim.tasks import kernels
 from sim.tasks.delivery import SPAWN_GAP_M, TRIP_MAX_S, RewardConfig
 from sim.tasks.randomise import Crowd, Randomisation
 from sim.twin.guard import guard_settings
+from sim.twin.movers import mover_arrays
 from sim.world.floors import Floors
 from sim.world.parking import parking_places
 from sim.world.random import streams
@@ -30,7 +32,7 @@ from sim.world.state import Physics, WorldState
 STILL = {
     *("floor_of", "boxes", "box_count", "rows", "columns", "station_xy", "station_kind", "station_count"),
     *("route_at", "field", "pointers", "spawn_xy", "park_xy", "pursuit", "recovery", "cosines", "sines"),
-    *("settings", "guard", "weights", "carrots_m", "discs"),
+    *("settings", "guard", "mover_numbers", "weights", "carrots_m", "discs"),
 }
 """Arrays that no step writes."""
 
@@ -207,7 +209,7 @@ class Simulation:
     def _changing(self) -> dict[str, npt.NDArray[np.generic]]:
         """All arrays that a step may write, by name."""
         arrays = self._arrays
-        nested = {"people": arrays.people, "disturb": arrays.disturb}
+        nested = {"people": arrays.people, "disturb": arrays.disturb, "movers": arrays.movers}
         found = {
             f"{group}.{name}": array for group, of in nested.items() for name, array in of._asdict().items()
         }
@@ -330,6 +332,8 @@ class Simulation:
             sines=self._sines,
             settings=settings,
             guard=guard_settings(config.monitor, model),
+            movers=mover_arrays(shape, model.lidar.rays),
+            mover_numbers=mover_numbers(config.monitor, model),
             weights=config.reward.weights(),
             carrots_m=np.array(CARROT_DISTANCES_M),
             discs=np.array(model.footprint_offsets_m),

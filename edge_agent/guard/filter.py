@@ -84,6 +84,7 @@ class FilterCore:
             ruling, failed = STOPPED, f"ruling failed: {error!r}"
         try:
             send_ruling(self.sink, ruling, self.slots.scan)
+            self.gate.monitor.settle()
         except Exception as error:
             failed = f"sending failed: {error!r}"
         self._note(failed)

@@ -43,13 +43,13 @@ class Modes:
         end_ns, approved = self._approval
         return (end_ns - now_ns) / NS if approved == digest and end_ns > now_ns else 0.0
 
-    def switch(self, mode: int, reason: str, safe: str) -> str:
+    def switch(self, mode: int, reason: str, moves: str) -> str:
         """Change the mode; "" or why not.
 
         Args:
             mode: a ``Mode``.
             reason: who and why.
-            safe: "" where the robot stands still or is disarmed, else what it does; into fallback always.
+            moves: "" where the robot stands still, else what it does; into fallback always.
         """
         if mode not in set(Mode):
             known = ", ".join(f"{known.value} {known.name.lower()}" for known in Mode)
@@ -58,8 +58,8 @@ class Modes:
         if wanted is Mode.FALLBACK:
             # First the effect, then the disk: into fallback must always be possible.
             self._take(wanted)
-        elif safe:
-            return f"the robot {safe}; stop or disarm it first (into fallback it can go at any time)"
+        elif moves:
+            return f"the robot {moves}; stop or disarm it first (into fallback it can go at any time)"
         try:
             self._write(_Kept(wanted, reason[:200]))
         except OSError as error:

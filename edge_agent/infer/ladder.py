@@ -6,6 +6,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from contracts.decision import FLAG_RETURNED, FLAG_SWAPPED, Source
 from edge_agent.infer.proposer import Command, Floats, Proposer, Rules
 from edge_agent.infer.trial import SLOW, Habits, Stage, Trial, TrialConfig
@@ -20,7 +22,7 @@ NO_COMMAND: Command = (math.nan, math.nan)
 
 
 class Ladder:
-    """Owned by the control thread. Another thread may only call ``offer``.
+    """Owned by the control thread. Another thread may only call ``offer`` and ``leave``.
 
     Args:
         rules: the last rung.
@@ -46,6 +48,7 @@ class Ladder:
         self._spare_memory, self._spare_out = [0.0] * MEMORY, [0.0, 0.0]
         self._answer = NO_COMMAND
         self._incoming: Trial | None = None
+        self._leaving = ""
         self._incumbents: tuple[Proposer | None, Proposer | None] = (None, None)
         self.habits = Habits(self._trial_config.probation_ticks)
         self.policy: Proposer | None = None
@@ -60,13 +63,26 @@ class Ladder:
         self.dropped: deque[tuple[Proposer, str]] = deque(maxlen=DROPPED_MAX)
         """Policies dropped outside a trial, and why; whoever remembers them takes them out."""
 
-    def offer(self, policy: Proposer) -> Trial:
-        """Leave a policy to be tried; look at the trial's ``over`` later. One at a time."""
-        self._incoming = Trial(policy, self._trial_config)
+    def offer(self, policy: Proposer, shadow_s: float = 0.0) -> Trial:
+        """Leave a policy to be tried, for ``shadow_s`` seconds in shadow alone where that is not 0.
+
+        Look at the trial's ``over`` later. One at a time.
+        """
+        config = self._trial_config
+        if shadow_s > 0.0:
+            ticks = round(shadow_s / self._tick_s)
+            config = replace(config, shadow_ticks=ticks, stage_max_s=shadow_s, drives=False)
+        self._incoming = Trial(policy, config)
         return self._incoming
+
+    def leave(self, digest: str) -> None:
+        """Have the policy of that digest taken off, wherever it is, before the next tick's proposal."""
+        self._leaving = digest
 
     def flip(self, now_ns: int) -> int:
         """Between two ticks: let the trial take its next step; FLAG_SWAPPED, FLAG_RETURNED or 0."""
+        if self._leaving:
+            return self._take_off(now_ns)
         if self.trial is None:
             if self._incoming is None:
                 return 0
@@ -92,6 +108,23 @@ class Ladder:
         self.events.append(
             f"policy {trial.policy.version} returned ({trial.why}): {self._named()} drive again"
         )
+        return FLAG_RETURNED
+
+    def _take_off(self, now_ns: int) -> int:
+        digest, self._leaving = self._leaving, ""
+        if self._incoming is not None and self._incoming.policy.digest == digest:
+            self._incoming.refuse("taken back")
+            self._incoming = None
+        if self.trial is not None and self.trial.policy.digest == digest:
+            self.trial.refuse("taken back")
+            return self.flip(now_ns)
+        if self.previous is not None and self.previous.digest == digest:
+            self.previous = None
+        if self.policy is None or self.policy.digest != digest:
+            return 0
+        version = self.policy.version
+        self.policy, self.previous, self.failures = self.previous, None, 0
+        self.events.append(f"policy {version} taken back: {self._named()} drive again")
         return FLAG_RETURNED
 
     def propose(self, observation: Floats, policy_drives: bool = True) -> tuple[Command, Source]:

@@ -20,6 +20,7 @@ from edge_agent.errors import AgentError, PolicyRejectedError, SlotError
 from edge_agent.infer.dropped import DroppedStore
 from edge_agent.infer.ladder import Ladder
 from edge_agent.infer.policy import Policy, load_policy
+from edge_agent.infer.starts import StartStore
 from edge_agent.infer.trial import Stage, Trial
 from edge_agent.update.mailbox import Candidate, ControlMailbox
 from edge_agent.update.slots import SlotEntry, SlotStore
@@ -63,7 +64,7 @@ class PolicyLoader:
         self._slots, self._mailbox = SlotStore(state_dir), ControlMailbox(state_dir)
         self._keys, self._model, self._monitor_hash = keys, model, monitor_hash
         self._ladder, self._tell = ladder, tell
-        self._dropped = DroppedStore(state_dir, tell)
+        self._dropped, self._starts = DroppedStore(state_dir, tell), StartStore(state_dir, tell)
         self._requests: deque[LoadRequest] = deque()
         self._wake = threading.Event()
         self._stopping = False
@@ -118,10 +119,34 @@ class PolicyLoader:
             bundle = self.verify(Path(entry.path))
             if bundle.digest != entry.digest:
                 raise SlotError(f"slot {entry.slot} holds {bundle.digest[:12]}, expected {entry.digest[:12]}")
-            return load_policy(bundle)
+            return self._load(bundle, committed=True)
         except (AgentError, ContractError, OSError) as error:
             self._tell(f"committed policy {entry.facts.version} is not used: {error}")
             return None
+
+    def _load(self, bundle: VerifiedBundle, committed: bool = False) -> Policy:
+        """A policy ready to be asked; until ``_starts.end`` the end of this process would be a candidate's doing."""
+        digest = bundle.digest
+        try:
+            why = self._starts.begin(digest)
+        except OSError as error:
+            why = f"its start cannot be noted ({error.strerror}); free some space"
+            if not committed:
+                raise PolicyRejectedError(why) from None
+            self._tell(why)
+        else:
+            if why:
+                self._dropped.add(digest, bundle.manifest.version, why)
+                self._starts.end(digest)
+                raise PolicyRejectedError(why)
+        try:
+            policy = load_policy(bundle)
+        except Exception:
+            self._starts.end(digest)
+            raise
+        if committed:
+            self._starts.end(digest)
+        return policy
 
     def _run(self) -> None:
         while not self._stopping:
@@ -143,19 +168,23 @@ class PolicyLoader:
 
     def _consider(self, candidate: Candidate) -> None:
         version = candidate.entry.facts.version
+        if candidate.kind == "revert":
+            self._ladder.leave(candidate.digest)
+            self._answer(candidate, True)
+            return
         try:
             if why := self._dropped.why(candidate.digest):
                 raise PolicyRejectedError(f"it has failed on this robot ({why}); release another")
             bundle = self.verify(candidate.path)
             if bundle.digest != candidate.digest:
                 raise SlotError(f"expected bundle {candidate.digest[:12]}, came {bundle.digest[:12]}")
-            policy = load_policy(bundle)
+            policy = self._load(bundle)
         except Exception as error:
             # Also what nobody foresaw must be an answer: comms waits for one, and the running policy stays.
             self._tell(f"candidate {version} refused: {error}")
             self._answer(candidate, False, str(error) or repr(error))
             return
-        trial = self._try(policy)
+        trial = self._try(policy, candidate.shadow_s)
         if trial is not None and trial.stage is Stage.PASSED:
             self._tell(f"policy {version} accepted: {trial.detail}")
             self._answer(candidate, True)
@@ -173,7 +202,8 @@ class PolicyLoader:
                 raise BundleCounterTooLowError(
                     f"this robot has accepted release counter {floor} of {name}, came {counter}"
                 )
-            policy = load_policy(bundle)
+            self._starts.end(bundle.digest)
+            policy = self._load(bundle)
             self._dropped.forget(bundle.digest)
         except Exception as error:
             request.message = str(error) or repr(error)
@@ -193,18 +223,17 @@ class PolicyLoader:
                 self._tell(f"{request.path.name} refused: {trial.why}")
         request.done = True
 
-    def _try(self, policy: Policy) -> Trial | None:
+    def _try(self, policy: Policy, shadow_s: float = 0.0) -> Trial | None:
         """Offer the policy to the control thread and wait for the end of its trial; None at the agent's end."""
-        trial = self._ladder.offer(policy)
-        while not trial.over:
-            if self._stopping:
-                return None
+        trial = self._ladder.offer(policy, shadow_s)
+        while not trial.over and not self._stopping:
             self._wake.wait(TRIAL_POLL_S)
             # Whoever wakes us for another request must wait for the end of this trial.
             self._wake.clear()
         if trial.stage is Stage.REFUSED:
             self._dropped.add(policy.digest, policy.version, trial.why)
-        return trial
+        self._starts.end(policy.digest)
+        return trial if trial.over else None
 
     def _answer(self, candidate: Candidate, accepted: bool, reason: str = "") -> None:
         try:

@@ -8,6 +8,7 @@ from contracts.bundle import VerifiedBundle
 from contracts.manifest import ONNX_INPUT, ONNX_OUTPUT
 from contracts.observation import COMMAND_SIZE, OBSERVATION_SIZE
 from edge_agent.errors import PolicyRejectedError
+from navigation.novelty import Novelty
 
 WARM_RUNS = 20
 GOLDEN_TOLERANCE = 1e-4
@@ -22,13 +23,22 @@ class Policy:
         digest: SHA-256 of the bundle, lower-case hex.
         version: of the release, for people.
         release_counter: of the release.
+        novelty: of its observations, where the release says what is usual.
 
     Raises:
         PolicyRejectedError: onnxruntime does not take it.
     """
 
-    def __init__(self, network: bytes, digest: str, version: str, release_counter: int) -> None:
+    def __init__(
+        self,
+        network: bytes,
+        digest: str,
+        version: str,
+        release_counter: int,
+        novelty: Novelty | None = None,
+    ) -> None:
         self.digest, self.version, self.release_counter = digest, version, release_counter
+        self.novelty = novelty
         self.digest_bytes = np.frombuffer(bytes.fromhex(digest), dtype=np.uint8)
         self._input = np.zeros((1, OBSERVATION_SIZE), dtype=np.float32)
         self._output = np.zeros((1, COMMAND_SIZE), dtype=np.float32)
@@ -58,8 +68,14 @@ def load_policy(bundle: VerifiedBundle) -> Policy:
     Raises:
         PolicyRejectedError: it does not load or run, or differs by more than ``GOLDEN_TOLERANCE``.
     """
-    manifest = bundle.manifest
-    policy = Policy(bundle.policy_onnx, bundle.digest, manifest.version, manifest.release_counter)
+    manifest, usual = bundle.manifest, bundle.manifest.drift_reference
+    policy = Policy(
+        bundle.policy_onnx,
+        bundle.digest,
+        manifest.version,
+        manifest.release_counter,
+        None if usual is None else Novelty(usual),
+    )
     try:
         for _ in range(WARM_RUNS):
             policy.run(bundle.golden_observations[0])

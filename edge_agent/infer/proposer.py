@@ -5,6 +5,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from navigation.novelty import Novelty
+
 Command = tuple[float, float]
 """Speed in m/s and turn rate in rad/s, base frame."""
 Floats = npt.NDArray[np.float32]
@@ -17,6 +19,7 @@ class Proposer(Protocol):
     version: str
     release_counter: int
     digest_bytes: npt.NDArray[np.uint8]
+    novelty: Novelty | None
 
     def run(self, observation: Floats) -> Command:
         """Speed in m/s and turn rate in rad/s; may raise, may be not finite."""

@@ -33,6 +33,8 @@ class TrialConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """So many late ticks are forgiven beyond what is usual here and what chance adds to it."""
     interventions_extra: Ticks = 30
     """The same for ticks in which the monitor took most of the command away."""
+    drives: bool = True
+    """Whether shadow is followed by probation; else it is over then."""
 
 
 class Stage(enum.Enum):
@@ -81,6 +83,8 @@ class Trial:
     @property
     def detail(self) -> str:
         """How the probation ended, for people."""
+        if not self._config.drives:
+            return f"after {self._asked} ticks in shadow; it does not drive"
         if not self._timed_out:
             return f"after {self._asked} ticks on probation"
         return (
@@ -101,7 +105,7 @@ class Trial:
         self._asked += 1
         self.failed(fault)
         if self.stage is Stage.SHADOW and self._asked >= self._config.shadow_ticks:
-            self.stage = Stage.READY
+            self._end_shadow()
 
     def failed(self, fault: str) -> None:
         """Count what was wrong with an answer; "" is nothing."""
@@ -132,7 +136,7 @@ class Trial:
         if now_ns < self._end_ns:
             return
         if self.stage is Stage.SHADOW:
-            self.stage = Stage.READY
+            self._end_shadow()
         elif self.stage is Stage.PROBATION:
             self._timed_out, self.stage = True, Stage.PASSED
 
@@ -140,6 +144,9 @@ class Trial:
         """It has failed."""
         self.why = self.why or f"{self.stage.value}: {why}"
         self.stage = Stage.REFUSED
+
+    def _end_shadow(self) -> None:
+        self.stage = Stage.READY if self._config.drives else Stage.PASSED
 
     def _enter(self, stage: Stage, now_ns: int) -> None:
         self.stage = stage

@@ -4,7 +4,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from contracts.decision import Verdict, in_words
+from contracts.decision import Reason, Verdict, in_words
 from edge_agent.observe.slots import Slots
 from safety.config import MonitorConfig
 from safety.inputs import NS
@@ -100,7 +100,7 @@ class Diagnostics:
 
 
 def _monitor(latest: Any) -> Found:
-    """A stop is a warning while somebody may just have stopped it, an emergency stop an error."""
+    """A stop is a warning while somebody may just have stopped it; an emergency stop or a rival is an error."""
     if latest is None:
         return ERROR, "no ruling yet", {}
     ruling = latest.ruling
@@ -109,7 +109,7 @@ def _monitor(latest: Any) -> Found:
         "verdict": ruling.verdict.name.lower(), "reason": reason, "armed": latest.armed, "emergency": latest.latched,
         "clearance_m": round(ruling.clearance_m, 3),
     }  # fmt: skip
-    if ruling.verdict is Verdict.EMERGENCY_STOP:
+    if ruling.verdict is Verdict.EMERGENCY_STOP or ruling.reason is Reason.OTHER_COMMANDER:
         return ERROR, reason, values
     return (WARN if ruling.verdict >= Verdict.STOP else OK), reason, values
 

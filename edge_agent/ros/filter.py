@@ -4,6 +4,7 @@
 """
 
 import time
+from pathlib import Path
 from typing import Any
 
 from geometry_msgs.msg import TwistStamped
@@ -23,6 +24,7 @@ from edge_agent.observe.slots import Slots
 from edge_agent.ros.diagnostics import Diagnostics
 from edge_agent.ros.parameters import declare_settings
 from edge_agent.ros.quality import NEWEST, RELIABLE
+from edge_agent.ros.rivals import TOPIC, Rivals
 from edge_agent.ros.sink import RosSink
 from edge_agent.ros.status import safety_status
 from edge_agent.supervisor import notify
@@ -32,7 +34,6 @@ NODE_NAME = "outrider_monitor"
 STATUS_INTERVAL_NS = 200_000_000
 STOP_REPEATS = 3
 MESSAGE_MAX, REASON_MAX = 256, 128
-BYPASS_CHECK_NS = 1_000_000_000
 
 
 class FilterNode(LifecycleNode):  # type: ignore[misc]
@@ -45,9 +46,8 @@ class FilterNode(LifecycleNode):  # type: ignore[misc]
         self._sink = RosSink()
         self._core: FilterCore | None = None
         self._entities: list[Any] = []
-        self._status_ns = self._bypass_ns = 0
+        self._status_ns = 0
         self._ticks_told = 0
-        self._bypassed = False
 
     # -- lifecycle --------------------------------------------------------------------------------
 
@@ -127,7 +127,9 @@ class FilterNode(LifecycleNode):  # type: ignore[misc]
             add((self.destroy_service, self.create_service(kind, name, answer)))
         self._safety = self.create_publisher(SafetyStatus, "outrider/safety", RELIABLE)
         add((self.destroy_publisher, self._safety))
-        self._sink.publisher = self.create_lifecycle_publisher(TwistStamped, "cmd_vel", RELIABLE)
+        self._rivals = Rivals(self, Path(self._config.state_dir))
+        self._sink.publisher = self.create_lifecycle_publisher(TwistStamped, TOPIC, RELIABLE)
+        self._rivals.own()
         add((self.destroy_lifecycle_publisher, self._sink.publisher))
         self._diagnostics = Diagnostics(self, self._config.robot_id, self._gate.monitor.config)
         add((Diagnostics.close, self._diagnostics))
@@ -165,6 +167,7 @@ class FilterNode(LifecycleNode):  # type: ignore[misc]
         if not request.arm:
             self._gate.disarm()
             return self._answer(request, response, "", "disarmed")
+        self._look_for_rivals(time.monotonic_ns(), at_once=True)
         return self._answer(request, response, self._gate.arm(), "armed")
 
     def _on_stop(self, request: Any, response: Any) -> Any:
@@ -185,6 +188,8 @@ class FilterNode(LifecycleNode):  # type: ignore[misc]
     def work(self, now_ns: int) -> None:
         """What is due besides callbacks: status, diagnostics, the log, a sign of life for systemd."""
         core = self._core
+        if core is not None:
+            self._look_for_rivals(now_ns)
         latest = core.latest if core is not None else None
         if core is None or latest is None:
             return
@@ -198,16 +203,11 @@ class FilterNode(LifecycleNode):  # type: ignore[misc]
             stamp = self.get_clock().now().to_msg()
             self._safety.publish(safety_status(self._config.robot_id, stamp, latest))
         self._diagnostics.work(now_ns, latest, self._slots)
-        self._look_for_bypass(now_ns)
 
-    def _look_for_bypass(self, now_ns: int) -> None:
-        """Say it when somebody else commands the base directly: the monitor cannot hold what does not pass it."""
-        if now_ns - self._bypass_ns < BYPASS_CHECK_NS:
-            return
-        self._bypass_ns = now_ns
-        bypassed = self.count_publishers("cmd_vel") > 1
-        if bypassed and not self._bypassed:
-            self.get_logger().error(
-                "somebody else publishes cmd_vel: remap it to cmd_vel_in, or it is not filtered"
-            )
-        self._bypassed = bypassed
+    def _look_for_rivals(self, now_ns: int, at_once: bool = False) -> None:
+        """The monitor cannot hold what does not pass through it: with somebody else on cmd_vel nobody drives."""
+        before = self._rivals.found
+        found = self._rivals.look(now_ns, at_once)
+        self._gate.rival(found)
+        if found and found != before:
+            self.get_logger().error(f"{found}: remap it to cmd_vel_in, or it is not filtered; disarmed")

@@ -13,11 +13,13 @@ from rclpy.task import Future
 from sensor_msgs.msg import LaserScan
 
 from contracts.ring import RingWriter
+from edge_agent.actuate.serial_sink import SerialSink
 from edge_agent.config import ControlConfig
 from edge_agent.infer.loader import LoadRequest
 from edge_agent.ros.diagnostics import Diagnostics, policy_state
 from edge_agent.ros.parameters import declare_settings
 from edge_agent.ros.quality import LATCHED, NEWEST, RELIABLE
+from edge_agent.ros.rivals import TOPIC, Rivals
 from edge_agent.ros.sink import RosSink
 from edge_agent.ros.status import decision_status, policy_status, safety_status
 from edge_agent.stages import REFUSED, Control
@@ -36,6 +38,7 @@ class AgentNode(LifecycleNode):  # type: ignore[misc]
         self._config = config = declare_settings(self, config)
         self._ring = RingWriter(config.ring_name)
         self._sink = RosSink()
+        self._serial = SerialSink(config.serial_port, self._sink) if config.serial_port else None
         self._control: Control | None = None
         self._entities: list[Any] = []
         self._loads: list[tuple[LoadRequest, Any]] = []
@@ -48,7 +51,7 @@ class AgentNode(LifecycleNode):  # type: ignore[misc]
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Floor, policy, monitor; then topics and services."""
         try:
-            self._control = Control(self._config, self._sink, self._ring)
+            self._control = Control(self._config, self._serial or self._sink, self._ring)
         except REFUSED as error:
             self.get_logger().error(str(error))
             return TransitionCallbackReturn.FAILURE
@@ -84,6 +87,8 @@ class AgentNode(LifecycleNode):  # type: ignore[misc]
         """End of the process: zero commands, no threads, no ring."""
         self._halt()
         self._release()
+        if self._serial is not None:
+            self._serial.close()
         self._ring.close()
 
     def _halt(self) -> None:
@@ -122,7 +127,9 @@ class AgentNode(LifecycleNode):  # type: ignore[misc]
         self._safety = self.create_publisher(SafetyStatus, "outrider/safety", RELIABLE)
         self._decision = self.create_publisher(DecisionStatus, "outrider/decision", RELIABLE)
         self._policy = self.create_publisher(PolicyStatus, "outrider/policy", LATCHED)
-        self._sink.publisher = self.create_lifecycle_publisher(TwistStamped, "cmd_vel", RELIABLE)
+        self._rivals = Rivals(self, Path(self._config.state_dir))
+        self._sink.publisher = self.create_lifecycle_publisher(TwistStamped, TOPIC, RELIABLE)
+        self._rivals.own()
         for publisher in (self._safety, self._decision, self._policy):
             add((self.destroy_publisher, publisher))
         add((self.destroy_lifecycle_publisher, self._sink.publisher))
@@ -166,7 +173,10 @@ class AgentNode(LifecycleNode):  # type: ignore[misc]
             return _answer(response, False, "the agent is not active; activate its lifecycle node first")
         refusal = ""
         if request.arm:
+            self._look_for_rivals(control, time.monotonic_ns(), at_once=True)
             refusal = control.gate.arm()
+            if not refusal and self._serial is not None and (refusal := self._serial.arm()):
+                control.gate.disarm()
         else:
             control.gate.disarm()
         done = "armed" if request.arm else "disarmed"
@@ -176,6 +186,8 @@ class AgentNode(LifecycleNode):  # type: ignore[misc]
     def _on_stop(self, request: Any, response: Any) -> Any:
         if self._control is not None:
             self._control.gate.stop(request.emergency)
+        if self._serial is not None:
+            self._serial.stop()
         kind = "emergency stop, latched" if request.emergency else "stopped and disarmed"
         self.get_logger().warning(f"{kind} ({request.reason[:128]})")
         return _answer(response, True, kind)
@@ -190,7 +202,7 @@ class AgentNode(LifecycleNode):  # type: ignore[misc]
         if control is None or not control.loop.running:
             return _answer(response, False, "the agent is not active; activate its lifecycle node first")
         # Seldom, and it must be on disk before it is true: here the executor's thread does write a file.
-        refusal = control.set_mode(request.mode, request.reason, time.monotonic_ns())
+        refusal = control.set_mode(request.mode, request.reason)
         done = f"mode {control.modes.mode.name.lower()}"
         self.get_logger().warning(f"{refusal or done} ({request.reason[:128]})")
         return _answer(response, not refusal, refusal or done)
@@ -230,6 +242,10 @@ class AgentNode(LifecycleNode):  # type: ignore[misc]
             future.set_result(None)
         if control is None:
             return
+        self._look_for_rivals(control, now_ns)
+        if self._serial is not None and (stopped := self._serial.stopped()):
+            control.gate.disarm()
+            control.events.append(stopped)
         for event in control.take_events():
             self.get_logger().warning(event)
             self._detail = event
@@ -244,6 +260,14 @@ class AgentNode(LifecycleNode):  # type: ignore[misc]
             approved_s = control.modes.approved_s(policy.digest, now_ns) if policy else 0.0
             status = decision_status(self._config.robot_id, stamp, control.core.latest, approved_s)
             self._decision.publish(status)
+
+    def _look_for_rivals(self, control: Control, now_ns: int, at_once: bool = False) -> None:
+        """With somebody else on cmd_vel nobody drives: what does not pass the monitor is not held by it."""
+        before = self._rivals.found
+        found = self._rivals.look(now_ns, at_once)
+        control.gate.rival(found)
+        if found and found != before:
+            self.get_logger().error(f"{found}: disarmed")
 
     def _tell_policy(self, control: Control) -> None:
         ladder = control.ladder

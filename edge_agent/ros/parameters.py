@@ -18,14 +18,17 @@ DESCRIPTIONS = {
     "state_dir": "the robot's own folder",
     "keys_dir": "folder of the keys that bundles are checked with",
     "layout_path": "the floor's YAML file",
+    "safety_path": "signed settings of the monitor; none: as built in",
     "ring_name": "shared memory that decisions go through",
     "robot_model": "shape, limits and lidar of the robot",
     "rate_hz": "ticks in a second",
     "real_time_factor": "robot seconds in a second, against a faster simulator",
+    "serial_port": "where the motor controller is; none: commands go to ROS alone",
     "autostart": "configure and activate at start; arming is always explicit",
     "sim_time": "the sensors' stamps are a simulator's: not compared with arrivals; use_sim_time sets it",
     "trial.shadow_ticks": "ticks that a new policy runs beside the old one",
     "trial.probation_ticks": "ticks that a new policy drives before it is accepted",
+    "trial.drives": "whether a new policy drives after its shadow",
     "trial.stage_max_s": "wall time after which shadow or probation is over, s",
     "trial.slow_max": "slow answers forgiven in each stage",
     "trial.late_extra": "late ticks forgiven beyond what is usual here",
@@ -35,7 +38,8 @@ DESCRIPTIONS = {
     "command_stale_max_s": "an older command is none, s",
 }
 SETTLED = frozenset(
-    {"robot_id", "state_dir", "keys_dir", "layout_path", "ring_name", "autostart", "realtime", "cpus"}
+    {"robot_id", "state_dir", "keys_dir", "layout_path", "safety_path", "ring_name"}
+    | {"autostart", "realtime", "cpus"}
 )
 """In force before the node exists: the process was started with them."""
 

@@ -40,8 +40,6 @@ class StampWatch:
 
     def step(self, stamp_ns: int, arrived_ns: int, armed: bool) -> StampFault:
         """The fault after this tick; ``stamp_ns`` 0 is unstamped, and a fault after a stamped one."""
-        if stamp_ns == 0 and self._stamp_ns == 0:
-            return StampFault.NONE
         if arrived_ns != self._arrived_ns:
             self.fault = self._arrival(stamp_ns, arrived_ns, armed)
         return self.fault

@@ -49,7 +49,7 @@ class PolicyWatch:
             command: what was proposed, finite, or None.
             from_policy: whether a policy proposed it; nothing else is judged.
             scan_changed: whether the policy saw something new.
-            novelty: mean z-score of the observation against the training's; None = not known.
+            novelty: how far the observation is from a reference drive's; None = not known.
             elapsed_s: since the last tick.
         """
         config = self._config

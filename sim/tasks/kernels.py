@@ -30,6 +30,7 @@ from sim.tasks.delivery import (
 )
 from sim.twin.guard import admit_one
 from sim.twin.motion import drive, touches
+from sim.twin.movers import advance_one, forget_one, share_one, take_one
 from sim.world.floors import route_ahead
 from sim.world.random import restart, uniform
 from sim.world.state import PERSON_RADIUS_M
@@ -90,6 +91,8 @@ class Arrays(NamedTuple):
     sines: Any
     settings: Any
     guard: Any
+    movers: Any
+    mover_numbers: Any
     weights: Any
     carrots_m: Any
     discs: Any
@@ -110,6 +113,18 @@ def drive_background(a, e, r):  # type: ignore[no-untyped-def]
         p = a.pursuit
         if not recover(a.observation[e, r], p[12], p[13], p[14], p[15], s[STEP_S], a.memory[e, r], command):
             pursue(a.observation[e, r], p, command)
+
+
+@numba.njit(cache=True)
+def admit_beside_movers(a, e, r, command, age_s):  # type: ignore[no-untyped-def]
+    """What the monitor does about what moves around robot ``r`` of world ``e``: reduces ``command``, takes the scan."""
+    n = a.mover_numbers
+    advance_one(a.movers, e, r, a.settings[STEP_S], a.disturb.measured[e, r])
+    share = share_one(a.movers, e, r, n, a.discs, command[0], command[1], age_s)
+    command[0] *= share
+    if share > 0.0:
+        command[1] *= share
+    take_one(a.movers, e, r, n, a.ranges[e, r], a.cosines, a.sines)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -135,6 +150,7 @@ def guard_and_walk(a, first, last):  # type: ignore[no-untyped-def]
                 wanted = abs(command[0])
                 age_s = SCAN_AGE_S + s[STEP_S] * d.properties[e, r, OBSERVATION_DELAY]
                 admit_one(a.guard, a.ranges[e, r], a.cosines, a.sines, command, d.measured[e, r], age_s)
+                admit_beside_movers(a, e, r, command, age_s)
                 if wanted > 0.0:
                     a.reduced[e, r] = 1.0 - abs(command[0]) / wanted
             if disturbed:
@@ -282,6 +298,7 @@ def respawn(a, e, r):  # type: ignore[no-untyped-def]
     a.ticks[e, r] = 0
     a.memory[e, r] = 0.0
     reset_lines(a.disturb, e, r)
+    forget_one(a.movers, e, r)
 
 
 @numba.njit(cache=True)

@@ -13,7 +13,7 @@ from safety.geometry import ESCAPE_COSINE, STILL_MPS, STRAIGHT_RADPM
 
 
 def guard_settings(config: MonitorConfig, model: RobotModel) -> npt.NDArray[np.float64]:
-    """The monitor's numbers as float64[11 + discs], in the order ``admit_one`` reads them."""
+    """The monitor's numbers as float64[7 + discs], in the order ``admit_one`` reads them."""
     return np.array(
         [
             model.footprint_radius_m + config.margin_m,
@@ -23,10 +23,6 @@ def guard_settings(config: MonitorConfig, model: RobotModel) -> npt.NDArray[np.f
             config.turn_on_the_spot_below,
             config.reach_m,
             model.braking_mps2,
-            config.approach_per_s,
-            math.cos(config.approach_sector_rad),
-            config.approach_mps,
-            model.footprint_radius_m,
             *model.footprint_offsets_m,
         ]
     )
@@ -94,22 +90,6 @@ def speed_cap_one(free_m, braking, reaction_s, obstacle):  # type: ignore[no-unt
 
 
 @numba.njit(cache=True)
-def approach_gap_one(ranges, cosines, sines, direction, sector_cosine, radius, leading):  # type: ignore[no-untyped-def]
-    """The gap of ``safety.admission.Admission``, travelling in ``direction``, seen from ``leading`` m ahead."""
-    nearest = math.inf
-    for ray in range(ranges.shape[0]):
-        if leading == 0.0:
-            if ranges[ray] < nearest and direction * cosines[ray] > sector_cosine:
-                nearest = ranges[ray]
-            continue
-        x, y = ranges[ray] * cosines[ray] - leading, ranges[ray] * sines[ray]
-        distance = math.sqrt(x * x + y * y)
-        if distance < nearest and direction * x > sector_cosine * distance:
-            nearest = distance
-    return nearest - radius
-
-
-@numba.njit(cache=True)
 def disc_cap(settings, ranges, cosines, sines, offset, speed, turn_rate, reaction):  # type: ignore[no-untyped-def]
     """Free distance, pace and allowed pace of one disc of the footprint, as ``safety.admission`` has them."""
     if offset == 0.0:
@@ -136,13 +116,7 @@ def admit_one(settings, ranges, cosines, sines, command, velocity, scan_age_s): 
     moving = velocity[0] if abs(velocity[0]) > MOVING_MPS else 0.0
     least = settings[5]
     share, turn_share = 1.0, 1.0
-    if speed != 0.0:
-        leading = settings[settings.shape[0] - 1] if speed > 0.0 else settings[11]
-        gap = approach_gap_one(
-            ranges, cosines, sines, math.copysign(1.0, speed), settings[8], settings[10], leading
-        )
-        share = min(1.0, max(settings[7] * gap, settings[9]) / abs(speed))
-    for k in range(11, settings.shape[0]):
+    for k in range(7, settings.shape[0]):
         offset = settings[k]
         free, pace, cap = disc_cap(settings, ranges, cosines, sines, offset, speed, turn_rate, reaction)
         free_now, _, cap_now = disc_cap(

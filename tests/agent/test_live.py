@@ -176,6 +176,9 @@ def test_modes_are_switched_where_it_is_safe_approved_by_a_person_and_survive_a_
     refused = live.client().set_mode(Mode.ASSIST, "test")
     assert not refused.success
     assert "stop or disarm it first" in refused.message
+    refused = live.client().arm("test")
+    assert not refused.success
+    assert "moves" in refused.message
     assert "mode is controller" in live.client().approve(5.0, "test").message
     assert live.client().set_mode(Mode.FALLBACK, "test").success  # always, also while driving
     wait_for(lambda: live.status()["decision"].source == DecisionStatus.SOURCE_RULE_BASED, "the rules drive")

@@ -91,7 +91,7 @@ def test_assist_lets_the_policy_drive_only_while_approved(bench: Bench) -> None:
     assert bench.source is Source.RULE_BASED  # it was another policy's
     modes.approve(5.0, policy.digest, bench.clock.now_ns)
     bench.gate.disarm()
-    bench.drive(1)
+    bench.drive(2)
     assert bench.gate.arm() == ""
     bench.drive(1)
     assert bench.source is Source.RULE_BASED  # who disarms, ends it

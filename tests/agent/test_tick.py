@@ -6,16 +6,23 @@ import numpy as np
 import pytest
 
 from contracts.decision import FLAG_SWAPPED, Reason, Source, Verdict
+from contracts.observation import BEAMS
 from contracts.robot import AMR_SMALL
+from edge_agent.guard.gate import STANDING_MAX_MPS, STANDING_MAX_RADPS
 from edge_agent.infer.ladder import FAILURES_MAX
 from edge_agent.infer.policy import Policy
 from edge_agent.infer.trial import Stage, TrialConfig
 from edge_agent.observe.slots import UNSTAMPED
+from navigation.novelty import Novelty, drift_reference
+from safety.config import WatchConfig
+from safety.faults import FAULTS
+from safety.watch.policy import Advice
 from tests.support.agent import PERIOD_NS, Bench, FakePolicy
 from tests.support.fleet import POLICY_ONNX, golden
 
 RAYS = AMR_SMALL.lidar.rays
 STANDING = (0.0, 0.0)
+ROW = {fault.id: fault for fault in FAULTS}
 
 
 def driving(bench: Bench) -> None:
@@ -153,8 +160,11 @@ def test_no_goal_a_bad_goal_and_no_route_yet_mean_standing_still(bench: Bench) -
 def test_an_emergency_stop_is_latched_until_reset_and_armed(bench: Bench) -> None:
     driving(bench)
     bench.gate.stop(emergency=True)
-    bench.tick()
+    bench.drive(1)
     stopped_for(bench, Reason.EMERGENCY_STOP_LATCHED)
+    assert "moves (0.80 m/s" in bench.gate.reset()
+    assert bench.gate.latched
+    bench.drive(1)
     assert "reset" in bench.gate.arm()
     assert bench.gate.reset() == ""
     bench.tick()
@@ -162,6 +172,99 @@ def test_an_emergency_stop_is_latched_until_reset_and_armed(bench: Bench) -> Non
     assert bench.gate.arm() == ""
     bench.drive(5)
     assert bench.sink.commands[-1][0] > 0.0
+
+
+@pytest.mark.parametrize(
+    ("velocity", "stands"),
+    [((STANDING_MAX_MPS, STANDING_MAX_RADPS), True), ((-STANDING_MAX_MPS, -STANDING_MAX_RADPS), True),
+     ((0.021, 0.0), False), ((-0.021, 0.0), False), ((0.0, 0.051), False), ((0.0, -0.051), False)],
+)  # fmt: skip
+def test_arming_and_resetting_need_a_robot_that_stands(
+    bench: Bench, velocity: tuple[float, float], stands: bool
+) -> None:
+    bench.gate.stop(emergency=True)
+    bench.velocity = velocity
+    bench.tick()
+    answer = bench.gate.reset()
+    assert (answer == "", bench.gate.latched) == (stands, not stands)
+    assert stands or "moves" in answer
+    bench.gate.monitor.emergency = False
+    answer = bench.gate.arm()
+    assert (answer == "", bench.gate.armed) == (stands, stands)
+    assert stands or "moves" in answer
+
+
+def test_an_armed_robot_that_drives_is_not_armed_again_and_drives_on(bench: Bench) -> None:
+    driving(bench)
+    assert "it is armed where it stands" in bench.gate.arm()
+    bench.drive(5)
+    assert bench.sink.commands[-1][0] == pytest.approx(0.8)
+
+
+def test_a_second_commander_disarms_and_hides_nothing_worse(bench: Bench) -> None:
+    driving(bench)
+    bench.gate.rival("somebody else publishes cmd_vel")
+    bench.drive(1)
+    stopped_for(bench, Reason.OTHER_COMMANDER)
+    assert not bench.gate.armed
+    bench.drive(2)
+    assert "somebody else publishes cmd_vel: end it" in bench.gate.arm()
+    bench.slots.scan = None
+    bench.tick(fresh=False)
+    stopped_for(bench, Reason.SCAN_MISSING)
+    bench.gate.stop(emergency=True)
+    bench.tick()
+    stopped_for(bench, Reason.EMERGENCY_STOP_LATCHED)
+    assert bench.gate.reset() == ""
+    bench.gate.rival("")
+    bench.tick()
+    stopped_for(bench, Reason.NOT_ARMED)
+    assert bench.gate.arm() == ""
+
+
+def test_what_training_never_saw_is_driven_by_the_rules_until_it_is_familiar_again(bench: Bench) -> None:
+    rng, policy = np.random.default_rng(0), FakePolicy()
+    bench.ladder.policy = policy
+
+    def drive(ticks: int, spread_m: float) -> list[Source]:
+        found = []
+        for _ in range(ticks):
+            bench.clock.now_ns += PERIOD_NS
+            bench.odometry()
+            bench.scan(rng.uniform(7.5 - spread_m, 7.5, RAYS).astype(np.float32))
+            policy.answer = (0.4, rng.uniform(0.0, 0.1))
+            bench.run()
+            bench.velocity = bench.sink.commands[-1]
+            found.append(bench.source)
+        return found
+
+    drive(60, 1.0)
+    rows = np.repeat(np.stack([entry["observation"] for entry in bench.ring.records[3:]]), 20, axis=0)
+    rows[:, 2 * BEAMS :] += rng.normal(0.0, 3.0, rows[:, 2 * BEAMS :].shape)  # it has been everywhere
+    policy.novelty = Novelty(drift_reference(rows))
+    assert set(drive(40, 1.0)) == {Source.POLICY}
+    strange = drive(20, 6.0)
+    bound = ROW[Advice.UNFAMILIAR].bound_ticks
+    assert Source.POLICY in strange[: bound - 1]
+    assert set(strange[bound + 1 :]) == {Source.RULE_BASED}
+    assert any("is unfamiliar; the rules drive" in event for event in bench.ladder.events)
+    back = drive(WatchConfig().advice_clear_ticks + 10, 1.0)
+    assert (back[0], back[-1]) == (Source.RULE_BASED, Source.POLICY)
+
+
+def test_without_odometry_a_robot_does_not_surely_stand(bench: Bench) -> None:
+    bench.gate.stop(emergency=True)
+    for _ in range(7):
+        bench.clock.now_ns += PERIOD_NS
+        bench.scan()
+        bench.run()
+    assert "no odometry that says it stands" in bench.gate.reset()
+    bench.slots.odometry = None
+    bench.run()
+    assert "no odometry that says it stands" in bench.gate.moves()
+    bench.tick()
+    assert bench.gate.reset() == ""
+    assert "not latched" in bench.gate.reset()
 
 
 @pytest.mark.parametrize(
@@ -240,6 +343,20 @@ def test_every_tick_leaves_one_record_also_when_everything_is_missing() -> None:
         bench.tick(fresh=False)
     assert [int(record["tick"]) for record in bench.ring.records] == list(range(1, 7))
     stopped_for(bench, Reason.SCAN_MISSING)
+
+
+def test_a_warm_run_goes_the_whole_way_and_changes_nothing(bench: Bench) -> None:
+    driving(bench)
+    commands, records = len(bench.sink.commands), len(bench.ring.records)
+    for _ in range(20):
+        for _ in range(4):
+            bench.core.warm()
+        warmed = bench.core._spare_recorder.record[0]
+        # A spare monitor that had stopped would leave the admission cold, which is most of the tick.
+        assert Verdict(int(warmed["verdict"])) <= Verdict.LIMIT, Reason(int(warmed["reason"])).name
+        assert Verdict(int(bench.drive(1)["verdict"])) is Verdict.PASS
+    assert len(bench.sink.commands) == commands + 20
+    assert len(bench.ring.records) == records + 20
 
 
 def test_swaps_leave_no_tick_without_a_decision() -> None:

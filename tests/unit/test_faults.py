@@ -106,6 +106,13 @@ def pose_held(**values):
     return changes
 
 
+def somebody_comes(drive, tick):
+    """From ahead at 1.4 m/s, 1.6 m away at first."""
+    ranges = drive.rng.uniform(5.0, 7.0, RAYS).astype(np.float32)
+    ranges[AHEAD - 8 : AHEAD + 8] = 1.6 - 1.4 * tick * TICK_NS / NS
+    return {"ranges_m": ranges}
+
+
 def request(emergency):
     return lambda drive, _: drive.monitor.request_stop(emergency) or {}
 
@@ -125,6 +132,7 @@ STANDING = (0.0, 0.0)
 EDGE_M = AMR_SMALL.reach_m + WatchConfig().zone_margin_m + 0.02
 INJECTIONS = {
     Reason.OBSTACLE_AHEAD: (with_ranges(range(AHEAD - 8, AHEAD + 8), 0.45), {}),
+    Reason.MOVING_OBSTACLE: (somebody_comes, {}),
     Reason.COMMAND_OUT_OF_LIMITS: (fixed(command=(1.9, 0.0)), {}),
     Reason.ACCELERATION_LIMITED: (fixed(command=(1.2, 0.0)), {}),
     Reason.BLIND_SECTOR: (with_ranges(range(AHEAD - 4, AHEAD + 4), math.nan), {}),

@@ -8,7 +8,7 @@ import pytest
 
 from contracts.decision import Reason, Verdict
 from contracts.robot import AMR_SMALL
-from safety.config import MonitorConfig
+from safety.config import MonitorConfig, WatchConfig
 from safety.errors import MonitorConfigError
 from safety.monitor import NS, Inputs, SafetyMonitor
 
@@ -216,6 +216,37 @@ def test_acceleration_is_limited_and_slowing_down_is_not(monitor):
     assert monitor.step(good(START_NS + 20 * TICK_NS, command=(0.1, 0.0))).command[0] == 0.1
     turned = monitor.step(good(START_NS + 21 * TICK_NS, command=(-0.3, 0.0)))
     assert -0.0601 < turned.command[0] < 0.0
+
+
+@pytest.mark.parametrize(("jerk_max_mps3", "ticks"), [(6.0, 4), (1.2, 20), (1000.0, 1)])
+@pytest.mark.parametrize("direction", [1.0, -1.0])
+def test_a_jerk_limit_lets_acceleration_grow_slowly_and_never_slows_braking(jerk_max_mps3, ticks, direction):
+    monitor = SafetyMonitor(AMR_SMALL, watch=WatchConfig(jerk_max_mps3=jerk_max_mps3))
+    tick_s, now_ns, velocity = TICK_NS / NS, START_NS, STANDING
+    assert monitor.arm() == ""
+
+    def speeds(wanted, count):
+        nonlocal now_ns, velocity
+        found = []
+        for _ in range(count):
+            now_ns += TICK_NS
+            velocity = monitor.step(good(now_ns, velocity=velocity, command=(wanted, 0.0))).command
+            found.append(velocity[0])
+        return np.array(found)
+
+    fastest = (1.2 if direction > 0 else 0.3) * direction
+    speeds(0.0, 2)
+    steps = np.diff(speeds(fastest, 40) * direction, prepend=0.0) / tick_s
+    assert np.diff(steps, prepend=0.0).max() <= max(jerk_max_mps3 * tick_s, 1.2) + 1e-9
+    expected = np.minimum(jerk_max_mps3 * tick_s * np.arange(1, 7), AMR_SMALL.acceleration_max_mps2)
+    rising = np.cumsum(expected * tick_s) < abs(fastest)
+    assert steps[:6][rising] == pytest.approx(expected[rising])
+    assert (expected[: ticks - 1] < AMR_SMALL.acceleration_max_mps2 - 1e-9).all()
+    assert speeds(0.1 * direction, 1)[0] == 0.1 * direction, "braking is never slowed down"
+    again = speeds(0.3 * direction, 1)[0] * direction
+    assert again - 0.1 == pytest.approx(expected[0] * tick_s), "after braking it begins anew"
+    monitor.sent(STANDING)
+    assert speeds(0.3 * direction, 1)[0] * direction == pytest.approx(expected[0] * tick_s)
 
 
 def test_long_gap_between_ticks_gives_no_jump(monitor):

@@ -8,12 +8,14 @@ import numpy.typing as npt
 import torch
 from securesystemslib.signer import Signer
 
-from contracts.manifest import CommandLimits, Manifest, RobotModelRef
+from contracts.manifest import CommandLimits, DriftReference, Manifest, RobotModelRef
 from contracts.observation import ROUTING_LAYOUT
 from contracts.robot import RobotModel
 from navigation.action import encode_command
+from navigation.novelty import drift_reference
 from sim.simulation import Simulation, SimulationConfig
-from sim.world.generate import generate_warehouse
+from sim.tasks.randomise import Randomisation
+from sim.world.generate import generate_mixed, generate_warehouse
 from trainer.export.onnx import DeployedPolicy, check_parity, export_onnx
 from trainer.learning.facts import run_provenance
 from trainer.learning.run import RunFolder
@@ -24,6 +26,7 @@ Floats = npt.NDArray[np.float32]
 GOLDEN_ROWS = 64
 GOLDEN_FLOOR_SEED = 900_000
 GOLDEN_STEPS = 5
+REFERENCE_FLOOR_SEED, REFERENCE_FLOORS, REFERENCE_STEPS = 910_000, 24, 150
 
 
 class ExportSettings(msgspec.Struct, frozen=True):
@@ -35,15 +38,20 @@ class ExportSettings(msgspec.Struct, frozen=True):
     created: str = ""
 
 
-def golden_observations(policy: DeployedPolicy) -> Floats:
-    """Golden observations float32[64, 83] of a policy in torch."""
+def commands_of(policy: DeployedPolicy) -> Callable[[Floats], Floats]:
+    """Commands float32[n, 2] of a policy in torch, for observations float32[n, 83]."""
 
     def commands(observations: Floats) -> Floats:
         with torch.no_grad():
             answer: Floats = policy(torch.as_tensor(observations)).numpy()
         return answer
 
-    return drive_golden(commands, policy.robot)
+    return commands
+
+
+def golden_observations(policy: DeployedPolicy) -> Floats:
+    """Golden observations float32[64, 83] of a policy in torch."""
+    return drive_golden(commands_of(policy), policy.robot)
 
 
 def drive_golden(commands: Callable[[Floats], Floats], robot: RobotModel) -> Floats:
@@ -63,6 +71,25 @@ def drive_golden(commands: Callable[[Floats], Floats], robot: RobotModel) -> Flo
             simulation.step(encode_command(command, robot), command)
     simulation.close()
     return np.stack(rows[:GOLDEN_ROWS])
+
+
+def drive_reference(commands: Callable[[Floats], Floats], robot: RobotModel) -> DriftReference:
+    """What is usual on a randomised drive of the policy itself over three floors of each family. Deterministic.
+
+    Args:
+        commands, robot: as of ``drive_golden``.
+    """
+    config = SimulationConfig(worlds=REFERENCE_FLOORS, robots=2, people=4, randomise=Randomisation())
+    floors = generate_mixed(REFERENCE_FLOORS, REFERENCE_FLOOR_SEED)
+    simulation = Simulation(floors, config, seed=1, model=robot)
+    rows = []
+    for _ in range(REFERENCE_STEPS):
+        seen = simulation.observation.copy()
+        rows.append(seen.reshape(-1, seen.shape[-1]))
+        command = commands(rows[-1]).astype(np.float64).reshape(*seen.shape[:-1], 2)
+        simulation.step(encode_command(command, robot), command)
+    simulation.close()
+    return drift_reference(np.concatenate(rows))
 
 
 def export_bundle(run: RunFolder, settings: ExportSettings, signers: list[Signer]) -> bytes:
@@ -93,5 +120,6 @@ def export_bundle(run: RunFolder, settings: ExportSettings, signers: list[Signer
         training=run_provenance(run),
         created=settings.created,
         parity_max_abs=parity,
+        drift_reference=drive_reference(commands_of(policy), robot),
     )
     return pack(manifest, network, observations, commands, signers)

@@ -1,4 +1,4 @@
-"""The private release key: made, written once with mode 0600, and loaded as a signer."""
+"""Private Ed25519 keys (release, people, robots): made, written once with mode 0600, and loaded as signers."""
 
 import os
 from pathlib import Path
@@ -32,8 +32,8 @@ def create_release_key(path: Path, name: str = "release") -> ReleaseKey:
     return _public_of(private, name)
 
 
-def load_signer(path: Path) -> Signer:
-    """The private release key at ``path`` as a signer; a fleet's key folder is taken for its release key.
+def load_signer(path: Path, what: str = "release key", made_with: str = "outrider keys init") -> Signer:
+    """The private key at ``path`` as a signer; a fleet's key folder is taken for its release key.
 
     Raises:
         KeyFileError: Missing, or no Ed25519 private key.
@@ -44,9 +44,7 @@ def load_signer(path: Path) -> Signer:
             pem = stream.read(RELEASE_KEY_MAX_BYTES)
         private = serialization.load_pem_private_key(pem, password=None)
     except OSError as error:
-        raise KeyFileError(
-            f"no release key at {file} ({error.strerror}); make one with `outrider keys init`"
-        ) from None
+        raise KeyFileError(f"no {what} at {file} ({error.strerror}); make one with `{made_with}`") from None
     except (ValueError, TypeError) as error:
         raise KeyFileError(f"{file} holds no private key: {error}") from None
     if not isinstance(private, Ed25519PrivateKey):

@@ -36,10 +36,15 @@ def pack(
         raise ValueError("a bundle needs at least one signature")
     members = unsigned_members(manifest, policy_onnx, golden_observations, golden_commands)
     statement = make_statement(manifest, {name: digest_hex(data) for name, data in members.items()})
-    envelope = Envelope(statement, PAYLOAD_TYPE, {})
+    return encode_zip({**members, PROVENANCE_MEMBER: seal(statement, PAYLOAD_TYPE, signers)})
+
+
+def seal(payload: bytes, payload_type: str, signers: Sequence[Signer]) -> bytes:
+    """A DSSE envelope around ``payload``, signed; ``contracts.provenance.open_envelope`` opens it."""
+    envelope = Envelope(payload, payload_type, {})
     for signer in signers:
         envelope.sign(signer)
-    return encode_zip({**members, PROVENANCE_MEMBER: encode_envelope(envelope)})
+    return encode_envelope(envelope)
 
 
 def write_bundle(path: Path, bundle: bytes) -> str:

@@ -1,0 +1,396 @@
+"""What moves around the robot, and how fast it may go beside it.
+
+A place that an earlier scan saw to be free and that is now taken belongs to something that moves; its piece of the
+scan is followed from scan to scan, which gives its velocity. A command passes at the highest share at which the robot,
+braking after its reaction time, does not come near anything followed, if that goes on as it does.
+
+``follow`` and ``expected`` are compiled as they stand for the twin (``sim.twin.movers``); the rest has a compiled copy
+there, and a test holds both to the same numbers. Own frame: where the robot was when it began, dead reckoned.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from contracts.robot import RobotModel
+from safety.config import MonitorConfig
+
+Floats = npt.NDArray[np.float64]
+SCANS, TRACKS, PAST = 10, 8, 8
+"""Scans that are kept, things that are followed, places kept of each."""
+ALIVE, X, Y, SPEED_X, SPEED_Y, RADIUS, MOVED_S, SEEN_S, KNOWN, COUNT = range(10)
+"""Columns of a track; times in s of the own clock, ``KNOWN`` whether there is a velocity yet."""
+COLUMNS = 10
+LOOKS_S = (0.2, 0.4)
+"""How long ago a place must have been free: a walker leaves it in that time, a slow one in the longer."""
+LOOK_SLACK_S = 0.06
+SCAN_GAP_S = 0.04
+"""Scans that follow each other more closely are not all kept."""
+WINDOW_S, WINDOW_MIN_S = 0.45, 0.09
+"""Velocity is the way over at most the first and at least the second."""
+UNSEEN_MAX_S = 0.5
+SPEED_MAX_MPS = 1.8
+RADIUS_MAX_M = 0.4
+SEEN_BEYOND_M = 0.5
+"""Pieces reach this much farther than the places that are looked at."""
+FLAGS_MIN = 2
+"""One ray alone is noise."""
+SHARES, TIMES = 10, 12
+BLIND_M = 0.01
+"""Invalid rays lie at the lidar's least range."""
+SLOWED_M = 0.5
+"""What is faster than ``SPEED_MAX_MPS`` for a moment is expected as far off as this."""
+CLOSER_M = 1e-9
+STRAIGHT_RADPM = 1e-6
+LONG_AGO = -1e9
+ATAN = (0.999866, -0.3302995, 0.180141, -0.085133, 0.0208351)
+
+
+class Numbers(NamedTuple):
+    """The settings, as floats that compile."""
+
+    reach_m: float
+    range_min_m: float
+    beyond_m: float
+    beyond_share: float
+    gap_m: float
+    width_m: float
+    gate_m: float
+    hold_s: float
+    reaction_s: float
+    braking_mps2: float
+    radius_m: float
+    spread_mps: float
+    unknown_mps: float
+    angle_min_rad: float
+    angle_step_rad: float
+
+
+def mover_numbers(config: MonitorConfig, model: RobotModel) -> Numbers:
+    """The settings for one robot; ``radius_m`` is its disc's and the margin."""
+    return Numbers(
+        config.mover_reach_m,
+        model.lidar.range_min_m + BLIND_M,
+        config.mover_beyond_m,
+        config.mover_beyond_share,
+        config.mover_gap_m,
+        config.mover_width_m,
+        config.mover_gate_m,
+        config.mover_hold_s,
+        config.mover_reaction_s,
+        config.mover_braking_share * model.braking_mps2,
+        model.footprint_radius_m + config.mover_margin_m,
+        config.mover_spread_mps,
+        config.mover_unknown_mps,
+        model.lidar.angle_min_rad,
+        model.lidar.angle_step_rad,
+    )
+
+
+def follow(
+    tracks: Floats,
+    past: Floats,
+    taken: npt.NDArray[np.bool_],
+    now_s: float,
+    gate_m: float,
+    x: float,
+    y: float,
+    radius_m: float,
+    moved: bool,
+) -> None:
+    """Write one piece of the scan into the track it belongs to; into a new one if it moved and belongs to none.
+
+    Args:
+        tracks: float64[TRACKS, COLUMNS]; past: float64[TRACKS, PAST, 3] time, x, y of each.
+        taken: bool[TRACKS], tracks that have got theirs of this scan.
+        now_s: own clock; gate_m: farthest it may be from where a track was expected.
+        x, y: its centre, own frame, m; radius_m: its size; moved: whether it stands where it was free.
+    """
+    best, nearest = -1, gate_m
+    for index in range(tracks.shape[0]):
+        if tracks[index, ALIVE] == 0.0 or taken[index]:
+            continue
+        unseen_s = now_s - tracks[index, SEEN_S]
+        ahead_x = tracks[index, X] + tracks[index, SPEED_X] * unseen_s - x
+        ahead_y = tracks[index, Y] + tracks[index, SPEED_Y] * unseen_s - y
+        apart = math.sqrt(ahead_x * ahead_x + ahead_y * ahead_y)
+        if apart < nearest:
+            best, nearest = index, apart
+    if best < 0:
+        if not moved:
+            return
+        best = 0
+        for index in range(tracks.shape[0]):
+            if tracks[index, ALIVE] == 0.0:
+                best = index
+                break
+            if tracks[index, SEEN_S] < tracks[best, SEEN_S]:
+                best = index
+        tracks[best] = 0.0
+        tracks[best, ALIVE] = 1.0
+        past[best] = LONG_AGO
+    taken[best] = True
+    tracks[best, X], tracks[best, Y] = x, y
+    tracks[best, RADIUS], tracks[best, SEEN_S] = radius_m, now_s
+    if moved:
+        tracks[best, MOVED_S] = now_s
+    oldest = -1
+    for index in range(past.shape[1]):
+        since = past[best, index, 0]
+        if since > now_s - WINDOW_S and (oldest < 0 or since < past[best, oldest, 0]):
+            oldest = index
+    if oldest >= 0 and now_s - past[best, oldest, 0] >= WINDOW_MIN_S:
+        elapsed_s = now_s - past[best, oldest, 0]
+        tracks[best, SPEED_X] = (x - past[best, oldest, 1]) / elapsed_s
+        tracks[best, SPEED_Y] = (y - past[best, oldest, 2]) / elapsed_s
+        tracks[best, KNOWN] = 1.0
+    place = int(tracks[best, COUNT]) % past.shape[1]
+    past[best, place, 0], past[best, place, 1], past[best, place, 2] = now_s, x, y
+    tracks[best, COUNT] += 1.0
+
+
+class Movers:
+    """What moves around one robot. Each tick ``advance``, ``share``, ``take``; then ``settle``, when there is time.
+
+    Args:
+        config: the monitor's settings.
+        model: footprint, braking and lidar.
+    """
+
+    def __init__(self, config: MonitorConfig, model: RobotModel) -> None:
+        self._numbers = mover_numbers(config, model)
+        self._offsets = model.footprint_offsets_m
+        rays = model.lidar.rays
+        angles = model.lidar.angle_min_rad + np.arange(rays) * model.lidar.angle_step_rad
+        self._directions = np.stack([np.cos(angles), np.sin(angles)])
+        self._scans = np.zeros((SCANS, rays), dtype=np.float32)
+        self._free = np.zeros((SCANS, rays), dtype=np.float32)
+        self._poses, self._times = np.zeros((SCANS, 3)), np.full(SCANS, LONG_AGO)
+        self._tracks, self._past = np.zeros((TRACKS, COLUMNS)), np.full((TRACKS, PAST, 3), LONG_AGO)
+        self._taken = np.zeros(TRACKS, dtype=bool)
+        self._shares = np.linspace(1.0, 1.0 / SHARES, SHARES)
+        self._parts = np.linspace(0.0, 1.0, TIMES)
+        self._pose: tuple[float, float, float] = (0.0, 0.0, 0.0)
+        self._now_s = 0.0
+        self._count = 0
+        self._pending = False
+
+    @property
+    def tracks(self) -> Floats:
+        """float64[n, COLUMNS], those that are followed now."""
+        return self._tracks[self._tracks[:, ALIVE] > 0.0]
+
+    def forget(self) -> None:
+        """Begin anew: the robot was carried, or its sensors were silent."""
+        self._tracks[:] = 0.0
+        self._times[:] = LONG_AGO
+        self._count, self._pending = 0, False
+
+    def advance(self, elapsed_s: float, velocity: tuple[float, float]) -> None:
+        """Reckon where the robot is now: it moved for ``elapsed_s`` at ``velocity``, m/s and rad/s."""
+        self.settle()
+        self._now_s += elapsed_s
+        x, y, heading = self._pose
+        middle, way = heading + 0.5 * velocity[1] * elapsed_s, velocity[0] * elapsed_s
+        self._pose = (
+            x + way * math.cos(middle),
+            y + way * math.sin(middle),
+            heading + velocity[1] * elapsed_s,
+        )
+
+    def share(self, command: tuple[float, float], scan_age_s: float) -> float:
+        """The share of ``command`` that may pass, 0 to 1 in steps of ``1 / SHARES``.
+
+        Args:
+            command: m/s and rad/s, finite.
+            scan_age_s: s.
+        """
+        speed, turn_rate = command
+        if speed == 0.0 or not self._tracks[:, ALIVE].any():
+            return 1.0
+        n = self._numbers
+        pace, reaction_s = abs(speed), n.reaction_s + scan_age_s
+        reach_s = reaction_s + pace / n.braking_mps2
+        threats = [
+            each
+            for each in self.tracks
+            if self._distance(each) < (pace + SPEED_MAX_MPS + n.unknown_mps) * reach_s
+        ]
+        if not threats:
+            return 1.0
+        paces = pace * self._shares[:, None]
+        times = (reaction_s + paces / n.braking_mps2) * self._parts
+        way = paces * times - 0.5 * n.braking_mps2 * np.maximum(times - reaction_s, 0.0) ** 2
+        bend, sign = turn_rate / pace, math.copysign(1.0, speed)
+        turned = bend * way
+        if abs(bend) > STRAIGHT_RADPM:
+            x, y = sign * np.sin(turned) / bend, sign * (1.0 - np.cos(turned)) / bend
+        else:
+            x, y = sign * way, np.zeros_like(way)
+        near = np.zeros(SHARES, dtype=bool)
+        for offset_m in self._offsets:
+            disc_x, disc_y = x + offset_m * np.cos(turned), y + offset_m * np.sin(turned)
+            for track in threats:
+                near = near | self._met(track, offset_m, disc_x, disc_y, times)
+        free = np.flatnonzero(~near)
+        return float(self._shares[free[0]]) if free.size else 0.0
+
+    def take(self, ranges_m: npt.NDArray[np.float32]) -> None:
+        """Keep a new scan, float32[rays] m, clean; ``settle`` works it out."""
+        last = (self._count - 1) % SCANS
+        if self._count and self._now_s - self._times[last] < SCAN_GAP_S:
+            return
+        slot = self._count % SCANS
+        self._scans[slot], self._poses[slot], self._times[slot] = ranges_m, self._pose, self._now_s
+        self._pending = True
+
+    def settle(self) -> None:
+        """Work out the scan taken last, once."""
+        if not self._pending:
+            return
+        self._pending = False
+        n, slot, tracks = self._numbers, self._count % SCANS, self._tracks
+        now_s = float(self._times[slot])
+        ranges = self._scans[slot]
+        np.minimum(np.minimum(np.roll(ranges, 1), ranges), np.roll(ranges, -1), out=self._free[slot])
+        x, y = self._directions * ranges
+        moved = self._moved(slot, x, y)
+        gone = (now_s - tracks[:, MOVED_S] > n.hold_s) | (now_s - tracks[:, SEEN_S] > UNSEEN_MAX_S)
+        tracks[gone, ALIVE] = 0.0
+        self._count += 1
+        if not moved.any() and not tracks[:, ALIVE].any():
+            return
+        self._taken[:] = False
+        begins, lengths = _pieces(ranges, n)
+        flagged = np.array(
+            [moved[_rays(*piece, ranges.size)].sum() for piece in zip(begins, lengths, strict=True)]
+        )
+        for piece in np.flatnonzero((flagged >= FLAGS_MIN) | self._expected_at(x[begins], y[begins], slot)):
+            rays = _rays(begins[piece], lengths[piece], ranges.size)
+            self._piece(x[rays], y[rays], moved[rays], self._poses[slot], now_s)
+
+    def _moved(self, slot: int, x: Floats, y: Floats) -> npt.NDArray[np.bool_]:
+        """Which points stand where an earlier scan saw free floor, bool[rays]."""
+        n, ranges = self._numbers, self._scans[slot]
+        moved = np.zeros(ranges.size, dtype=bool)
+        near = np.flatnonzero((ranges <= n.reach_m) & (ranges > n.range_min_m))
+        here_x, here_y, heading = self._poses[slot].tolist()
+        cosine, sine = math.cos(heading), math.sin(heading)
+        for look_s in LOOKS_S:
+            off = np.abs(self._times[slot] - self._times - look_s)
+            past = int(np.argmin(off))
+            if not off[past] < LOOK_SLACK_S:
+                continue
+            then_x, then_y, then = self._poses[past].tolist()
+            from_x = here_x + cosine * x[near] - sine * y[near] - then_x
+            from_y = here_y + sine * x[near] + cosine * y[near] - then_y
+            there_x = math.cos(then) * from_x + math.sin(then) * from_y
+            there_y = math.cos(then) * from_y - math.sin(then) * from_x
+            distance = np.sqrt(there_x * there_x + there_y * there_y)
+            ray = np.rint((_bearing(there_x, there_y) - n.angle_min_rad) / n.angle_step_rad).astype(np.intp)
+            free = self._free[past][ray % ranges.size]
+            moved[near] |= free > distance + n.beyond_m + n.beyond_share * distance
+        return moved
+
+    def _piece(self, x: Floats, y: Floats, moved: npt.NDArray[np.bool_], pose: Floats, now_s: float) -> None:
+        """Follow one piece of the scan; of a wide one only the part that moved."""
+        n, flagged = self._numbers, int(moved.sum())
+        if math.hypot(x[0] - x[-1], y[0] - y[-1]) > n.width_m:
+            if flagged < FLAGS_MIN:
+                return
+            x, y = x[moved], y[moved]
+        middle_x, middle_y = float(x.sum()) / x.size, float(y.sum()) / x.size
+        radius_m = math.sqrt(float(((x - middle_x) ** 2 + (y - middle_y) ** 2).max()))
+        cosine, sine = math.cos(pose[2]), math.sin(pose[2])
+        follow(
+            self._tracks, self._past, self._taken, now_s, n.gate_m,
+            pose[0] + cosine * middle_x - sine * middle_y, pose[1] + sine * middle_x + cosine * middle_y,
+            min(radius_m, RADIUS_MAX_M), flagged >= FLAGS_MIN,
+        )  # fmt: skip
+
+    def _expected_at(self, x: Floats, y: Floats, slot: int) -> npt.NDArray[np.bool_]:
+        """Which pieces, by their first points in the robot's frame, may be something that is followed."""
+        n, near, here = self._numbers, np.zeros(x.size, dtype=bool), self._poses[slot].tolist()
+        for track in self.tracks:
+            at_x, at_y, *_ = expected(track, here[0], here[1], here[2], self._times[slot], 0.0, 0.0)
+            near = near | (np.hypot(x - at_x, y - at_y) < n.gate_m + n.width_m + SLOWED_M)
+        return near
+
+    def _distance(self, track: Floats) -> float:
+        """From the robot's nearest disc's edge to the track's, m."""
+        apart = math.hypot(track[X] - self._pose[0], track[Y] - self._pose[1]) - float(track[RADIUS])
+        return apart - self._numbers.radius_m - max(abs(each) for each in self._offsets)
+
+    def _met(
+        self, track: Floats, offset_m: float, disc_x: Floats, disc_y: Floats, times: Floats
+    ) -> npt.NDArray[np.bool_]:
+        """At which shares a disc on its way, [SHARES, TIMES] m, comes too near to a track; bool[SHARES].
+
+        Nearer than if it stood, that is: what comes anyway is no reason not to get out of its way.
+        """
+        n = self._numbers
+        x, y, speed_x, speed_y, spread_mps = expected(
+            track, *self._pose, self._now_s, n.unknown_mps, n.spread_mps
+        )
+        near_m = n.radius_m + track[RADIUS] + spread_mps * times
+        there_x, there_y = x + speed_x * times, y + speed_y * times
+        gap = np.hypot(there_x - disc_x, there_y - disc_y) - near_m
+        standing = np.hypot(there_x - offset_m, there_y) - near_m
+        met: npt.NDArray[np.bool_] = np.any((gap < 0.0) & (gap < standing - CLOSER_M), axis=1)
+        return met
+
+
+def _bearing(x: Floats, y: Floats) -> Floats:
+    """``arctan2(y, x)`` to 1e-5 rad, as the twin reckons it, where arctan2 would be most of the work.
+
+    Source:
+        Abramowitz and Stegun: Handbook of Mathematical Functions, 1964, 4.4.49.
+    """
+    wide, high = np.abs(x), np.abs(y)
+    part = np.minimum(wide, high) / np.maximum(np.maximum(wide, high), CLOSER_M)
+    square = part * part
+    angle = part * (ATAN[0] + square * (ATAN[1] + square * (ATAN[2] + square * (ATAN[3] + square * ATAN[4]))))
+    angle = np.where(high > wide, 0.5 * math.pi - angle, angle)
+    angle = np.where(x < 0.0, math.pi - angle, angle)
+    return np.where(y < 0.0, -angle, angle)
+
+
+def expected(
+    track: Floats, x: float, y: float, heading: float, now_s: float, unknown_mps: float, spread_mps: float
+) -> tuple[float, float, float, float, float]:
+    """Where a track is now and how it moves, in the robot's frame, m and m/s; and how unsure that is, m/s.
+
+    ``x, y, heading`` are the robot's, own frame.
+    """
+    cosine, sine = math.cos(heading), math.sin(heading)
+    speed_x = cosine * track[SPEED_X] + sine * track[SPEED_Y]
+    speed_y = cosine * track[SPEED_Y] - sine * track[SPEED_X]
+    pace = math.sqrt(speed_x * speed_x + speed_y * speed_y)
+    if pace > SPEED_MAX_MPS:
+        speed_x, speed_y = speed_x * SPEED_MAX_MPS / pace, speed_y * SPEED_MAX_MPS / pace
+    from_x, from_y, unseen_s = track[X] - x, track[Y] - y, now_s - track[SEEN_S]
+    return (
+        cosine * from_x + sine * from_y + speed_x * unseen_s,
+        cosine * from_y - sine * from_x + speed_y * unseen_s,
+        speed_x,
+        speed_y,
+        spread_mps if track[KNOWN] > 0.0 else unknown_mps,
+    )
+
+
+def _pieces(ranges: npt.NDArray[np.float32], n: Numbers) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """First ray and number of rays of every piece: neighbouring rays that hit one thing."""
+    seen = (ranges <= n.reach_m + SEEN_BEYOND_M) & (ranges > n.range_min_m)
+    joined = seen & np.roll(seen, 1) & (np.abs(ranges - np.roll(ranges, 1)) <= n.gap_m)
+    begins = np.flatnonzero(seen & ~joined)
+    ends = np.flatnonzero(~joined)
+    if not begins.size:
+        return begins, begins
+    following = ends[np.searchsorted(ends, begins, side="right") % ends.size]
+    return begins, (following - begins - 1) % ranges.size + 1
+
+
+def _rays(begin: int, length: int, count: int) -> npt.NDArray[np.intp]:
+    return np.arange(begin, begin + length) % count

@@ -1,0 +1,164 @@
+"""What moves beside the robot: the monitor's text and the twin's compiled copy, on scans of real walkers."""
+
+import math
+
+import numpy as np
+import pytest
+
+from contracts.robot import AMR_SMALL, TUGGER
+from safety.config import MonitorConfig
+from safety.movers import ALIVE, SPEED_X, SPEED_Y, Movers, mover_numbers
+from sim.sensors.lidar import ray_table
+from sim.simulation import Simulation, SimulationConfig
+from sim.tasks.randomise import Randomisation
+from sim.twin.movers import advance_one, mover_arrays, share_one, take_one
+from sim.world.generate import generate_mixed
+
+CONFIG = MonitorConfig()
+COSINES, SINES = ray_table(AMR_SMALL.lidar)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("hz", [10, 20])
+@pytest.mark.parametrize("model", [AMR_SMALL, TUGGER], ids=lambda model: model.name)
+def test_the_compiled_movers_are_the_monitors(model, hz):
+    """Shares and tracks to 1e-9, over some hundred steps of robots that drive at random among people."""
+    settings = SimulationConfig(worlds=4, robots=1, people=30, control_hz=hz, randomise=Randomisation())
+    simulation = Simulation(generate_mixed(4, 77), settings, seed=3, model=model)
+    cosines, sines = ray_table(model.lidar)
+    numbers, discs = mover_numbers(CONFIG, model), np.array(model.footprint_offsets_m)
+    written = [Movers(CONFIG, model) for _ in range(4)]
+    compiled = mover_arrays((4, 1), model.lidar.rays)
+    rng, shares, followed = np.random.default_rng(5), [], 0
+    for step in range(20 * hz):
+        for world, movers in enumerate(written):
+            velocity, ranges = simulation.disturbance.measured[world, 0], simulation.ranges[world, 0]
+            wanted = (float(rng.uniform(-0.3, 1.2)), float(rng.choice([0.0, rng.uniform(-1.5, 1.5)])))
+            if simulation.outcome[world, 0] > 1:
+                continue
+            movers.advance(simulation.step_s, tuple(velocity.tolist()))
+            advance_one(compiled, world, 0, simulation.step_s, velocity)
+            share = movers.share(wanted, 0.05)
+            assert abs(share_one(compiled, world, 0, numbers, discs, *wanted, 0.05) - share) < 1e-9, step
+            movers.take(ranges)
+            if step % 3:
+                movers.settle()
+                assert np.allclose(movers._tracks, compiled_after(compiled, world, numbers, ranges, cosines, sines),
+                                   rtol=0.0, atol=1e-9), step  # fmt: skip
+            else:
+                compiled_after(compiled, world, numbers, ranges, cosines, sines)
+            shares.append(share)
+            followed += len(movers.tracks)
+        simulation.step(
+            np.zeros((4, 1, 2), dtype=np.float32), rng.uniform([-0.2, -1.0], [1.2, 1.0], (4, 1, 2))
+        )
+    simulation.close()
+    assert followed > 50
+    assert 0.002 < np.mean(np.array(shares) < 1.0) < 0.9, "the cases are worth something"
+
+
+def compiled_after(compiled, world, numbers, ranges, cosines, sines):
+    take_one(compiled, world, 0, numbers, ranges, cosines, sines)
+    return compiled.tracks[world, 0]
+
+
+def scan_of(discs, wall_m=6.0):
+    """Ranges to discs (x, y, radius) in a round hall, robot in its middle: float32[rays]."""
+    ranges = np.full(AMR_SMALL.lidar.rays, wall_m)
+    for x, y, radius in discs:
+        along, across = x * COSINES + y * SINES, y * COSINES - x * SINES
+        inside = (np.abs(across) < radius) & (along > 0.0)
+        hit = along - np.sqrt(np.maximum(radius**2 - across**2, 0.0))
+        ranges = np.where(inside & (hit < ranges), hit, ranges)
+    return ranges.astype(np.float32)
+
+
+def watched(place, seconds=1.0, hz=20, velocity=(0.0, 0.0)):
+    """``Movers`` of a robot that stands while ``place(t)`` says where somebody is."""
+    movers = Movers(CONFIG, AMR_SMALL)
+    for tick in range(round(seconds * hz)):
+        movers.advance(1.0 / hz, velocity)
+        movers.take(scan_of([(*place(tick / hz), 0.25)]))
+        movers.settle()
+    return movers
+
+
+def test_a_walker_is_followed_at_its_velocity():
+    movers = watched(lambda t: (2.5 - 1.2 * t, 0.6))
+    (track,) = movers.tracks
+    assert track[SPEED_X] == pytest.approx(-1.2, abs=0.2)
+    assert track[SPEED_Y] == pytest.approx(0.0, abs=0.2)
+
+
+def test_what_stands_is_not_followed():
+    movers = watched(lambda _: (0.9, 0.0))
+    assert not movers.tracks.size
+    assert movers.share((0.5, 0.0), 0.05) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("place", "least", "most"),
+    [
+        (lambda t: (2.6 - 1.4 * t, 0.0), 0.0, 0.3),  # head on, near
+        (lambda t: (1.0 + 1.2 * t, 0.0), 0.9, 1.0),  # ahead, walking away
+        (lambda t: (0.3, 2.0 - 1.2 * t), 0.0, 0.8),  # from the side, at the robot
+        (lambda t: (1.1, 2.2 - 1.3 * t), 0.0, 0.6),  # across its way
+        (lambda t: (-1.0 - 1.0 * t, 0.0), 1.0, 1.0),  # behind, walking away
+        (lambda t: (2.6 - 1.4 * t, 1.4), 0.9, 1.0),  # past, at a distance
+    ],
+    ids=["head-on", "ahead-away", "side", "across", "behind-away", "past"],
+)
+def test_only_what_would_be_met_takes_speed(place, least, most):
+    share = watched(place).share((1.2, 0.0), 0.05)
+    assert least <= share <= most
+
+
+def test_backwards_it_minds_what_comes_from_behind():
+    movers = watched(lambda t: (-2.2 + 1.2 * t, 0.0))
+    assert movers.share((-0.3, 0.0), 0.05) < 1.0
+
+
+def test_turning_on_the_spot_and_standing_pass():
+    movers = watched(lambda t: (2.0 - 1.2 * t, 0.0))
+    assert movers.share((0.0, 1.5), 0.05) == 1.0
+
+
+def test_who_stops_is_minded_for_a_while_and_then_is_part_of_the_floor():
+    movers = watched(lambda t: (max(2.5 - 1.3 * t, 1.2), 0.0), seconds=1.3)
+    assert movers.tracks.size
+    movers = watched(lambda t: (max(2.5 - 1.3 * t, 1.2), 0.0), seconds=1.3 + CONFIG.mover_hold_s + 0.5)
+    assert not movers.tracks.size
+
+
+def test_a_robot_that_turns_among_shelves_follows_nothing():
+    """Own motion, reckoned, is not taken for somebody else's."""
+    movers, heading = Movers(CONFIG, AMR_SMALL), 0.0
+    for tick in range(60):
+        heading += 1.2 * 0.05
+        posts = [
+            (r * math.cos(a - heading), r * math.sin(a - heading), 0.2) for r, a in ((1.5, 0.0), (2.0, 2.0))
+        ]
+        movers.advance(0.05, (0.0, 1.2))
+        movers.take(scan_of(posts))
+        movers.settle()
+        assert not movers.tracks.size, tick
+
+
+def test_settling_is_made_up_for_and_nothing_is_counted_twice():
+    early, late = Movers(CONFIG, AMR_SMALL), Movers(CONFIG, AMR_SMALL)
+    for tick in range(20):
+        for movers in (early, late):
+            movers.advance(0.05, (0.0, 0.0))
+            movers.take(scan_of([(2.5 - 0.06 * tick, 0.3, 0.25)]))
+        early.settle()
+        early.settle()
+    late.settle()
+    assert np.array_equal(early._tracks, late._tracks)
+    assert early._tracks[:, ALIVE].sum() == 1.0
+
+
+def test_forgotten_is_forgotten():
+    movers = watched(lambda t: (2.5 - 1.2 * t, 0.0))
+    movers.forget()
+    assert not movers.tracks.size
+    assert movers.share((1.2, 0.0), 0.05) == 1.0
