@@ -44,6 +44,19 @@ TARGETS: dict[str, float] = {
     "adversary.moving_contacts": 0.0,
     "adversary.ticks": 1_000_000.0,
     "adversary.benign_throughput": 0.95,
+    "record.p99_us": 50.0,
+    "record.mb_per_8h": 180.0,
+    "log.open_s": 0.5,
+    "log.next_incident_ms": 50.0,
+    "serial.command_p99_us": 200.0,
+    "serial.stop_ms_max": 100.0,
+    "serial.sustained_hz": 199.0,
+    "serial.fuzz_bytes": 100_000_000.0,
+    "serial.wrong_commands": 0.0,
+    "gate.false_stop_rate": 0.05,
+    "gate.bad_policy_exposed_fraction": 0.02,
+    "gate.good_promoted_fraction": 1.0,
+    "gate.revert_s": 30.0,
 }
 """At least this where higher is better, at most this where lower is."""
 

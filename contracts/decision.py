@@ -52,6 +52,7 @@ class Reason(enum.IntEnum):
     SPEED_ZONE = 5
     KEEP_OUT = 6
     STAY_IN = 7
+    MOVING_OBSTACLE = 8
     COMMAND_MISSING = 10
     COMMAND_NOT_FINITE = 11
     SCAN_MISSING = 20
@@ -77,6 +78,7 @@ class Reason(enum.IntEnum):
     NOT_ARMED = 40
     STOP_REQUESTED = 41
     EMERGENCY_STOP_LATCHED = 42
+    OTHER_COMMANDER = 43
     NO_GOAL = 50
     RUNAWAY = 60
     STANDSTILL_LOST = 61

@@ -131,3 +131,69 @@ class LogFormatError(ContractError):
 
 class MessageError(ContractError):
     """Bytes from the wire are no message of ours."""
+
+
+class OrderError(ContractError):
+    """Root of every reason to refuse a rollout's papers. ``code`` is what is logged and reported."""
+
+    code = "order_refused"
+
+
+class PlanError(OrderError):
+    """A rollout plan is none, or says what cannot be."""
+
+    code = "plan_invalid"
+
+
+class AccessFileError(OrderError):
+    """The list of people and their roles is unsigned, unreadable, or older than the one known."""
+
+    code = "access_refused"
+
+
+class AccessDeniedError(OrderError):
+    """Nobody of the access file has signed this, or somebody whose role does not allow it."""
+
+    code = "access_denied"
+
+
+class NotApprovedError(OrderError):
+    """Two different people of the right roles have not signed this very plan."""
+
+    code = "not_approved"
+
+
+class NotNamedError(OrderError):
+    """The stage does not name this robot."""
+
+    code = "not_named"
+
+
+class StageOrderError(OrderError):
+    """A stage is out of its order: an earlier one has not been witnessed, or a later one is under way."""
+
+    code = "stage_out_of_order"
+
+
+class WrongReleaseError(OrderError):
+    """The order is for another bundle than the plan."""
+
+    code = "wrong_release"
+
+
+class PlanExpiredError(OrderError):
+    """The plan is not valid at this time."""
+
+    code = "plan_expired"
+
+
+class OrderReplayedError(OrderError):
+    """The order belongs to a plan, or a part of one, that is over."""
+
+    code = "order_replayed"
+
+
+class RobotCardError(OrderError):
+    """A robot's card is missing, unsigned or another robot's."""
+
+    code = "card_refused"

@@ -2,9 +2,12 @@
 
 A log is a folder of segments ``00000000.olog``, ``00000001.olog`` ... A segment is a header and frames:
 
-    header: 8 bytes "OUTRLOG1", u32 length, u32 crc32, msgpack SegmentHeader
+    header: 8 bytes "OUTRLOG2", u32 length, u32 crc32, msgpack SegmentHeader
     frame:  u32 length, u32 crc32, u8 kind, u64 seq, payload      (little endian; length and crc cover kind
     on)
+
+The header lists the fields of the decision records that follow (``contracts.record_schema``). The first format,
+"OUTRLOG1", bears their hash alone; it is still read.
 
 Sequence numbers start at 1, grow by one and belong to a log id, which is drawn when a robot's log is begun.
 A crash can only tear the end of the last segment: the torn tail is cut off when the log is opened for
@@ -19,16 +22,26 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
+import numpy as np
 
-from contracts.decision import DECISION_DTYPE, DECISION_SCHEMA_HASH
+from contracts.decision import DECISION_DTYPE
 from contracts.errors import LogFormatError
 from contracts.keyring import ROBOT_ID_PATTERN
+from contracts.record_schema import (
+    RECORD_MAX_BYTES,
+    Fields,
+    dtype_by_hash,
+    dtype_of,
+    schema_hash,
+)
 
-SEGMENT_MAGIC = b"OUTRLOG1"
+SEGMENT_MAGIC = b"OUTRLOG2"
+SEGMENT_MAGIC_FIRST = b"OUTRLOG1"
+_MAGIC_FAMILY = b"OUTRLOG"
 SEGMENT_SUFFIX = ".olog"
 SEGMENT_MAX_BYTES = 8 * 1024 * 1024
-SEGMENT_HEADER_MAX_BYTES = 1024
-PAYLOAD_MAX_BYTES = 16 * 1024
+SEGMENT_HEADER_MAX_BYTES = 8 * 1024
+PAYLOAD_MAX_BYTES = RECORD_MAX_BYTES
 FRAME_HEADER = struct.Struct("<IIBQ")
 FRAME_OVERHEAD = FRAME_HEADER.size
 _PREFIX = struct.Struct("<8sII")
@@ -41,6 +54,20 @@ class Kind(enum.IntEnum):
 
     DECISION = 1
     EVENT = 2
+    LOST = 3
+    """The record of this number was dropped on the robot; the payload is one byte, a ``LostClass``."""
+    DEBUG = 4
+    """Shaped like an event; the first to go when the disk is full."""
+
+
+class LostClass(enum.IntEnum):
+    """Why a record is gone. The disk budget drops in this order; incidents and events never."""
+
+    DEBUG = 1
+    ACKNOWLEDGED = 2
+    SAMPLE = 3
+    DAMAGED = 4
+    """Not dropped: what is on disk cannot be read any more."""
 
 
 class SegmentHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,6 +79,17 @@ class SegmentHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log_id: HexId
     first_seq: Annotated[int, msgspec.Meta(ge=1)]
     created_wall_ns: int
+    fields: Fields = ()
+    created_mono_ns: int = 0
+
+    def record_dtype(self, where: str = "segment") -> "np.dtype[Any]":
+        """How its decisions are laid out; raises LogFormatError when that is not known, or a lie."""
+        if not self.fields:
+            return dtype_by_hash(self.schema_hash, where)
+        dtype = dtype_of(self.fields, where)
+        if schema_hash(dtype) != self.schema_hash:
+            raise LogFormatError(f"{where}: the header's fields do not fit its schema hash; it is damaged")
+        return dtype
 
 
 class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -116,10 +154,16 @@ def decode_segment_header(data: bytes, name: str = "segment") -> tuple[SegmentHe
     Raises:
         LogFormatError: Not one of our segments, damaged, or of another version.
     """
-    if not SEGMENT_MAGIC.startswith(data[:8]):
+    magic = data[:8]
+    if not magic.startswith(_MAGIC_FAMILY[: len(magic)]):
         raise LogFormatError(f"{name} is no outrider log segment; is this the right folder?")
     if len(data) < _PREFIX.size:
         return None
+    if magic not in (SEGMENT_MAGIC, SEGMENT_MAGIC_FIRST):
+        raise LogFormatError(
+            f"{name}: expected log format {SEGMENT_MAGIC.decode()}, came {magic.decode('ascii', 'replace')}; "
+            "it was written by a newer outrider: read it with that version"
+        )
     _, length, checksum = _PREFIX.unpack_from(data)
     if length > SEGMENT_HEADER_MAX_BYTES:
         raise LogFormatError(
@@ -134,16 +178,18 @@ def decode_segment_header(data: bytes, name: str = "segment") -> tuple[SegmentHe
         header = msgspec.msgpack.decode(body, type=SegmentHeader)
     except msgspec.MsgspecError as error:
         raise LogFormatError(f"{name}: {error}; was it written by a newer outrider?") from None
-    if header.schema_hash != DECISION_SCHEMA_HASH:
-        raise LogFormatError(
-            f"{name}: expected decision schema {DECISION_SCHEMA_HASH[:12]}, came {header.schema_hash[:12]}; "
-            "read it with the outrider version that wrote it"
-        )
+    header.record_dtype(name)
     return header, _PREFIX.size + length
 
 
-def walk_frames(data: bytes, start: int = 0) -> Iterator[tuple[int, int, int]]:
-    """Yield (kind, seq, frame's start) of whole, gapless frames; stops before the first bad one."""
+def walk_frames(
+    data: bytes, start: int = 0, record_bytes: int = DECISION_DTYPE.itemsize
+) -> Iterator[tuple[int, int, int]]:
+    """Yield (kind, seq, frame's start) of whole, gapless frames; stops before the first bad one.
+
+    ``record_bytes`` is the size of a decision: another than today's in a segment of another schema.
+    """
+    lengths = {Kind.DECISION.value: record_bytes + 9, Kind.LOST.value: 10}
     at, size, before = start, len(data), None
     crc32, unpack = zlib.crc32, FRAME_HEADER.unpack_from
     view = memoryview(data)
@@ -152,9 +198,9 @@ def walk_frames(data: bytes, start: int = 0) -> Iterator[tuple[int, int, int]]:
         end = at + 8 + length
         if not 9 <= length <= PAYLOAD_MAX_BYTES + 9 or end > size or crc32(view[at + 8 : end]) != checksum:
             return
-        if kind not in (1, 2) or seq < 1 or (before is not None and seq != before + 1):
+        if not 1 <= kind <= 4 or seq < 1 or (before is not None and seq != before + 1):
             return
-        if kind == Kind.DECISION and length - 9 != DECISION_DTYPE.itemsize:
+        if lengths.get(kind, length) != length:
             return
         yield kind, seq, at
         at, before = end, seq
@@ -165,17 +211,19 @@ def frame_end(data: bytes, start: int) -> int:
     return start + 8 + int.from_bytes(data[start : start + 4], "little")
 
 
-def iterate_frames(data: bytes, start: int = 0) -> Iterator[Frame]:
+def iterate_frames(
+    data: bytes, start: int = 0, record_bytes: int = DECISION_DTYPE.itemsize
+) -> Iterator[Frame]:
     """Yield the whole frames of ``data`` from ``start``, stopping before the first damaged one."""
-    for kind, seq, at in walk_frames(data, start):
+    for kind, seq, at in walk_frames(data, start, record_bytes):
         yield Frame(Kind(kind), seq, data[at + FRAME_OVERHEAD : frame_end(data, at)])
 
 
-def scan_frames(data: bytes, start: int = 0) -> Scan:
+def scan_frames(data: bytes, start: int = 0, record_bytes: int = DECISION_DTYPE.itemsize) -> Scan:
     """What is in ``data`` from ``start``; ``damage`` is empty when every byte belongs to a good frame."""
     first = last = count = 0
     end = start
-    for _, seq, at in walk_frames(data, start):
+    for _, seq, at in walk_frames(data, start, record_bytes):
         first = first or seq
         last, count, end = seq, count + 1, frame_end(data, at)
     damage = "" if end == len(data) else f"{len(data) - end} bytes after byte {end} are torn or damaged"
@@ -189,6 +237,11 @@ class Segment(NamedTuple):
     header: SegmentHeader | None
     data_start: int
 
+    @property
+    def record_bytes(self) -> int:
+        """Size of its decisions."""
+        return self.header.record_dtype().itemsize if self.header else DECISION_DTYPE.itemsize
+
 
 def list_segments(folder: Path) -> list[Segment]:
     """The folder's segments in order, headers read; a header torn off by a crash is None.
@@ -198,8 +251,12 @@ def list_segments(folder: Path) -> list[Segment]:
     """
     segments = []
     for path in sorted(folder.glob(f"*{SEGMENT_SUFFIX}")):
-        with path.open("rb") as file:
-            decoded = decode_segment_header(file.read(_PREFIX.size + SEGMENT_HEADER_MAX_BYTES), path.name)
+        try:
+            with path.open("rb") as file:
+                data = file.read(_PREFIX.size + SEGMENT_HEADER_MAX_BYTES)
+        except FileNotFoundError:
+            continue  # sealed meanwhile: its records are in a file of another kind now
+        decoded = decode_segment_header(data, path.name)
         segments.append(Segment(path, None, 0) if decoded is None else Segment(path, *decoded))
     return segments
 

@@ -5,6 +5,7 @@ failed write is undone, so that the file always ends with a whole frame as far a
 """
 
 import os
+import time
 from pathlib import Path
 
 from contracts.atomic import sync_folder
@@ -20,6 +21,7 @@ from contracts.framelog import (
     list_segments,
     scan_frames,
 )
+from contracts.record_schema import DECISION_FIELDS
 
 
 class LogTail:
@@ -39,7 +41,8 @@ class LogTail:
 
     def _ends_in(self, segment: Segment) -> bool:
         data = segment.path.read_bytes()
-        scan = scan_frames(data, segment.data_start) if segment.header else None
+        size = segment.record_bytes
+        scan = scan_frames(data, segment.data_start, size) if segment.header else None
         if scan is None or segment.header is None or scan.frames == 0:
             self.cut_bytes += len(data) - segment.data_start if segment.header else len(data)
             segment.path.unlink()
@@ -48,7 +51,7 @@ class LogTail:
             self.cut_bytes += len(data) - scan.good_bytes
             os.truncate(segment.path, scan.good_bytes)
         self.log_id, self.last_seq = segment.header.log_id, scan.last_seq
-        for frame in iterate_frames(data, segment.data_start):
+        for frame in iterate_frames(data, segment.data_start, size):
             if frame.kind is Kind.DECISION:
                 self.last_decision = frame.payload
         return True
@@ -69,6 +72,8 @@ class LogWriter:
         self._index = next_index
         self._file = -1
         self._size = 0
+        self.path: Path | None = None
+        """The segment being written; None before the first append and after ``close``."""
         self.dirty = False
 
     def append(self, frames: bytes, count: int, wall_ns: int) -> None:
@@ -109,12 +114,19 @@ class LogWriter:
                 self.sync()
             finally:
                 os.close(self._file)
-                self._file = -1
+                self._file, self.path = -1, None
 
     def _begin_segment(self, wall_ns: int) -> None:
         self.close()
         header = encode_segment_header(
-            SegmentHeader(DECISION_SCHEMA_HASH, *self._identity, self.next_seq, wall_ns)
+            SegmentHeader(
+                DECISION_SCHEMA_HASH,
+                *self._identity,
+                self.next_seq,
+                wall_ns,
+                DECISION_FIELDS,
+                time.monotonic_ns(),
+            )
         )
         path = self.folder / f"{self._index:08d}{SEGMENT_SUFFIX}"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o640)
@@ -126,5 +138,5 @@ class LogWriter:
             os.close(descriptor)
             path.unlink()
             raise
-        self._file, self._size = descriptor, len(header)
+        self._file, self._size, self.path = descriptor, len(header), path
         self._index += 1

@@ -2,9 +2,13 @@
 
 KEYS/release/release.pem             private Ed25519 release key; only ``trainer/release`` opens it
 KEYS/trusted_release_keys.json       whose signatures count, and how many are needed
+KEYS/access.yaml                     people and their roles, as the fleet's owner writes them
+KEYS/people/PERSON.pem               private Ed25519 key of a person; on their own machine, nowhere else
 KEYS/hub/{curve,trusted_release_keys}.json, KEYS/hub/authorized/{robots,operators}.json
+KEYS/hub/access.dsse.json, KEYS/hub/cards/ROBOT.dsse.json      signed by the release key
 KEYS/operator/{curve,hub_public}.json
 KEYS/robots/ROBOT/{curve,hub_public,trusted_release_keys}.json
+KEYS/robots/ROBOT/{robot.pem,card.dsse.json}   the robot's own Ed25519 key; where it works and what it is, signed
 """
 
 import stat
@@ -22,6 +26,12 @@ TRUSTED_FILE = "trusted_release_keys.json"
 AUTHORIZED_FOLDER = "authorized"
 ROBOTS_FILE = "robots.json"
 OPERATORS_FILE = "operators.json"
+ACCESS_SOURCE = "access.yaml"
+ACCESS_FILE = "access.dsse.json"
+PEOPLE_FOLDER = "people"
+CARDS_FOLDER = "cards"
+CARD_FILE = "card.dsse.json"
+ROBOT_KEY_FILE = "robot.pem"
 
 ROBOT_ID_PATTERN = "^[a-z0-9][a-z0-9_-]{0,62}$"
 Z85Key = Annotated[str, msgspec.Meta(min_length=40, max_length=40)]

@@ -59,6 +59,29 @@ class TrainingFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     versions: Annotated[dict[Text, Text], msgspec.Meta(max_length=16)] = {}
 
 
+Numbers = Annotated[tuple[float, ...], msgspec.Meta(min_length=OBSERVATION_SIZE, max_length=OBSERVATION_SIZE)]
+AboveZero = Annotated[float, msgspec.Meta(gt=0.0)]
+Blocks = Annotated[tuple[AboveZero, ...], msgspec.Meta(min_length=3, max_length=3)]
+
+
+class DriftReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the policy's observations usually are (``navigation.novelty``): the robot asks how far its own are off."""
+
+    mean: Numbers
+    std: Annotated[
+        tuple[AboveZero, ...], msgspec.Meta(min_length=OBSERVATION_SIZE, max_length=OBSERVATION_SIZE)
+    ]
+    typical: Blocks
+    """Mean absolute z-score of each block, as usual."""
+    rare: Blocks
+    """The same, of one observation in a thousand."""
+
+    def __post_init__(self) -> None:
+        """Refuse a reference by which everything, or nothing, would be strange."""
+        if not all(usual < rare for usual, rare in zip(self.typical, self.rare, strict=True)):
+            raise ValueError(f"drift reference: typical {self.typical} is not below rare {self.rare}")
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is said about a policy; unknown keys are refused."""
 
@@ -78,6 +101,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     created: Text
     """Taken from the inputs (the training run), never from the clock: same inputs, same bytes."""
     parity_max_abs: Annotated[float, msgspec.Meta(ge=0.0, le=PARITY_LIMIT)]
+    drift_reference: DriftReference | None = None
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

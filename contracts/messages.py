@@ -15,12 +15,13 @@ from contracts.errors import MessageError
 from contracts.framelog import HexId
 from contracts.keyring import PartyName
 from contracts.manifest import Digest, PolicyName, VersionText
+from contracts.papers import ACCESS_MAX_BYTES, APPROVALS_MAX, WITNESSES_MAX, Paper
+from contracts.plan import PLAN_MAX_BYTES, STAGES_MAX
 
 CHUNK_MAX_BYTES = 256 * 1024
 RECORDS_MAX_BYTES = 256 * 1024
 RECORDS_MAX_COUNT = 512
 MESSAGE_MAX_BYTES = 512 * 1024
-TARGETS_MAX = 4096
 LIST_MAX = 4096
 REASON_MAX_CHARS = 500
 HELLO_FIRST = "hello_first"
@@ -31,7 +32,12 @@ Label = Annotated[str, msgspec.Meta(max_length=128)]
 OptionalDigest = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$")]
 ChunkBytes = Annotated[bytes, msgspec.Meta(max_length=CHUNK_MAX_BYTES)]
 RecordBytes = Annotated[bytes, msgspec.Meta(max_length=RECORDS_MAX_BYTES)]
-ReportedState = Annotated[str, msgspec.Meta(pattern="^(downloading|staged|active|refused)$")]
+ReportedState = Annotated[
+    str, msgspec.Meta(pattern="^(downloading|staged|active|soaked|shadowed|refused|failed|reverted)$")
+]
+OrderAction = Annotated[str, msgspec.Meta(pattern="^(run|shadow|revert)$")]
+AccessPaper = Annotated[bytes, msgspec.Meta(max_length=ACCESS_MAX_BYTES)]
+PlanBytes = Annotated[bytes, msgspec.Meta(max_length=PLAN_MAX_BYTES)]
 
 
 class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_unknown_fields=True):
@@ -68,12 +74,16 @@ class FetchChunk(_Message, frozen=True):
 
 
 class RolloutReport(_Message, frozen=True):
-    """How far this robot has come with a rollout; a reason when it refused."""
+    """How far this robot has come with an order; code and reason when it refused or failed."""
 
     rollout: Count
+    stage: Count
     digest: Digest
     state: ReportedState
+    code: Label = ""
     reason: Reason = ""
+    witness: Paper = b""
+    """Soaked or shadowed: signed by the robot (``contracts.papers.Witness``)."""
 
 
 class Running(_Message, frozen=True):
@@ -120,11 +130,30 @@ class ListReleases(_Message, frozen=True):
     """What is in the catalogue?"""
 
 
-class StartRollout(_Message, frozen=True):
-    """Send a release (digest or its beginning, version, name, name@version); no targets means all."""
+class CheckPlan(_Message, frozen=True):
+    """Would this plan do, who would get what, and who has approved it?"""
 
-    release: Label
-    targets: Annotated[tuple[PartyName, ...], msgspec.Meta(max_length=TARGETS_MAX)]
+    plan: PlanBytes
+
+
+class ApprovePlan(_Message, frozen=True):
+    """A person's signature under a plan (``contracts.papers.Approval``)."""
+
+    plan: PlanBytes
+    approval: Paper
+
+
+class ActOnRollout(_Message, frozen=True):
+    """A person starts (then with the plan), pauses, resumes or aborts a rollout (``contracts.papers.Act``)."""
+
+    act: Paper
+    plan: PlanBytes = b""
+
+
+class AskAudit(_Message, frozen=True):
+    """The audit log's entries from here on."""
+
+    first_seq: Count
 
 
 class AskRollout(_Message, frozen=True):
@@ -153,15 +182,18 @@ class Ack(_Message, frozen=True):
     durable_seq: Count
 
 
-class Offer(_Message, frozen=True):
-    """This is what you should run."""
+class Order(_Message, frozen=True):
+    """Run this release, run it beside, or go back to what was before; with the papers that say so."""
 
     rollout: Count
+    stage: Count
+    action: OrderAction
     digest: Digest
-    size_bytes: Count
-    policy_name: PolicyName
-    version: VersionText
-    release_counter: Count
+    plan: PlanBytes
+    approvals: Annotated[tuple[Paper, ...], msgspec.Meta(max_length=APPROVALS_MAX)]
+    access: AccessPaper
+    witnesses: Annotated[tuple[tuple[Paper, Paper], ...], msgspec.Meta(max_length=WITNESSES_MAX)] = ()
+    """(card, witness) of robots of the stage before."""
 
 
 class Chunk(_Message, frozen=True):
@@ -202,18 +234,93 @@ class RobotProgress(_Message, frozen=True):
     """One robot's state in a rollout."""
 
     robot: PartyName
+    stage: Label
     state: Label
+    code: Label
     reason: Reason
     updated_wall_ns: int
 
 
+class GateView(_Message, frozen=True):
+    """How canaries compare with control robots in one figure; the interval holds at every look at once."""
+
+    metric: Label
+    margin: float
+    verdict: Label
+    rounds: Count
+    before_rounds: Count
+    difference: float
+    low: float
+    high: float
+
+
+class StageView(_Message, frozen=True):
+    """One stage and how far it is."""
+
+    name: Label
+    kind: Label
+    state: Label
+    members: Count
+    done: Count
+    failed: Count
+    trips: Count
+    minimum_trips: Count
+    began_wall_ns: int
+    gates: Annotated[tuple[GateView, ...], msgspec.Meta(max_length=8)]
+
+
 class RolloutView(_Message, frozen=True):
-    """A rollout and how far each robot is."""
+    """A rollout, how far each stage and each robot is."""
 
     rollout: Count
+    plan_name: Label
+    plan_digest: Digest
     release: ReleaseInfo
+    started_by: Label
     started_wall_ns: int
+    state: Label
+    reason: Reason
+    stages: Annotated[tuple[StageView, ...], msgspec.Meta(max_length=STAGES_MAX)]
     robots: Annotated[tuple[RobotProgress, ...], msgspec.Meta(max_length=LIST_MAX)]
+
+
+class StageMembers(_Message, frozen=True):
+    """Who would get the release in one stage."""
+
+    name: Label
+    kind: Label
+    count: Count
+    robots: Annotated[tuple[PartyName, ...], msgspec.Meta(max_length=LIST_MAX)]
+
+
+class PlanView(_Message, frozen=True):
+    """What would become of a plan."""
+
+    plan_digest: Digest
+    release: ReleaseInfo
+    stages: Annotated[tuple[StageMembers, ...], msgspec.Meta(max_length=STAGES_MAX)]
+    left_out: Annotated[tuple[PartyName, ...], msgspec.Meta(max_length=LIST_MAX)]
+    approved_by: Annotated[tuple[Label, ...], msgspec.Meta(max_length=APPROVALS_MAX)]
+    missing: Reason
+    """What the approvals lack; nothing when it may start."""
+
+
+class AuditEntry(_Message, frozen=True):
+    """One link of the audit log's chain."""
+
+    seq: Count
+    wall_ns: int
+    rollout: Count
+    who: Label
+    body: str
+    previous: Digest
+    hash: Digest
+
+
+class AuditPage(_Message, frozen=True):
+    """Entries in order, as many as fit."""
+
+    entries: Annotated[tuple[AuditEntry, ...], msgspec.Meta(max_length=LIST_MAX)]
 
 
 class RobotStatus(_Message, frozen=True):
@@ -245,11 +352,31 @@ class Refused(_Message, frozen=True):
 
 FromRobot = Hello | Heartbeat | FetchChunk | RolloutReport | Running | Records
 FromOperator = (
-    BeginRelease | ReleaseChunk | CommitRelease | ListReleases | StartRollout | AskRollout | AskFleet
+    BeginRelease
+    | ReleaseChunk
+    | CommitRelease
+    | ListReleases
+    | CheckPlan
+    | ApprovePlan
+    | ActOnRollout
+    | AskRollout
+    | AskAudit
+    | AskFleet
 )
 FromClient = FromRobot | FromOperator
 FromHub = (
-    Welcome | Ack | Offer | Chunk | UploadFrom | ReleaseInfo | ReleaseList | RolloutView | FleetView | Refused
+    Welcome
+    | Ack
+    | Order
+    | Chunk
+    | UploadFrom
+    | ReleaseInfo
+    | ReleaseList
+    | PlanView
+    | RolloutView
+    | AuditPage
+    | FleetView
+    | Refused
 )
 
 PROTOCOL_HASH = hash_of(

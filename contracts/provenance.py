@@ -130,10 +130,9 @@ def verify_provenance(
         BundleSignatureRefusedError: Fewer trusted signatures than the threshold.
         BundleContentChangedError: A member differs from what was signed.
     """
-    envelope = _read_envelope(data)
-    names = _verify_signatures(envelope, trusted)
+    payload, names = open_envelope(data, PAYLOAD_TYPE, trusted)
     try:
-        statement = msgspec.json.decode(envelope.payload, type=_Statement)
+        statement = msgspec.json.decode(payload, type=_Statement)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BundleProvenanceInvalidError(f"provenance holds no in-toto statement: {error}") from None
     signed = {subject.name: subject.digest.get("sha256") for subject in statement.subject}
@@ -143,24 +142,30 @@ def verify_provenance(
                 f"{name} was signed as {str(signed.get(name))[:12]}, came as {digest[:12]}; fetch the bundle "
                 "again"
             )
-    if envelope.payload != make_statement(manifest, digests):
+    if payload != make_statement(manifest, digests):
         raise BundleProvenanceInvalidError(
             "provenance states other facts than the manifest; release the bundle anew"
         )
     return names
 
 
-def _read_envelope(data: bytes) -> Envelope:
+def open_envelope(data: bytes, payload_type: str, trusted: TrustedKeys) -> tuple[bytes, list[str]]:
+    """What a DSSE envelope holds, once enough trusted keys have signed it; and the names of those that count.
+
+    Raises:
+        BundleProvenanceInvalidError: Not a DSSE envelope, or one around something else.
+        BundleSignatureRefusedError: Fewer trusted signatures than the threshold.
+    """
     try:
         msgspec.json.decode(data, type=_EnvelopeFile)
         envelope = Envelope.from_dict(msgspec.json.decode(data))
     except (msgspec.MsgspecError, ValueError, KeyError) as error:
-        raise BundleProvenanceInvalidError(f"provenance.dsse.json is no DSSE envelope: {error}") from None
-    if envelope.payload_type != PAYLOAD_TYPE:
+        raise BundleProvenanceInvalidError(f"no DSSE envelope: {error}") from None
+    if envelope.payload_type != payload_type:
         raise BundleProvenanceInvalidError(
-            f"expected payload type {PAYLOAD_TYPE}, came {envelope.payload_type[:64]}"
+            f"expected payload type {payload_type}, came {envelope.payload_type[:64]}"
         )
-    return envelope
+    return envelope.payload, _verify_signatures(envelope, trusted)
 
 
 def _verify_signatures(envelope: Envelope, trusted: TrustedKeys) -> list[str]:

@@ -82,6 +82,7 @@ class RingWriter:
             self._map = _Mapping(self.path)
         self._memory = self._map.memory
         self._words = self._map.words
+        self._words[_HEARTBEAT] = 0  # the one before's: under our pid it would make us look silent
         self._words[_PID] = os.getpid()
         self._produced = self._map.word(_PRODUCED)
         self._dropped = self._map.word(_DROPPED)

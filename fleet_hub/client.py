@@ -1,6 +1,6 @@
 """An operator's way to the hub: ask, wait a named time, get an answer or one clear error."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,20 +11,26 @@ from contracts.canonical import digest_hex
 from contracts.keyring import CURVE_FILE, HUB_PUBLIC_FILE, CurvePair, CurvePublic, party_folder, read_key_file
 from contracts.messages import (
     MESSAGE_MAX_BYTES,
+    ActOnRollout,
+    ApprovePlan,
+    AskAudit,
     AskFleet,
     AskRollout,
+    AuditEntry,
+    AuditPage,
     BeginRelease,
+    CheckPlan,
     CommitRelease,
     FleetView,
     FromHub,
     FromOperator,
     ListReleases,
+    PlanView,
     Refused,
     ReleaseChunk,
     ReleaseInfo,
     ReleaseList,
     RolloutView,
-    StartRollout,
     UploadFrom,
     decode_from_hub,
     encode,
@@ -109,9 +115,23 @@ class HubClient:
         """The catalogue, newest first."""
         return _expect(ReleaseList, self.call(ListReleases())).releases
 
-    def start_rollout(self, release: str, targets: tuple[str, ...]) -> RolloutView:
-        """Send a release to robots (none: all)."""
-        return _expect(RolloutView, self.call(StartRollout(release, targets)))
+    def check_plan(self, plan: bytes) -> PlanView:
+        """Who would get what, and what is missing."""
+        return _expect(PlanView, self.call(CheckPlan(plan)))
+
+    def approve(self, plan: bytes, approval: bytes) -> PlanView:
+        """Hand in a person's signature under a plan."""
+        return _expect(PlanView, self.call(ApprovePlan(plan, approval)))
+
+    def act(self, act: bytes, plan: bytes = b"") -> RolloutView:
+        """Hand in what a person wants done to a rollout; to start one, with its plan."""
+        return _expect(RolloutView, self.call(ActOnRollout(act, plan)))
+
+    def audit(self, first_seq: int = 1) -> Iterator[AuditEntry]:
+        """The audit log from an entry on."""
+        while entries := _expect(AuditPage, self.call(AskAudit(first_seq))).entries:
+            yield from entries
+            first_seq = entries[-1].seq + 1
 
     def rollout(self, rollout: int = 0) -> RolloutView:
         """One rollout, the newest for 0."""

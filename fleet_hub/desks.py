@@ -2,12 +2,18 @@
 
 from dataclasses import dataclass
 
+from contracts.errors import OrderError
 from contracts.messages import (
     HELLO_FIRST,
     Ack,
+    ActOnRollout,
+    ApprovePlan,
+    AskAudit,
     AskFleet,
     AskRollout,
+    AuditPage,
     BeginRelease,
+    CheckPlan,
     Chunk,
     CommitRelease,
     FetchChunk,
@@ -25,15 +31,18 @@ from contracts.messages import (
     RobotStatus,
     RolloutReport,
     Running,
-    StartRollout,
     UploadFrom,
     Welcome,
+    short,
 )
 from fleet_hub.catalogue.catalogue import Catalogue
-from fleet_hub.errors import NotAllowedError
+from fleet_hub.errors import HubError, NotAllowedError
 from fleet_hub.intake.intake import Intake
 from fleet_hub.limits import DOWNLOAD_CHUNK_BYTES, SILENT_MAX_S
+from fleet_hub.rollout.events import Denied, Released
 from fleet_hub.rollout.rollouts import Rollouts
+from fleet_hub.rollout.trip_store import TripStore
+from fleet_hub.store.audit import AuditLog
 from fleet_hub.store.database import Database
 
 
@@ -47,18 +56,26 @@ class Session:
     heard_ns: int
     log_id: str = ""
     last_seq: int = 0
-    offered: int = 0
+    told: tuple[int, int, str] = (0, 0, "")
 
 
 class RobotDesk:
     """Answers robots."""
 
-    def __init__(self, database: Database, catalogue: Catalogue, rollouts: Rollouts, intake: Intake) -> None:
+    def __init__(
+        self,
+        database: Database,
+        catalogue: Catalogue,
+        rollouts: Rollouts,
+        intake: Intake,
+        trips: TripStore,
+    ) -> None:
         """Use the hub's parts."""
         self._database = database
         self._catalogue = catalogue
         self._rollouts = rollouts
         self._intake = intake
+        self._trips = trips
 
     def answer(self, session: Session, message: FromRobot, wall_ns: int) -> list[FromHub]:
         """Answers to one message; raises HubError for what is not allowed."""
@@ -69,6 +86,7 @@ class RobotDesk:
         if isinstance(message, Records):
             self._check_log(session, message.log_id)
             self._intake.append(session.name, message, wall_ns)
+            self._trips.add(session.name, message.log_id, message.frames)
             session.last_seq = max(session.last_seq, message.first_seq + message.count - 1)
             return []
         if isinstance(message, Heartbeat):
@@ -78,9 +96,7 @@ class RobotDesk:
             data = self._catalogue.read_chunk(message.digest, message.offset, DOWNLOAD_CHUNK_BYTES)
             return [Chunk(message.digest, message.offset, data)]
         if isinstance(message, RolloutReport):
-            self._rollouts.report(
-                session.name, message.rollout, message.digest, message.state, message.reason
-            )
+            self._rollouts.report(session.name, message)
             return []
         self._note_running(session, message, wall_ns)
         return []
@@ -91,7 +107,7 @@ class RobotDesk:
                 f"this key belongs to {session.name}, but the robot says it is {hello.robot}; "
                 "give each robot its own key folder"
             )
-        session.log_id, session.last_seq, session.offered = hello.log_id, hello.last_seq, 0
+        session.log_id, session.last_seq, session.told = hello.log_id, hello.last_seq, (0, 0, "")
         self._note_running(session, Running(hello.active_digest, hello.active_version), wall_ns)
         return [Welcome(self._intake.durable_seq(session.name, hello.log_id))]
 
@@ -122,28 +138,52 @@ class OperatorDesk:
         catalogue: Catalogue,
         rollouts: Rollouts,
         intake: Intake,
+        audit: AuditLog,
         robots: frozenset[str],
     ) -> None:
         """Use the hub's parts; ``robots`` are the names in the allow-list."""
+        self._audit = audit
         self._database = database
         self._catalogue = catalogue
         self._rollouts = rollouts
         self._intake = intake
         self._robots = robots
 
-    def answer(self, message: FromOperator, sessions: dict[str, Session], now_ns: int) -> FromHub:
-        """The answer to one message; ``sessions`` are those of robots, by name. Raises HubError."""
+    def answer(
+        self, operator: str, message: FromOperator, sessions: dict[str, Session], now_ns: int
+    ) -> FromHub:
+        """The answer to one message; ``sessions`` are those of robots, by name. Raises HubError, OrderError."""
+        try:
+            return self._answer(operator, message, sessions, now_ns)
+        except (HubError, OrderError) as error:
+            if isinstance(message, CommitRelease | ApprovePlan | ActOnRollout):
+                asked = type(message).__name__
+                self._audit.append(operator, Denied(asked, error.code, short(error)))
+            raise
+
+    def _answer(
+        self, operator: str, message: FromOperator, sessions: dict[str, Session], now_ns: int
+    ) -> FromHub:
         if isinstance(message, BeginRelease):
             return UploadFrom(self._catalogue.begin_upload(message.digest, message.size_bytes))
         if isinstance(message, ReleaseChunk):
             return UploadFrom(self._catalogue.write_chunk(message.digest, message.offset, message.data))
         if isinstance(message, CommitRelease):
-            return self._catalogue.commit_upload(message.digest)
+            known = self._catalogue.find(message.digest)
+            info = self._catalogue.commit_upload(message.digest)
+            if known is None:
+                self._audit.append(operator, Released(info.digest, f"{info.policy_name}@{info.version}"))
+            return info
         if isinstance(message, ListReleases):
             return ReleaseList(tuple(self._catalogue.releases()))
-        if isinstance(message, StartRollout):
-            release = self._catalogue.resolve(message.release)
-            return self._rollouts.view(self._rollouts.start(release, message.targets))
+        if isinstance(message, CheckPlan):
+            return self._rollouts.check(message.plan)
+        if isinstance(message, ApprovePlan):
+            return self._rollouts.approve(message.plan, message.approval)
+        if isinstance(message, ActOnRollout):
+            return self._rollouts.act(message.act, message.plan)
+        if isinstance(message, AskAudit):
+            return AuditPage(self._audit.page(message.first_seq))
         if isinstance(message, AskRollout):
             return self._rollouts.view(message.rollout)
         assert isinstance(message, AskFleet)

@@ -63,3 +63,15 @@ class HubUnreachableError(HubError):
 
 class RefusedByHubError(HubError):
     """The hub answered no; the message is the hub's reason."""
+
+
+class RolloutRefusedError(HubError):
+    """What a person asked of a rollout does not fit its state, or the plan does not fit the fleet."""
+
+    code = "rollout_refused"
+
+
+class AuditBrokenError(HubError):
+    """The audit log's chain has been tampered with."""
+
+    code = "audit_broken"

@@ -7,15 +7,16 @@ from typing import Any
 
 import zmq
 
-from contracts.errors import ContractError, MessageError
+from contracts.errors import ContractError, MessageError, OrderError
 from contracts.keyring import CURVE_FILE, TRUSTED_FILE, CurvePair, party_folder, read_key_file
 from contracts.messages import (
     Ack,
+    ActOnRollout,
     FromHub,
     FromRobot,
     Hello,
     Refused,
-    StartRollout,
+    RolloutReport,
     decode_from_client,
     encode,
     short,
@@ -27,7 +28,11 @@ from fleet_hub.catalogue.catalogue import Catalogue
 from fleet_hub.desks import OperatorDesk, RobotDesk, Session
 from fleet_hub.errors import AddressBusyError, HubError, NotAllowedError
 from fleet_hub.intake.intake import Intake
+from fleet_hub.people import People, read_cards
+from fleet_hub.rollout.evidence import EvidenceRoom
 from fleet_hub.rollout.rollouts import Rollouts
+from fleet_hub.rollout.trip_store import TripStore
+from fleet_hub.store.audit import AuditLog
 from fleet_hub.store.database import Database
 from fleet_hub.store.folder import DataFolder
 
@@ -54,6 +59,7 @@ class Hub:
         pair = read_key_file(own / CURVE_FILE, CurvePair, private=True)
         access = Access.load(own)
         trusted = TrustedKeys.load(own / TRUSTED_FILE)
+        cards = {name: card for name, card in read_cards(own, trusted).items() if name in access.robots}
         self._wall_ns, self._mono_ns = wall_ns, mono_ns
         self._folder = DataFolder(data)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -69,16 +75,23 @@ class Hub:
         self.endpoint = str(self._socket.getsockopt_string(zmq.LAST_ENDPOINT))
         self._database = Database(self._folder.database)
         self._catalogue = Catalogue(self._database, self._folder, trusted, wall_ns)
-        self._rollouts = Rollouts(self._database, access.robots, wall_ns)
         self._intake = Intake(self._folder.telemetry)
-        self._robot_desk = RobotDesk(self._database, self._catalogue, self._rollouts, self._intake)
-        self._operator_desk = OperatorDesk(
-            self._database, self._catalogue, self._rollouts, self._intake, access.robots
+        audit = AuditLog(self._database, wall_ns)
+        trips = TripStore(self._database, self._folder.telemetry)
+        people = People(own, trusted)
+        self._rollouts = Rollouts(
+            self._database, audit, self._catalogue, people, cards, EvidenceRoom(trips), wall_ns
         )
+        self._robot_desk = RobotDesk(self._database, self._catalogue, self._rollouts, self._intake, trips)
+        self._operator_desk = OperatorDesk(
+            self._database, self._catalogue, self._rollouts, self._intake, audit, access.robots
+        )
+        self._heard_wall_ns = dict.fromkeys(access.robots, wall_ns())
         self._sessions: dict[bytes, Session] = {}
         self._robots: dict[str, Session] = {}
         self._stopping = False
-        self._offers_due = False
+        self._step_due = True
+        self._step_ns = 0
         self.dropped = 0
 
     def stop(self) -> None:
@@ -91,11 +104,10 @@ class Hub:
             while not self._stopping:
                 self._socket.poll(limits.POLL_MS)
                 self._drain()
+                self._database.commit()
                 for robot, log_id, durable_seq in self._intake.commit():
                     self._send_to_robot(robot, Ack(log_id, durable_seq))
-                if self._offers_due:
-                    self._offers_due = False
-                    self._push_offers()
+                self._step_rollouts()
                 self._forget_silent()
         finally:
             self.close()
@@ -120,6 +132,10 @@ class Hub:
                 continue
             session = self._session(frames[0].bytes, str(frames[1].get("User-Id")))
             if session:
+                if session.role == "robot":  # nothing that a robot is answered depends on the database
+                    self._database.hold()
+                else:
+                    self._database.commit()
                 self._handle(session, frames[1].bytes)
 
     def _session(self, routing_id: bytes, user: str) -> Session | None:
@@ -141,9 +157,10 @@ class Hub:
                 return
             if session.role != "operator":
                 raise NotAllowedError(f"{session.name} is a robot; only operators may ask for that")
-            self._send(session, self._operator_desk.answer(message, self._robots, self._mono_ns()))
-            self._offers_due |= isinstance(message, StartRollout)
-        except HubError as error:
+            answer = self._operator_desk.answer(session.name, message, self._robots, self._mono_ns())
+            self._send(session, answer)
+            self._step_due |= isinstance(message, ActOnRollout)
+        except (HubError, OrderError) as error:
             self._send(session, Refused(error.code, short(error)))
         except MessageError as error:
             self._send(session, Refused("message", short(error)))
@@ -153,17 +170,32 @@ class Hub:
     def _handle_robot(self, session: Session, message: FromRobot) -> None:
         if session.role != "robot":
             raise NotAllowedError(f"{session.name} is an operator; only robots may say that")
-        self._offers_due |= isinstance(message, Hello)
+        self._step_due |= isinstance(message, Hello | RolloutReport)
+        self._heard_wall_ns[session.name] = self._wall_ns()
         for answer in self._robot_desk.answer(session, message, self._wall_ns()):
             self._send(session, answer)
         if session.log_id:
             self._robots[session.name] = session
 
-    def _push_offers(self) -> None:
+    def _step_rollouts(self) -> None:
+        """Let rollouts go on, and tell robots what they have not been told on this connection."""
+        now_ns = self._mono_ns()
+        if not self._step_due and now_ns - self._step_ns < limits.ROLLOUT_STEP_S * 1e9:
+            return
+        self._step_due, self._step_ns = False, now_ns
+        here = [
+            name
+            for name, found in self._robots.items()
+            if now_ns - found.heard_ns < limits.SILENT_MAX_S * 1e9
+        ]
+        self._rollouts.step(self._heard_wall_ns, frozenset(here))
         for session in self._robots.values():
-            offer = self._rollouts.offer_for(session.name)
-            if offer and session.offered != offer.rollout and self._send(session, offer):
-                session.offered = offer.rollout
+            told = self._rollouts.told_for(session.name)
+            if told is None or session.told == told:
+                continue
+            order = self._rollouts.order(told)
+            if order and self._send(session, order):
+                session.told = told
 
     def _send_to_robot(self, robot: str, message: FromHub) -> None:
         if session := self._robots.get(robot):

@@ -1,1 +1,1 @@
-"""Updates: a bundle is fetched, checked, put into the spare slot, offered to control and committed."""
+"""Updates: an order is checked, its bundle fetched, checked, put into the spare slot, tried by control, committed."""

@@ -8,7 +8,7 @@ A generation ties the answer to the question, whoever was killed and started aga
 
 import secrets
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -19,14 +19,19 @@ CANDIDATE_FILE = "candidate.json"
 LOADED_FILE = "loaded.json"
 LETTER_MAX_BYTES = 64 * 1024
 T = TypeVar("T")
+Kind = Literal["run", "shadow", "revert"]
 
 
 class Candidate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A staged policy that control should load and swap in."""
+    """A staged policy that control should load and swap in, or one that it should leave."""
 
     generation: str
     entry: SlotEntry
     rollout: int
+    stage: int = 0
+    kind: Kind = "run"
+    """Drive with it, run it beside for ``shadow_s`` alone, or take it off."""
+    shadow_s: float = 0.0
 
     @property
     def path(self) -> Path:
@@ -48,9 +53,11 @@ class Loaded(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: Annotated[str, msgspec.Meta(max_length=500)] = ""
 
 
-def new_candidate(entry: SlotEntry, rollout: int) -> Candidate:
+def new_candidate(
+    entry: SlotEntry, rollout: int, stage: int = 0, kind: Kind = "run", shadow_s: float = 0.0
+) -> Candidate:
     """A candidate with a generation of its own."""
-    return Candidate(secrets.token_hex(8), entry, rollout)
+    return Candidate(secrets.token_hex(8), entry, rollout, stage, kind, shadow_s)
 
 
 class ControlMailbox:

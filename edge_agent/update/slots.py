@@ -104,6 +104,17 @@ class SlotStore:
         floors = {**state.counter_floors, name: max(entry.facts.release_counter, self.counter_floor(name))}
         self._write(_Active(entry, state.active, floors))
 
+    def retreat(self, digest: str) -> SlotEntry | None:
+        """Make the policy before the active one active again, else none, where ``digest`` is active.
+
+        The counter floors stay where they are, and so does the file: whoever runs it may still need it.
+        """
+        state = self._read()
+        if state.active is not None and state.active.digest == digest:
+            state = _Active(self._existing(state.previous), None, state.counter_floors)
+            self._write(state)
+        return state.active
+
     def discard(self, entry: SlotEntry) -> None:
         """Remove a staged policy that was refused; never the active one."""
         state = self._read()

@@ -1,10 +1,13 @@
-"""Takes offers of the hub to their end: fetch, check, stage, ask control, commit, report. Never blocks.
+"""Takes orders of the hub to their end: check the papers, fetch, check, stage, ask control, commit, report.
 
     idle -> downloading -> checking -> waiting (for control) -> idle
-A kill at any point goes on where it was: the part file, the candidate and the active slot are on disk.
+Never blocks. A kill at any point goes on where it was: what was accepted (``orders``), the part file, the candidate
+and the active slot are on disk. Beside that it watches the soak: a release that has driven without a fault for as
+long as its stage asks is witnessed with the robot's signature, one that control dropped is reported as failed.
 """
 
 import enum
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -12,16 +15,22 @@ from typing import Protocol
 import msgspec
 
 from contracts.atomic import write_atomically
-from contracts.errors import BundleError
-from contracts.messages import Chunk, FetchChunk, FromRobot, Offer, RolloutReport, Running, short
+from contracts.errors import BundleError, KeyFileError, OrderError
+from contracts.messages import Chunk, FetchChunk, FromRobot, Order, RolloutReport, Running, short
+from contracts.papers import Witness
+from contracts.plan import Release
 from edge_agent.errors import SlotError
+from edge_agent.infer.dropped import DroppedStore
 from edge_agent.update.checker import CheckResult
 from edge_agent.update.download import Download
-from edge_agent.update.mailbox import CommsMailbox, new_candidate
+from edge_agent.update.mailbox import Candidate, CommsMailbox, Kind, new_candidate
+from edge_agent.update.orders import Accepted, OrderBook
 from edge_agent.update.slots import SlotStore
+from edge_agent.update.witness import sign_witness
 
 CHUNK_WAIT_MAX_S = 3.0
 DOWNLOAD_TRIES_MAX = 2
+SOAK_LOOK_S = 0.5
 REFUSED_FILE = "refused.json"
 
 
@@ -50,7 +59,22 @@ class State(enum.Enum):
 class _RefusedNote(msgspec.Struct, frozen=True):
     rollout: int
     digest: str
+    code: str
     reason: str
+
+
+class _Job(msgspec.Struct, frozen=True):
+    """The order being followed."""
+
+    rollout: int
+    stage: int
+    kind: Kind
+    release: Release
+    shadow_s: float
+
+    @property
+    def digest(self) -> str:
+        return self.release.digest
 
 
 class Updater:
@@ -62,42 +86,70 @@ class Updater:
         checker: Checker,
         send: Callable[[FromRobot], bool],
         note: Callable[..., None],
+        keys: Path,
+        robot: str,
+        wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        """Pick up what was going on when the process before this one ended."""
+        """Pick up what was going on when the process before this one ended. ``keys`` is the robot's own folder."""
         self.slots = SlotStore(state_dir)
         self.mailbox = CommsMailbox(state_dir)
+        self.orders = OrderBook(state_dir, keys, robot)
+        self._state_dir, self._keys, self._robot, self._wall_ns = state_dir, keys, robot, wall_ns
         self._staging = state_dir / "staging"
         self._refused_path = state_dir / "slots" / REFUSED_FILE
         self._checker, self._send, self._note = checker, send, note
-        self._offer: Offer | None = None
+        self._job: _Job | None = None
+        self._taking_back: _Job | None = None
+        self._later: Order | None = None
         self._download: Download | None = None
         self._tries = 0
-        self._asked_ns = 0
+        self._asked_ns = self._looked_ns = 0
         self._candidate = self.mailbox.waiting()
         self.state = State.WAITING if self._candidate else State.IDLE
 
-    def on_offer(self, offer: Offer, now_ns: int) -> None:
-        """The hub says what this robot should run."""
+    def on_order(self, order: Order, now_ns: int) -> None:
+        """The hub says what this robot should run; followed only when the order's papers say so, too."""
         if self.state is State.WAITING:
             self._step_waiting()
-        if self._offer and (self._offer.rollout, self.state) != (offer.rollout, State.IDLE):
-            if self._offer.rollout == offer.rollout:
-                self._report_state()
+        if self._candidate and self._candidate.kind == "revert" and order.action != "revert":
+            self._later = order  # control must hear of the way back before of anything new
+            return
+        try:
+            if order.action == "revert" and self._nothing_of(order.digest):
+                self._send(RolloutReport(order.rollout, order.stage, order.digest, "reverted"))
                 return
+            accepted = self.orders.check(order, self._wall_ns())
+            self.orders.accept(accepted, self._wall_ns())
+        except (OrderError, SlotError, OSError) as error:
+            self._refuse_order(order, error)
+            return
+        job = _job_of(accepted)
+        if job.kind == "revert":
+            self._take_back(job)
+        elif self._job == job and self.state is not State.IDLE:
+            self._report_state()
+        else:
+            self._begin(job, now_ns)
+
+    def _refuse_order(self, order: Order, error: Exception) -> None:
+        """Say why; nothing has changed, on disk or in what is under way."""
+        code = error.code if isinstance(error, OrderError) else "disk"
+        self._note("order_refused", code=code, digest=order.digest, reason=short(error))
+        self._send(RolloutReport(order.rollout, order.stage, order.digest, "refused", code, short(error)))
+
+    def _begin(self, job: _Job, now_ns: int) -> None:
+        if self.state in (State.DOWNLOADING, State.CHECKING):
             self._checker.cancel()
-        self._offer = offer
-        if self._settle_known(offer):
+        self._job = job
+        if self._settle_known(job):
             return
         if self._candidate:
             self._discard_candidate()
         try:
-            self.slots.check_counter(offer.policy_name, offer.release_counter)
-            self._download = Download(self._staging, offer.digest, offer.size_bytes)
+            self.slots.check_counter(job.release.policy_name, job.release.release_counter)
+            self._download = Download(self._staging, job.digest, job.release.size_bytes)
         except (BundleError, OSError, SlotError) as error:
-            self._refuse(str(error))
-            return
-        if not self._download.possible:
-            self._refuse(f"a bundle cannot have {offer.size_bytes} bytes")
+            self._refuse(str(error), getattr(error, "code", "disk"))
             return
         self._tries, self.state = 0, State.DOWNLOADING
         self._report("downloading")
@@ -109,13 +161,13 @@ class Updater:
         if self.state is not State.DOWNLOADING or download is None or chunk.digest != download.digest:
             return
         if not chunk.data:
-            self._refuse("the hub offered a bundle that it does not have; release it again")
+            self._refuse("the hub ordered a bundle that it does not have; release it again", "unreadable")
             return
         try:
             download.add(chunk.offset, chunk.data)
             self._ask(now_ns)
         except OSError as error:
-            self._refuse(f"cannot store the bundle: {error.strerror}; free some space")
+            self._refuse(f"cannot store the bundle: {error.strerror}; free some space", "disk")
 
     def on_online(self, now_ns: int) -> None:
         """The hub is there (again): go on asking at once."""
@@ -130,24 +182,39 @@ class Updater:
             self._step_checking(now_ns)
         elif self.state is State.WAITING:
             self._step_waiting()
+        elif self._later:
+            order, self._later = self._later, None
+            self.on_order(order, now_ns)
+        elif now_ns - self._looked_ns >= SOAK_LOOK_S * 1e9:
+            self._looked_ns = now_ns
+            self._look_at_soak()
 
     def close(self) -> None:
         """End a running check."""
         self._checker.cancel()
 
-    def _settle_known(self, offer: Offer) -> bool:
+    def _settle_known(self, job: _Job) -> bool:
+        """Whether the order's end is known already, or near."""
         active = self.slots.active()
-        if active and active.digest == offer.digest:
+        if active and active.digest == job.digest and job.kind == "run":
             self.state = State.IDLE
+            self.orders.drives_since(self._wall_ns())
             self._report("active")
+            self._report_soak()
             return True
         note = self._read_refused()
-        if note and (note.rollout, note.digest) == (offer.rollout, offer.digest):
+        if note and (note.rollout, note.digest) == (job.rollout, job.digest):
             self.state = State.IDLE
-            self._report("refused", note.reason)
+            self._report("refused", note.reason, note.code)
             return True
-        if self._candidate and self._candidate.digest == offer.digest:
-            self._candidate = msgspec.structs.replace(self._candidate, rollout=offer.rollout)
+        standing = self.orders.standing()
+        if job.kind == "shadow" and standing.soaked:
+            self.state = State.IDLE
+            self._report_witnessed("shadowed")
+            return True
+        candidate = self._candidate
+        if candidate and (candidate.digest, candidate.kind) == (job.digest, job.kind):
+            self._candidate = msgspec.structs.replace(candidate, rollout=job.rollout, stage=job.stage)
             self.state = State.WAITING
             self._report("staged")
             return True
@@ -162,7 +229,7 @@ class Updater:
         try:
             whole = self._download.seal()
         except OSError as error:
-            self._refuse(f"cannot store the bundle: {error.strerror}")
+            self._refuse(f"cannot store the bundle: {error.strerror}", "disk")
             return
         if whole:
             self.state = State.CHECKING
@@ -172,7 +239,8 @@ class Updater:
         self._download.restart()
         if self._tries >= DOWNLOAD_TRIES_MAX:
             self._refuse(
-                f"fetched {self._tries} times, never with the digest that was offered; look at the hub's disk"
+                f"fetched {self._tries} times, never with the digest that was approved; look at the hub's disk",
+                "content_changed",
             )
             return
         self._asked_ns = now_ns
@@ -182,18 +250,23 @@ class Updater:
         result = self._checker.result(now_ns)
         if result is None:
             return
-        assert self._offer is not None
-        assert self._download is not None
-        facts = result.facts
-        if facts is None or facts.digest != self._offer.digest:
-            self._refuse(f"{result.code}: {result.reason}")
+        job, download, facts = self._job, self._download, result.facts
+        assert job is not None
+        assert download is not None
+        if facts is None:
+            self._refuse(f"{result.code}: {result.reason}", result.code)
+            return
+        release = job.release
+        promised = (release.digest, release.policy_name, release.version, release.release_counter)
+        if (facts.digest, facts.policy_name, facts.version, facts.release_counter) != promised:
+            self._refuse("the bundle says something else of itself than the plan", "wrong_release")
             return
         try:
-            entry = self.slots.stage(self._download.path, facts)
-            self._candidate = new_candidate(entry, self._offer.rollout)
+            entry = self.slots.stage(download.path, facts)
+            self._candidate = new_candidate(entry, job.rollout, job.stage, job.kind, job.shadow_s)
             self.mailbox.offer(self._candidate)
         except (BundleError, OSError, SlotError) as error:
-            self._refuse(str(error))
+            self._refuse(str(error), getattr(error, "code", "disk"))
             return
         self.state = State.WAITING
         self._note("update_staged", digest=facts.digest, version=facts.version)
@@ -206,17 +279,115 @@ class Updater:
             return
         if not answer.accepted:
             self._discard_candidate()
-            self._refuse(f"control refused it: {answer.reason}", candidate.rollout, candidate.digest)
-            return
+            reason = f"control refused it: {answer.reason}"
+            self._refuse(reason, "control_refused", candidate)
+        elif candidate.kind == "run":
+            self._commit(candidate)
+        elif candidate.kind == "shadow":
+            self._end_shadow(candidate)
+        else:
+            self._end_taking_back(candidate)
+        if self._taking_back and self.state is State.IDLE:
+            job, self._taking_back = self._taking_back, None
+            self._take_back(job)
+
+    def _commit(self, candidate: Candidate) -> None:
         active = self.slots.active()
         if active is None or active.digest != candidate.digest:
             self.slots.commit(candidate.entry)
+        self.orders.drives_since(self._wall_ns())
         self.mailbox.withdraw()
         self._candidate, self.state = None, State.IDLE
         facts = candidate.entry.facts
         self._note("update_active", digest=facts.digest, version=facts.version)
         self._send(Running(facts.digest, facts.version))
-        self._send(RolloutReport(candidate.rollout, candidate.digest, "active"))
+        self._send(RolloutReport(candidate.rollout, candidate.stage, candidate.digest, "active"))
+
+    def _end_shadow(self, candidate: Candidate) -> None:
+        self.orders.soaked()
+        self._discard_candidate()
+        self.state = State.IDLE
+        self._note("update_shadowed", digest=candidate.digest, version=candidate.entry.facts.version)
+        self._report_witnessed("shadowed")
+
+    def _nothing_of(self, digest: str) -> bool:
+        """Whether this robot neither runs that release nor is about to."""
+        active, job = self.slots.active(), self._job
+        busy = job is not None and job.digest == digest and self.state is not State.IDLE
+        mail = self._candidate is not None and self._candidate.digest == digest
+        return not busy and not mail and (active is None or active.digest != digest)
+
+    def _take_back(self, job: _Job) -> None:
+        """Go back to the policy before: on disk at once, so that a control that crashes over it comes up well."""
+        if self._candidate is not None:
+            self._taking_back = job  # control is at it: its answer comes first
+            return
+        if self.state in (State.DOWNLOADING, State.CHECKING):
+            self._checker.cancel()
+            if self._download:
+                self._download.restart()
+        self._job, self._download, self.state = job, None, State.IDLE
+        active = self.slots.active()
+        if active is None or active.digest != job.digest:
+            self._report("reverted")
+            return
+        try:
+            self._candidate = new_candidate(active, job.rollout, job.stage, "revert")
+            self.mailbox.offer(self._candidate)
+            self.slots.retreat(job.digest)
+            self.orders.drives_since(0)
+        except (OSError, SlotError) as error:
+            self._note("disk_error", what="taking a release back", error=str(error))
+        self.state = State.WAITING
+
+    def _end_taking_back(self, candidate: Candidate) -> None:
+        now_active = self.slots.retreat(candidate.digest)
+        self._discard_candidate()
+        self.state = State.IDLE
+        facts = now_active.facts if now_active else None
+        version = facts.version if facts else ""
+        self._note("update_reverted", digest=candidate.digest, version=version)
+        self._send(Running(facts.digest if facts else "", version))
+        self._send(RolloutReport(candidate.rollout, candidate.stage, candidate.digest, "reverted"))
+
+    def _look_at_soak(self) -> None:
+        """The release drives: has it failed since, or driven long enough?"""
+        try:
+            standing = self.orders.standing()
+        except OrderError:
+            return  # said with the next order
+        if standing.action != "run" or not standing.active_wall_ns:
+            return
+        if why := DroppedStore(self._state_dir, self._tell).why(standing.release):
+            self.orders.drives_since(0)
+            self._note("update_failed", digest=standing.release, reason=why)
+            self._send(
+                RolloutReport(
+                    standing.rollout, standing.stage, standing.release, "failed", "dropped", short(why)
+                )
+            )
+        elif not standing.soaked and self._wall_ns() - standing.active_wall_ns >= standing.soak_s * 1e9:
+            self.orders.soaked()
+            self._note("update_soaked", digest=standing.release)
+            self._report_witnessed("soaked")
+
+    def _tell(self, text: str) -> None:
+        self._note("disk_error", what="dropped.json", error=text)
+
+    def _report_soak(self) -> None:
+        """Say again what may have been lost on the way."""
+        if self.orders.standing().soaked:
+            self._report_witnessed("soaked")
+
+    def _report_witnessed(self, state: str) -> None:
+        standing = self.orders.standing()
+        seen = Witness(standing.plan_digest, standing.stage, self._robot, standing.release)
+        try:
+            paper = sign_witness(seen, self._keys)
+        except KeyFileError as error:
+            self._note("order_refused", code="card_refused", digest=standing.release, reason=short(error))
+            return
+        self._send(RolloutReport(standing.rollout, standing.stage, standing.release, state, witness=paper))
 
     def _discard_candidate(self) -> None:
         if self._candidate:
@@ -224,33 +395,42 @@ class Updater:
             self.slots.discard(self._candidate.entry)
             self._candidate = None
 
-    def _refuse(self, reason: str, rollout: int | None = None, digest: str | None = None) -> None:
+    def _refuse(self, reason: str, code: str, candidate: Candidate | None = None) -> None:
         """Leave everything as it was, remember and report why."""
         if self._download:
             self._download.path.unlink(missing_ok=True)
             self._download = None
         self.state = State.IDLE
-        if rollout is None and self._offer:
-            rollout, digest = self._offer.rollout, self._offer.digest
-        note = _RefusedNote(rollout or 0, digest or "", short(reason))
+        about = candidate or self._job
+        assert about is not None
+        note = _RefusedNote(about.rollout, about.digest, code, short(reason))
         try:
             write_atomically(self._refused_path, msgspec.json.encode(note))
         except OSError as error:
             self._note("disk_error", what="refused.json", error=str(error))
-        self._note("update_refused", digest=note.digest, reason=note.reason)
-        if note.digest:
-            self._send(RolloutReport(note.rollout, note.digest, "refused", note.reason))
+        self._note("update_refused", code=code, digest=note.digest, reason=note.reason)
+        self._send(RolloutReport(note.rollout, about.stage, note.digest, "refused", code, note.reason))
 
     def _report_state(self) -> None:
         names = {State.DOWNLOADING: "downloading", State.CHECKING: "downloading", State.WAITING: "staged"}
         self._report(names[self.state])
 
-    def _report(self, state: str, reason: str = "") -> None:
-        assert self._offer is not None
-        self._send(RolloutReport(self._offer.rollout, self._offer.digest, state, reason))
+    def _report(self, state: str, reason: str = "", code: str = "") -> None:
+        job = self._job
+        assert job is not None
+        self._send(RolloutReport(job.rollout, job.stage, job.digest, state, code, reason))
 
     def _read_refused(self) -> _RefusedNote | None:
         try:
             return msgspec.json.decode(self._refused_path.read_bytes(), type=_RefusedNote)
         except (OSError, msgspec.MsgspecError):
             return None
+
+
+def _job_of(accepted: Accepted) -> _Job:
+    order, stage = accepted.order, accepted.stage
+    kind: Kind = "run"
+    if order.action != "run":
+        kind = "revert" if order.action == "revert" else "shadow"
+    shadow_s = stage.soak_s if kind == "shadow" else 0.0
+    return _Job(order.rollout, order.stage, kind, accepted.plan.release, shadow_s)

@@ -6,7 +6,7 @@ and renamed into ``bundles/``; only then does a row make it a release. A refused
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from contracts.atomic import sync_folder
 from contracts.bundle import VerifiedBundle, verify_signed
@@ -125,30 +125,6 @@ class Catalogue:
         rows = self._database.rows(f"SELECT {_COLUMNS} FROM release WHERE digest = ?", digest)
         return _info(rows[0]) if rows else None
 
-    def resolve(self, name: str) -> ReleaseInfo:
-        """The release that goes by a digest, its beginning, ``name@version``, a version, or a name (its
-        newest).
-
-        Raises:
-            UnknownReleaseError: None, or more than one.
-        """
-        releases = self.releases()
-        exact = [r for r in releases if name in (r.digest, f"{r.policy_name}@{r.version}")]
-        begins = [r for r in releases if len(name) >= DIGEST_PREFIX_MIN and r.digest.startswith(name)]
-        version = [r for r in releases if r.version == name]
-        for found in (exact, begins, version):
-            if len(found) == 1:
-                return found[0]
-            if found:
-                raise UnknownReleaseError(f"{name!r} names {len(found)} releases; give the whole digest")
-        of_name = [r for r in releases if r.policy_name == name]
-        if of_name:
-            return max(of_name, key=lambda release: release.release_counter)
-        known = ", ".join(f"{r.policy_name}@{r.version}" for r in releases[:5]) or "none"
-        raise UnknownReleaseError(
-            f"no release {name!r}; there are: {known}. Register one: `outrider release BUNDLE`"
-        )
-
     def read_chunk(self, digest: str, offset: int, count: int) -> bytes:
         """Bytes of a released bundle; none when there is no such release or the offset is past its end."""
         descriptor = self._open.get(digest)
@@ -165,6 +141,28 @@ class Catalogue:
         """Close the open bundle files."""
         while self._open:
             os.close(self._open.popitem()[1])
+
+
+def resolve(releases: Sequence[ReleaseInfo], name: str) -> ReleaseInfo:
+    """The release that goes by a digest, its beginning, ``name@version``, a version, or a name (its newest).
+
+    Raises:
+        UnknownReleaseError: None, or more than one.
+    """
+    exact = [r for r in releases if name in (r.digest, f"{r.policy_name}@{r.version}")]
+    begins = [r for r in releases if len(name) >= DIGEST_PREFIX_MIN and r.digest.startswith(name)]
+    version = [r for r in releases if r.version == name]
+    for found in (exact, begins, version):
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise UnknownReleaseError(f"{name!r} names {len(found)} releases; give the whole digest")
+    if of_name := [r for r in releases if r.policy_name == name]:
+        return max(of_name, key=lambda release: release.release_counter)
+    known = ", ".join(f"{r.policy_name}@{r.version}" for r in releases[:5]) or "none"
+    raise UnknownReleaseError(
+        f"no release {name!r}; there are: {known}. Register one: `outrider release BUNDLE`"
+    )
 
 
 def _info(row: tuple[str | int, ...]) -> ReleaseInfo:

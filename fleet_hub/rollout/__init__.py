@@ -1,1 +1,1 @@
-"""Rollouts: which robot should run which release, and how far each has come."""
+"""Rollouts: approved plans, stage by stage, with gates on behaviour."""

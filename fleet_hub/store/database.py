@@ -4,26 +4,45 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from fleet_hub.errors import DataFolderError
 from fleet_hub.limits import DATABASE_BUSY_MS
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE release (
     id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, policy_name TEXT NOT NULL, version TEXT NOT NULL,
     release_counter INTEGER NOT NULL, size_bytes INTEGER NOT NULL, released_wall_ns INTEGER NOT NULL,
     UNIQUE (policy_name, release_counter)) STRICT;
-CREATE TABLE rollout (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, release INTEGER NOT NULL REFERENCES release (id),
-    started_wall_ns INTEGER NOT NULL) STRICT;
-CREATE TABLE rollout_robot (
-    rollout INTEGER NOT NULL REFERENCES rollout (id), robot TEXT NOT NULL, state TEXT NOT NULL,
-    reason TEXT NOT NULL, updated_wall_ns INTEGER NOT NULL, PRIMARY KEY (rollout, robot)) STRICT;
 CREATE TABLE robot (
     robot TEXT PRIMARY KEY, active_digest TEXT NOT NULL, active_version TEXT NOT NULL, log_id TEXT NOT NULL,
     seen_wall_ns INTEGER NOT NULL) STRICT;
 """
+_ROLLOUT_SCHEMA = """
+CREATE TABLE plan (
+    plan_digest TEXT PRIMARY KEY, plan BLOB NOT NULL, seen_wall_ns INTEGER NOT NULL) STRICT;
+CREATE TABLE approval (
+    plan_digest TEXT NOT NULL REFERENCES plan (plan_digest), person TEXT NOT NULL, paper BLOB NOT NULL,
+    PRIMARY KEY (plan_digest, person)) STRICT;
+CREATE TABLE rollout (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    plan_digest TEXT NOT NULL UNIQUE REFERENCES plan (plan_digest)) STRICT;
+CREATE TABLE witness (
+    plan_digest TEXT NOT NULL, stage INTEGER NOT NULL, robot TEXT NOT NULL, paper BLOB NOT NULL,
+    PRIMARY KEY (plan_digest, stage, robot)) STRICT;
+CREATE TABLE audit (
+    seq INTEGER PRIMARY KEY, wall_ns INTEGER NOT NULL, rollout INTEGER NOT NULL, who TEXT NOT NULL,
+    body TEXT NOT NULL, previous TEXT NOT NULL, hash TEXT NOT NULL) STRICT;
+CREATE INDEX audit_rollout ON audit (rollout, seq);
+CREATE TABLE trip (
+    robot TEXT NOT NULL, log_id TEXT NOT NULL, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL,
+    began_wall_ns INTEGER NOT NULL, trip BLOB NOT NULL, PRIMARY KEY (robot, log_id, first_seq)) STRICT;
+CREATE INDEX trip_time ON trip (robot, began_wall_ns);
+"""
+_FROM_VERSION_1 = "DROP TABLE rollout_robot; DROP TABLE rollout;" + _ROLLOUT_SCHEMA
+"""Rollouts of before had no approvals to go on with; releases and robots stay."""
+Value = str | int | bytes
 
 
 class Database:
@@ -37,9 +56,10 @@ class Database:
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute("PRAGMA foreign_keys = ON")
             (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-            if version == 0:
+            script = {0: _SCHEMA + _ROLLOUT_SCHEMA, 1: _FROM_VERSION_1}.get(version)
+            if script:
                 self._connection.executescript(
-                    f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+                    f"BEGIN; {script} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
                 )
             elif version != SCHEMA_VERSION:
                 raise DataFolderError(
@@ -50,17 +70,20 @@ class Database:
                 f"{path} is no hub database ({error}); give another --data folder"
             ) from None
 
-    def rows(self, query: str, *values: str | int) -> list[tuple[str | int, ...]]:
+    def rows(self, query: str, *values: Value) -> list[tuple[Any, ...]]:
         """All rows of a query."""
         return self._connection.execute(query, values).fetchall()
 
-    def run(self, statement: str, *values: str | int) -> int:
+    def run(self, statement: str, *values: Value) -> int:
         """Execute one statement; returns the id of an inserted row."""
         return self._connection.execute(statement, values).lastrowid or 0
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All statements inside, or none."""
+        """All statements inside, or none; inside another transaction, all of that one."""
+        if self._connection.in_transaction:
+            yield
+            return
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -68,6 +91,16 @@ class Database:
             self._connection.execute("ROLLBACK")
             raise
         self._connection.execute("COMMIT")
+
+    def hold(self) -> None:
+        """Let what follows be one transaction, until ``commit``: a thousand reports cost one sync, not a thousand."""
+        if not self._connection.in_transaction:
+            self._connection.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """Make durable what was held; nothing of it may have been told to anybody before."""
+        if self._connection.in_transaction:
+            self._connection.execute("COMMIT")
 
     def close(self) -> None:
         """Close the connection."""

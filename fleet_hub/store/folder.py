@@ -6,6 +6,8 @@ from pathlib import Path
 
 from fleet_hub.errors import DataFolderError
 
+DATABASE_FILE = "hub.sqlite"
+
 
 class DataFolder:
     """DATA/{hub.sqlite, bundles/, staging/, telemetry/ROBOT/LOG/}, locked while this object lives."""
@@ -27,7 +29,7 @@ class DataFolder:
             raise DataFolderError(
                 f"another hub uses {path}; stop it, or give another --data folder"
             ) from None
-        self.database = path / "hub.sqlite"
+        self.database = path / DATABASE_FILE
         self.bundles = path / "bundles"
         self.staging = path / "staging"
         self.telemetry = path / "telemetry"

@@ -38,6 +38,9 @@ def run(
     layout: Annotated[Path, typer.Option(help="The floor's YAML file.", show_default=False)],
     state: Annotated[Path, typer.Option(help="The robot's own folder: log, policies.", show_default=False)],
     keys: Keys = DEFAULT_KEYS,
+    safety: Annotated[
+        Path | None, typer.Option(help="Signed settings of the monitor.", show_default=False)
+    ] = None,
     hub: Annotated[str, typer.Option(envvar="OUTRIDER_HUB", help="Address of the hub.")] = DEFAULT_HUB,
     rate: Annotated[int, typer.Option(help="Ticks a second, a multiple of 10.")] = 20,
     real_time_factor: Annotated[
@@ -48,6 +51,7 @@ def run(
         bool, typer.Option("--realtime", help="SCHED_FIFO and locked memory for control, where permitted.")
     ] = False,
     cpus: Annotated[str, typer.Option(help="Cores for control, such as 2,3.")] = "",
+    serial: Annotated[str, typer.Option(help="Port of the motor controller; cmd_vel goes out too.")] = "",
     no_hub: Annotated[bool, typer.Option("--no-hub", help="Record, but talk to no hub.")] = False,
     no_autostart: NoAutostart = False,
     foreground: Annotated[
@@ -57,7 +61,10 @@ def run(
     """Run a robot's agent until Ctrl-C or SIGTERM. It drives only after `outrider agent arm`."""
     arguments = ["--robot", robot, "--layout", str(layout), "--state", str(state), "--keys", str(keys)]
     arguments += ["--hub", hub, "--rate", str(rate), "--real-time-factor", str(real_time_factor)]
-    arguments += ["--cpus", cpus]
+    arguments += ["--cpus", cpus, "--serial", serial]
+    if safety is not None:
+        _check_safety(safety, keys, robot, layout)
+        arguments += ["--safety", str(safety)]
     flags = {
         "--sim-time": sim_time,
         "--realtime": realtime,
@@ -69,6 +76,20 @@ def run(
     # The supervisor takes this process's place: it stays small, and keeps the process id.
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "edge_agent.supervisor", *arguments])
+
+
+def _check_safety(safety: Path, keys: Path, robot: str, layout: Path) -> None:
+    """Refuse here, in one line, what control would refuse at each of its starts."""
+    from contracts.keyring import party_folder
+    from edge_agent.errors import AgentError
+    from edge_agent.guard.settings import load_safety
+    from navigation.errors import NavigationError
+    from navigation.warehouse import load_warehouse
+
+    try:
+        load_safety(safety, party_folder(keys, "robots", robot), None, load_warehouse(layout).hash())
+    except (AgentError, NavigationError) as error:
+        raise fail(str(error), 2) from None
 
 
 @app.command()
@@ -121,7 +142,7 @@ def mode(
     reason: Why = "operator",
     timeout: Timeout = 5.0,
 ) -> None:
-    """Change who drives: while the robot stands or is disarmed; into fallback always."""
+    """Change who drives: while the robot stands; into fallback always."""
     from contracts.decision import Mode
 
     known = {known.name.lower(): known for known in Mode}

@@ -29,7 +29,8 @@ def inspect(bundle: BundleFile, keys: Keys = DEFAULT_KEYS, as_json: AsJson = Fal
     typer.echo(f"digest        {checked.digest}")
     typer.echo(f"signed by     {', '.join(checked.signed_by)}")
     for name, value in msgspec.to_builtins(checked.manifest).items():
-        typer.echo(f"{name:24} {value}")
+        features = len(value["mean"]) if name == "drift_reference" and value is not None else 0
+        typer.echo(f"{name:24} {f'{features} features (--json has them)' if features else value}")
     typer.echo(f"policy.onnx   {len(checked.policy_onnx)} bytes")
     typer.echo(f"golden rows   {len(checked.golden_observations)}")
 

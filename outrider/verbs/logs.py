@@ -1,113 +1,73 @@
-"""``outrider logs summary|show|follow|export``: what happened on a robot, from its own record, offline."""
+"""``outrider logs``: what happened on a robot, from its own record, offline."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from outrider.cli import fail
+from outrider.verbs._logs import (
+    Folder,
+    Robot,
+    Since,
+    Until,
+    clear_errors,
+    load_one,
+    open_all,
+    open_one,
+    print_summary,
+    record_line,
+    text_of,
+    window_of,
+)
 from outrider.verbs._operator import AsJson, clock_text
-
-if TYPE_CHECKING:
-    from edge_agent.recorder.reading import Log
-    from edge_agent.recorder.summary import Spread, Summary
 
 app = typer.Typer(no_args_is_help=True, help="What happened on a robot: its own record, offline.")
 FOLLOW_INTERVAL_S = 0.2
-Folder = Annotated[Path, typer.Argument(help="A robot's state folder, or the hub's telemetry folder.")]
-Since = Annotated[str | None, typer.Option(help="First tick (1200), or seconds after the start (90s).")]
-Until = Annotated[str | None, typer.Option(help="Last tick, or seconds after the start.")]
-Robot = Annotated[str | None, typer.Option(help="Only this robot.")]
-
-
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    from contracts.errors import ContractError
-    from edge_agent.errors import AgentError
-
-    try:
-        yield
-    except (AgentError, ContractError) as error:
-        raise fail(str(error), 2) from None
-    except OSError as error:
-        raise fail(f"{error.filename or 'disk'}: {error.strerror}", 2) from None
-
-
-def _load(folder: Path, robot: str | None, since: str | None, until: str | None) -> "list[Log]":
-    from edge_agent.recorder.reading import find_folders, load_log, parse_window
-
-    with _clear_errors():
-        window = parse_window(since, until)
-        return [load_log(found, window) for found in find_folders(folder, robot)]
-
-
-def _one(logs: "list[Log]") -> "Log":
-    if len(logs) > 1:
-        names = ", ".join(sorted({log.robot for log in logs}))
-        raise fail(f"{len(logs)} logs here ({names}); choose one with --robot, or give its folder", 2)
-    return logs[0]
+EXIT_DIFFERENT = 1
 
 
 @app.command()
 def summary(
     folder: Folder, robot: Robot = None, since: Since = None, until: Until = None, as_json: AsJson = False
 ) -> None:
-    """Counts, times, policies, verdicts, tick latency, what is not sent yet and what is torn."""
+    """Counts, times, policies, verdicts, tick latency, what is not sent yet, lost or torn.
+
+    outrider logs summary /var/lib/outrider/robot_1
+    """
     import msgspec
 
-    from edge_agent.recorder.summary import summarize
+    from edge_agent.recorder.summary import SUMMARY_FIELDS, summarize
 
-    summaries = [summarize(log) for log in _load(folder, robot, since, until)]
+    window, found = window_of(since, until), open_all(folder, robot)
+    with clear_errors():
+        summaries = [summarize(index.load(window, SUMMARY_FIELDS)) for index in found]
     if as_json:
         typer.echo(msgspec.json.encode(summaries).decode())
         return
-    for found in summaries:
-        _print_summary(found)
+    for one in summaries:
+        print_summary(one)
 
 
-def _print_summary(found: "Summary") -> None:
-    span_s = (found.last_wall_ns - found.first_wall_ns) / 1e9
-    typer.echo(f"robot      {found.robot}  ({found.folder})")
-    typer.echo(
-        f"records    {found.records}: {found.decisions} decisions, {sum(found.events.values())} events"
-    )
-    typer.echo(
-        f"time       {clock_text(found.first_wall_ns)} .. {clock_text(found.last_wall_ns)} ({span_s:.1f} s)"
-    )
-    for use in found.policies:
-        name = f"{use.version or 'version unknown'} {use.digest[:12]}" if use.digest else "none"
-        typer.echo(f"policy     {name}: {use.decisions} decisions")
-    for title, counts in (
-        ("source", found.sources),
-        ("verdict", found.verdicts),
-        ("reason", found.reasons),
-        ("event", found.events),
-    ):
-        typer.echo(
-            f"{title:10} " + (", ".join(f"{name} {count}" for name, count in counts.items()) or "none")
-        )
-    typer.echo(f"tick       {_spread_text(found.tick)}")
-    typer.echo(f"late       {_spread_text(found.late)}; missed ticks {found.missed_ticks}")
-    sent = (
-        "not known"
-        if found.acked_seq is None
-        else f"{found.acked_seq} safe at the hub, {found.unsent} not yet"
-    )
-    typer.echo(f"sent       {sent}; last record {found.last_seq}, gaps {found.gaps}")
-    for damage in found.damage:
-        typer.echo(f"torn       {damage}")
+@app.command()
+def incidents(folder: Folder, robot: Robot = None, as_json: AsJson = False) -> None:
+    """Every incident: when, which tick, what. Out of the index, nothing else is read.
 
+    outrider logs incidents STATE;  outrider logs show STATE --tick 51234
+    """
+    import msgspec
 
-def _spread_text(spread: "Spread | None") -> str:
-    if spread is None:
-        return "none"
-    return (
-        f"p50 {spread.p50_us:.0f} us, p99 {spread.p99_us:.0f} us, "
-        f"p99.9 {spread.p99_9_us:.0f} us, max {spread.max_us:.0f} us"
-    )
+    with clear_errors():
+        found = [(index.robot, incident) for index in open_all(folder, robot) for incident in index.incidents]
+    if as_json:
+        values = [{"robot": name, **msgspec.to_builtins(incident)} for name, incident in found]
+        typer.echo(msgspec.json.encode(values).decode())
+        return
+    for name, incident in found:
+        tick = f"tick {incident.tick}" if incident.tick else "event"
+        typer.echo(f"{clock_text(incident.wall_ns)}  {name}  {tick:>14}  {incident.what}")
+    typer.echo(f"{len(found)} incidents")
 
 
 @app.command()
@@ -120,40 +80,38 @@ def show(
     robot: Robot = None,
     as_json: AsJson = False,
 ) -> None:
-    """One decision, whole: what the robot saw, what the policy wanted, what the monitor allowed and why."""
+    """One decision, whole: what the robot saw, what the policy wanted, what the monitor allowed and why.
+
+    outrider logs show STATE --tick 51234
+    """
     import json
 
-    import numpy as np
+    from edge_agent.recorder.pages import Pages
+    from edge_agent.recorder.reading import Window
+    from edge_agent.recorder.values import decision_value
 
-    from edge_agent.recorder.export import decision_value
-
-    log = _one(_load(folder, robot, None, None))
-    count = len(log.decisions)
-    if tick is not None:
-        found = np.flatnonzero(log.decisions["tick"] == np.uint64(max(tick, 0)))
-        if not len(found):
-            raise fail(f"no decision of tick {tick} in this log", 2)
-        number = int(found[-1])
-    if not -count <= number < count:
-        raise fail(f"no decision {number}; this log has {count}", 2)
-    value = decision_value(int(log.decision_seqs[number]), log.decisions[number])
+    index = open_one(folder, robot)
+    with clear_errors():
+        if tick is not None:
+            log = index.load(Window(tick, tick))
+            if not len(log.decisions):
+                raise fail(f"no decision of tick {tick} in this log", 2)
+            value = decision_value(int(log.decision_seqs[-1]), log.decisions[-1])
+        else:
+            pages = Pages(index)
+            row = number if number >= 0 else len(pages) + number
+            if not 0 <= row < len(pages):
+                raise fail(f"no decision {number}; this log has {len(pages)}", 2)
+            value = decision_value(pages.seq(row), pages.rows(row, row + 1)[0])
     if as_json:
         typer.echo(json.dumps(value))
         return
     for name, item in value.items():
         if isinstance(item, dict):
             for inner, part in item.items():
-                typer.echo(f"  {inner:18} {_text(part)}")
+                typer.echo(f"  {inner:18} {text_of(part)}")
         else:
-            typer.echo(f"{name:20} {_text(item)}")
-
-
-def _text(item: Any) -> str:
-    if isinstance(item, float):
-        return f"{item:.3f}"
-    if isinstance(item, list):
-        return " ".join(_text(part) for part in item)
-    return str(item)
+            typer.echo(f"{name:20} {text_of(item)}")
 
 
 @app.command()
@@ -163,69 +121,253 @@ def follow(
     count: Annotated[int, typer.Option(help="End after this many records; 0 goes on until Ctrl-C.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """New records as they come."""
+    """New records as they come.
+
+    outrider logs follow STATE --json
+    """
     import json
 
-    from contracts.framelog import Kind
-    from edge_agent.recorder.reading import find_folders
     from edge_agent.recorder.reading import follow as follow_folder
 
-    seen = 0
-    with _clear_errors():
-        folders = find_folders(folder, robot)
-        if len(folders) > 1:
-            raise fail(f"{len(folders)} logs here; choose one with --robot, or give its folder", 2)
-        for record in follow_folder(folders[0]):
+    seen, found = 0, open_one(folder, robot).folder
+    with clear_errors():
+        for record in follow_folder(found):
             if record is None:
                 time.sleep(FOLLOW_INTERVAL_S)
                 continue
             value = _record_value(*record)
-            is_event = record[1] is Kind.EVENT
-            typer.echo(
-                json.dumps(value) if as_json else _event_line(value) if is_event else _decision_line(value)
-            )
+            if value is None:
+                continue
+            typer.echo(json.dumps(value) if as_json else record_line(value))
             seen += 1
             if seen == count:
                 return
 
 
-def _record_value(seq: int, kind: Any, payload: bytes) -> dict[str, Any]:
+def _record_value(seq: int, kind: Any, payload: bytes) -> dict[str, Any] | None:
     import numpy as np
 
     from contracts.decision import DECISION_DTYPE
     from contracts.framelog import Kind, decode_event
-    from edge_agent.recorder.export import decision_value, event_value
+    from edge_agent.recorder.values import decision_value, event_value
 
-    if kind is Kind.EVENT:
-        return event_value(seq, decode_event(payload))
-    return decision_value(seq, np.frombuffer(payload, DECISION_DTYPE)[0])
-
-
-def _event_line(value: dict[str, Any]) -> str:
-    details = " ".join(f"{name}={part}" for name, part in value["detail"].items())
-    return f"{clock_text(value['wall_ns'])}  event {value['name']}  {details}"
+    if kind is Kind.DECISION:
+        return decision_value(seq, np.frombuffer(payload, DECISION_DTYPE)[0])
+    return None if kind is Kind.LOST else event_value(seq, decode_event(payload))
 
 
-def _decision_line(value: dict[str, Any]) -> str:
-    return (
-        f"{clock_text(value['wall_ns'])}  tick {value['tick']}  {value['source']}  {value['verdict']} "
-        f"({value['reason']})  raw {_text(value['raw_command'])}  final {_text(value['final_command'])}  "
-        f"{value['total_us']} us"
-    )
+@app.command()
+def grep(
+    folder: Folder,
+    where: Annotated[str, typer.Option(help="For example: verdict>=stop and clearance_m<0.3")] = "",
+    columns: Annotated[bool, typer.Option("--columns", help="Show the names of all columns.")] = False,
+    count_only: Annotated[bool, typer.Option("--count", help="Only how many.")] = False,
+    first: Annotated[int, typer.Option(min=1, help="At most so many.")] = 1000,
+    robot: Robot = None,
+    since: Since = None,
+    until: Until = None,
+    as_json: AsJson = False,
+) -> None:
+    """Decisions that fulfil a condition; exit code 1 when there is none.
+
+    outrider logs grep STATE --where "verdict>=stop and not armed"
+
+    outrider logs grep STATE --where "reason=scan_stale or (final_speed_mps>1.0 and obs_beams_17<0.5)"
+    """
+    import json
+
+    import numpy as np
+
+    from edge_agent.recorder.flat import COLUMNS, FLAGS
+    from edge_agent.recorder.query import parse_query
+    from edge_agent.recorder.values import decision_value
+
+    if columns:
+        typer.echo("\n".join([*COLUMNS, *FLAGS]))
+        return
+    if not where:
+        raise fail('give a condition: --where "verdict>=stop"; --columns shows what there is', 2)
+    with clear_errors():
+        query = parse_query(where)
+        index, window = open_one(folder, robot), window_of(since, until)
+        rows = index.load(window, tuple(query.fields))
+        found = rows.decision_seqs[np.flatnonzero(query.test(rows.decisions))]
+        if count_only:
+            typer.echo(str(len(found)))
+        else:
+            for seq, record in index.decisions_of(found[:first]):
+                if not query.test(np.array([record])).all():
+                    continue  # the same number in another log of this robot
+                value = decision_value(seq, record)
+                typer.echo(json.dumps(value) if as_json else record_line(value))
+            if len(found) > first and not as_json:
+                typer.echo(f"... and {len(found) - first} more (--first)")
+    if not len(found):
+        raise typer.Exit(EXIT_DIFFERENT)
 
 
 @app.command()
 def export(
-    output: Annotated[Path, typer.Option("--mcap", help="The MCAP file to write.")],
     folder: Folder,
+    mcap: Annotated[Path | None, typer.Option(help="MCAP: ROS 2 messages, and a Foxglove layout.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="CSV, and the events in a second file.")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Parquet (needs pyarrow), and the events.")] = None,
     robot: Robot = None,
     since: Since = None,
     until: Until = None,
 ) -> None:
-    """Write a log as MCAP with JSON messages, for any robot viewer."""
-    from edge_agent.recorder.export import export_mcap
+    """Write a log for other programs.
 
-    log = _one(_load(folder, robot, since, until))
-    with _clear_errors():
-        count = export_mcap(log, output)
-    typer.echo(f"{count} messages of {log.robot} in {output} ({output.stat().st_size} bytes)")
+    outrider logs export STATE --mcap run.mcap --since 90s --until 150s
+    """
+    asked = [("mcap", mcap), ("csv", csv), ("parquet", parquet)]
+    if not any(output for _, output in asked):
+        raise fail("give --mcap, --csv or --parquet FILE", 2)
+    log = load_one(folder, robot, since, until)
+    with clear_errors():
+        from edge_agent.recorder.mcap_file import export_mcap
+        from edge_agent.recorder.tables import export_csv, export_parquet
+
+        writers = {"mcap": export_mcap, "csv": export_csv, "parquet": export_parquet}
+        for kind, output in asked:
+            if output is not None:
+                count = writers[kind](log, output)
+                what = "messages" if kind == "mcap" else "records"
+                typer.echo(f"{count} {what} of {log.robot} in {output} ({output.stat().st_size} bytes)")
+
+
+@app.command()
+def verify(
+    folder: Folder,
+    key: Annotated[
+        str, typer.Option(help="The robot's public log key, hexadecimal, as the hub knows it.")
+    ] = "",
+    robot: Robot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold a log against its seals: is it as the robot wrote it? Exit code 1 when not, and where.
+
+    outrider logs verify STATE --key $(outrider logs verify HUB_COPY --json | jq -r '.[0].key')
+    """
+    import msgspec
+
+    from edge_agent.recorder.chain import verify_folder
+    from edge_agent.recorder.reading import find_folders
+
+    if key and not (len(key) == 64 and set(key.lower()) <= set("0123456789abcdef")):
+        raise fail(f"--key: expected 64 hexadecimal digits, came {key[:70]!r}", 2)
+    with clear_errors():
+        found = [verify_folder(path, key) for path in find_folders(folder, robot)]
+    if as_json:
+        typer.echo(msgspec.json.encode(found).decode())
+    else:
+        for one in found:
+            typer.echo(f"{one.robot}  ({one.folder}): {one.sealed} sealed segments, {one.live} live")
+            for finding in one.findings:
+                typer.echo(f"  {finding.state:7} {finding.segment}: {finding.what}")
+            whose = (
+                "the key you gave" if one.key_known else "as the log says: compare it with the hub's (--key)"
+            )
+            typer.echo(f"  key     {one.key or 'none'} ({whose})")
+            typer.echo("  whole: nothing sealed was changed" if one.whole else "  BROKEN: see above")
+    if not all(one.whole for one in found):
+        raise typer.Exit(EXIT_DIFFERENT)
+
+
+@app.command()
+def diff(
+    first: Annotated[Path, typer.Argument(help="A log.")],
+    second: Annotated[Path, typer.Argument(help="Another one.")],
+    robot: Robot = None,
+    since: Since = None,
+    until: Until = None,
+    as_json: AsJson = False,
+) -> None:
+    """Two runs side by side, and the first tick at which they part; exit code 1 when they do.
+
+    outrider logs diff monday/robot_1 tuesday/robot_1
+    """
+    import msgspec
+    from rich.console import Console
+    from rich.table import Table
+
+    from edge_agent.recorder.compare import compare
+
+    logs = [load_one(folder, robot, since, until) for folder in (first, second)]
+    found = compare(logs[0], logs[1])
+    if as_json:
+        typer.echo(msgspec.json.encode(found).decode())
+    else:
+        table = Table("figure", f"{logs[0].robot} ({first})", f"{logs[1].robot} ({second})", box=None)
+        for row in found.figures:
+            table.add_row(row.figure, *("-" if v is None else f"{v:,.4g}" for v in (row.first, row.second)))
+        Console().print(table)
+        parted = (
+            "they agree"
+            if found.parted_tick is None
+            else f"part at {found.parted_tick} ({found.parted_field})"
+        )
+        typer.echo(
+            f"{found.common_ticks} ticks in common: {parted if found.common_ticks else 'none to compare'}"
+        )
+    if found.parted_tick is not None:
+        raise typer.Exit(EXIT_DIFFERENT)
+
+
+@app.command()
+def replay(
+    folder: Folder,
+    bundle: Annotated[Path, typer.Option(help="The bundle (.outrider) that drove, or another.")],
+    robot: Robot = None,
+    since: Since = None,
+    until: Until = None,
+    as_json: AsJson = False,
+) -> None:
+    """Feed recorded observations through a bundle again; exit code 1 for any difference.
+
+    outrider logs replay STATE --bundle STATE/slots/a/policy.outrider
+    """
+    import msgspec
+
+    from edge_agent.recorder.replay import replay as replay_log
+
+    log = load_one(folder, robot, since, until)
+    with clear_errors():
+        found = replay_log(log, bundle)
+    if as_json:
+        typer.echo(msgspec.json.encode({**msgspec.to_builtins(found), "same": found.same}).decode())
+    else:
+        drove = (
+            "drove in this log" if found.drove else "never drove in this log: differences are to be expected"
+        )
+        typer.echo(f"bundle     {found.digest[:12]} {drove}")
+        typer.echo(
+            f"asked      {found.asked} observations, {found.skipped} decisions of others or without one"
+        )
+        typer.echo(f"same bits  {found.equal}; worst difference {found.worst:.3g}")
+        for change in found.changed:
+            was, now = text_of(list(change.recorded)), text_of(list(change.replayed))
+            typer.echo(f"  tick {change.tick}: was {was}, is {now}")
+        typer.echo(
+            f"rulings    {found.rulings} checked; "
+            + ("; ".join(found.odd_rulings) or "none contradicts itself")
+        )
+    if not found.same:
+        raise typer.Exit(EXIT_DIFFERENT)
+
+
+@app.command()
+def ui(folder: Folder, robot: Robot = None) -> None:
+    """A screen to look through a log: timeline, next incident, what it saw, wanted and was allowed.
+
+    outrider logs ui STATE;  keys: arrows, n/p next and previous incident, space replay, q end
+    """
+    from importlib.util import find_spec
+
+    if find_spec("textual") is None:
+        raise fail("the screen needs textual: pip install 'outrider[tech]'", 2)
+    from edge_agent.recorder.screen import LogScreen
+
+    index = open_one(folder, robot)
+    with clear_errors():
+        LogScreen(index).run()

@@ -5,20 +5,22 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from contracts.canonical import digest_hex
 from contracts.errors import BundleCounterTooLowError
-from contracts.messages import CHUNK_MAX_BYTES, BeginRelease, Chunk, FromRobot, Offer, RolloutReport
+from contracts.messages import CHUNK_MAX_BYTES, BeginRelease, Chunk, FromRobot, RolloutReport
+from contracts.plan import Release
 from edge_agent.update.checker import BundleChecker, CheckResult
 from edge_agent.update.mailbox import CommsMailbox, ControlMailbox, new_candidate
 from edge_agent.update.slots import SlotStore
-from edge_agent.update.updater import State, Updater
-from fleet_hub.errors import RefusedByHubError
+from edge_agent.update.updater import Checker, State, Updater
+from fleet_hub.errors import RefusedByHubError, UnknownReleaseError
 from fleet_hub.limits import DOWNLOAD_CHUNK_BYTES
-from tests.support.fleet import Fleet, facts_of, make_bundle, wait_for
+from tests.support.fleet import Fleet, facts_of, make_bundle, make_order, make_plan, wait_for
 from trainer.release.keys import create_release_key, load_signer
 
 
@@ -29,18 +31,16 @@ def tree(folder: Path) -> dict[str, bytes]:
 def test_an_update_arrives_and_the_next_one_too(fleet: Fleet, keys: Path) -> None:
     fleet.start_hub()
     first = fleet.release(make_bundle(keys))
-    with fleet.client() as client:
-        assert [entry.state for entry in client.start_rollout("routing", ("robot_1",)).robots] == ["offered"]
+    assert [entry.state for entry in fleet.start_rollout("routing", "robot_1").robots] == ["waiting"]
     fleet.ring()
     fleet.start_comms()  # told at Hello
     assert fleet.answer_candidate(accepted=True).digest == first
-    wait_for(lambda: fleet.rollout_state()[0] == "active", "the first policy")
+    wait_for(lambda: fleet.rollout_state()[0] in ("active", "soaked"), "the first policy")
     second = fleet.release(make_bundle(keys, version="v2", release_counter=2))
-    with fleet.client() as client:  # pushed
-        client.start_rollout("v2", ())
+    fleet.start_rollout("v2")  # pushed
     assert fleet.answer_candidate(accepted=True).digest == second
-    wait_for(lambda: fleet.rollout_state()[0] == "active", "the second policy")
-    assert fleet.rollout_state("robot_2") == ("offered", "")
+    wait_for(lambda: fleet.rollout_state()[0] in ("active", "soaked"), "the second policy")
+    assert fleet.rollout_state("robot_2") == ("waiting", "")
     store = SlotStore(fleet.state())
     active, previous = store.active(), store.previous()
     assert active
@@ -55,15 +55,13 @@ def test_an_update_arrives_and_the_next_one_too(fleet: Fleet, keys: Path) -> Non
 def test_control_refuses_and_nothing_is_lost(fleet: Fleet, keys: Path) -> None:
     fleet.start_hub()
     fleet.release(make_bundle(keys))
-    with fleet.client() as client:
-        client.start_rollout("v1", ("robot_1",))
+    fleet.start_rollout("v1", "robot_1")
     fleet.start_comms()
     fleet.answer_candidate(accepted=True)
-    wait_for(lambda: fleet.rollout_state()[0] == "active", "the first policy")
+    wait_for(lambda: fleet.rollout_state()[0] in ("active", "soaked"), "the first policy")
     before = (fleet.state() / "slots" / "a" / "policy.outrider").read_bytes()
     fleet.release(make_bundle(keys, version="v2", release_counter=2))
-    with fleet.client() as client:
-        client.start_rollout("v2", ("robot_1",))
+    fleet.start_rollout("v2", "robot_1")
     fleet.answer_candidate(accepted=False, reason="another monitor")
     _, reason = wait_for(lambda: (s := fleet.rollout_state())[0] == "refused" and s, "the refusal")
     assert "another monitor" in reason
@@ -77,13 +75,12 @@ def test_control_refuses_and_nothing_is_lost(fleet: Fleet, keys: Path) -> None:
 def test_the_hub_survives_kill_9(fleet: Fleet, keys: Path) -> None:
     fleet.start_hub()
     digest = fleet.release(make_bundle(keys))
-    with fleet.client() as client:
-        client.start_rollout(digest[:8], ("robot_2",))
+    fleet.start_rollout(digest[:8], "robot_2")
     fleet.kill_hub()
     fleet.start_hub()
     with fleet.client() as client:
         assert [release.digest for release in client.releases()] == [digest]
-    assert fleet.rollout_state("robot_2") == ("offered", "")
+    assert fleet.rollout_state("robot_2") == ("waiting", "")
     assert fleet.release(make_bundle(keys)) == digest  # again is the same release
 
 
@@ -100,8 +97,7 @@ def test_a_cut_transfer_goes_on(fleet: Fleet, keys: Path, monkeypatch: pytest.Mo
     part.write_bytes(bundle[: 3 * DOWNLOAD_CHUNK_BYTES + 17])
     inode = part.stat().st_ino
     fleet.start_hub()
-    with fleet.client() as client:
-        client.start_rollout(digest, ("robot_1",))
+    fleet.start_rollout(digest, "robot_1")
     fleet.start_comms()
     wait_for(lambda: not part.exists() or part.stat().st_size > 3 * DOWNLOAD_CHUNK_BYTES + 17, "more bytes")
     fleet.kill_hub()
@@ -109,7 +105,7 @@ def test_a_cut_transfer_goes_on(fleet: Fleet, keys: Path, monkeypatch: pytest.Mo
     fleet.start_hub()
     fleet.start_comms()
     candidate = fleet.answer_candidate(accepted=True)
-    wait_for(lambda: fleet.rollout_state()[0] == "active", "the policy")
+    wait_for(lambda: fleet.rollout_state()[0] in ("active", "soaked"), "the policy")
     assert candidate.path.read_bytes() == bundle
     assert candidate.path.stat().st_ino == inode
 
@@ -125,11 +121,15 @@ def _large_policy() -> bytes:
     return plain + b"\x32" + length + filler  # ModelProto.doc_string
 
 
-def test_at_most_one_chunk_is_asked_again(tmp_path: Path) -> None:
+def make_updater(state: Path, keys: Path, checker: Checker, send: Callable[[FromRobot], bool]) -> Updater:
+    return Updater(state, checker, send, lambda *_a, **_k: None, keys / "robots" / "robot_1", "robot_1")
+
+
+def test_at_most_one_chunk_is_asked_again(tmp_path: Path, keys: Path) -> None:
     """The updater against a hub that is cut at every chunk."""
     bundle = os.urandom(10 * DOWNLOAD_CHUNK_BYTES + 5)
     digest = digest_hex(bundle)
-    offer = Offer(1, digest, len(bundle), "routing", "v1", 1)
+    order = make_order(keys, make_plan(Release(digest, "routing", "v1", 1, len(bundle))))
     asked: list[FromRobot] = []
 
     def send(message: FromRobot) -> bool:
@@ -138,10 +138,8 @@ def test_at_most_one_chunk_is_asked_again(tmp_path: Path) -> None:
 
     sent = 0
     for _ in range(40):
-        updater = Updater(
-            tmp_path, _NeverReady(), send, lambda *_args, **_kwargs: None
-        )  # killed and started again
-        updater.on_offer(offer, 0)
+        updater = make_updater(tmp_path, keys, _NeverReady(), send)  # killed and started again
+        updater.on_order(order, 0)
         if updater.state is State.CHECKING:
             break
         request = asked[-1]
@@ -180,10 +178,11 @@ def test_a_robot_refuses_and_stays_as_it_was(name: str, tmp_path: Path, keys: Pa
     before = tree(tmp_path)
     reports: list[FromRobot] = []
     checker = BundleChecker(keys / "robots" / "robot_1", "amr_small")
-    updater = Updater(tmp_path, checker, lambda m: bool(reports.append(m)) or True, lambda *_a, **_k: None)
+    updater = make_updater(tmp_path, keys, checker, lambda m: bool(reports.append(m)) or True)
     digest = digest_hex(bad)
     counter = 4 if name == "old_counter" else 6
-    updater.on_offer(Offer(3, digest, len(bad), "routing", "v2", counter), 0)
+    order = make_order(keys, make_plan(Release(digest, "routing", "v1", counter, len(bad))))
+    updater.on_order(order, 0)
     updater.on_chunk(Chunk(digest, 0, bad), 0)
 
     def refusals() -> list[RolloutReport]:
@@ -194,9 +193,10 @@ def test_a_robot_refuses_and_stays_as_it_was(name: str, tmp_path: Path, keys: Pa
     assert code in report.reason, report.reason
     after = tree(tmp_path)
     assert after.pop("slots/refused.json")
+    assert after.pop("slots/orders.json")  # its papers were good
     assert after == before
     assert ControlMailbox(tmp_path).poll() is None
-    updater.on_offer(Offer(3, digest, len(bad), "routing", "v2", counter), 0)
+    updater.on_order(order, 0)
     assert len(refusals()) == 2  # told again without fetching again
     assert updater.state is State.IDLE
 
@@ -218,10 +218,10 @@ def _bad_bundles(keys: Path, folder: Path) -> dict[str, tuple[bytes, str]]:
     }
 
 
-def test_bytes_with_another_digest_are_fetched_twice_then_refused(tmp_path: Path) -> None:
+def test_bytes_with_another_digest_are_fetched_twice_then_refused(tmp_path: Path, keys: Path) -> None:
     sent: list[FromRobot] = []
-    updater = Updater(tmp_path, _NeverReady(), lambda m: bool(sent.append(m)) or True, lambda *_a, **_k: None)
-    updater.on_offer(Offer(1, "b" * 64, 10, "routing", "v1", 1), 0)
+    updater = make_updater(tmp_path, keys, _NeverReady(), lambda m: bool(sent.append(m)) or True)
+    updater.on_order(make_order(keys, make_plan(Release("b" * 64, "routing", "v1", 1, 10))), 0)
     for _ in range(2):
         updater.on_chunk(Chunk("b" * 64, 0, bytes(10)), 0)
     last = sent[-1]
@@ -241,8 +241,6 @@ def test_the_catalogue_refuses_and_stays_empty(fleet: Fleet, keys: Path) -> None
         assert client.releases() == ()
         with pytest.raises(RefusedByHubError, match="may have"):
             client.call(BeginRelease("a" * 64, 2**40))
-        with pytest.raises(RefusedByHubError, match="no release 'v9'"):
-            client.start_rollout("v9", ())
     data = fleet.folder / "data"
     assert not list((data / "bundles").iterdir())
     assert not list((data / "staging").iterdir())
@@ -250,8 +248,10 @@ def test_the_catalogue_refuses_and_stays_empty(fleet: Fleet, keys: Path) -> None
     for counter in (5, 6):
         with pytest.raises(RefusedByHubError, match="must be above 6"):
             fleet.release(make_bundle(keys, version="other", release_counter=counter))
-    with fleet.client() as client, pytest.raises(RefusedByHubError, match="no robot robot_9"):
-        client.start_rollout("v1", ("robot_9",))
+    with pytest.raises(RefusedByHubError, match="no robot robot_9"):
+        fleet.start_rollout("v1", "robot_9")
+    with pytest.raises(UnknownReleaseError, match="no release 'v9'"):
+        fleet.start_rollout("v9")
 
 
 def test_slots_and_mailbox(tmp_path: Path) -> None:

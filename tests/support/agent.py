@@ -29,6 +29,7 @@ from edge_agent.observe.intake import Intake
 from edge_agent.observe.slots import Goal, Slots, Stamp, Way
 from edge_agent.tick import TickCore
 from navigation.controllers.dwa import DwaController
+from navigation.novelty import Novelty
 from navigation.route import Route, cell_costs
 from navigation.warehouse import load_warehouse
 from safety.monitor import SafetyMonitor
@@ -53,6 +54,7 @@ class FakePolicy:
         self.answer, self.version, self.release_counter = answer, version, 1
         self.digest = f"{sum(version.encode()):064x}"
         self.digest_bytes = np.frombuffer(bytes.fromhex(self.digest), dtype=np.uint8)
+        self.novelty: Novelty | None = None
         self.spend_ns, self.clock = spend_ns, _NO_CLOCK
         self.calls = 0
 
@@ -112,15 +114,18 @@ _ROUTE: list[Route] = []
 class Bench:
     """A tick core with everything around it in memory."""
 
-    def __init__(self, trial: TrialConfig | None = None) -> None:
+    def __init__(self, trial: TrialConfig | None = None, stamped: bool = True) -> None:
         if not _ROUTE:
             _ROUTE.append(Route(cell_costs(load_warehouse(LAYOUT)), *GOAL))
         self.clock, self.ring, self.sink, self.slots = Clock(), ListRing(), ListSink(), Slots()
         self.gate = Gate(SafetyMonitor(AMR_SMALL))
         self.ladder = Ladder(DwaController(AMR_SMALL, 1 / RATE_HZ), PERIOD_NS, 1 / RATE_HZ, trial, self.clock)
+        self.wall_apart_ns = 7_000_000_000
+        """Wall time, which the sensors stamp with, less monotonic time; a test may set the clock."""
         self.core = TickCore(
-            AMR_SMALL, RATE_HZ, 1.0, self.slots, self.ladder, self.gate, self.sink, self.ring, self.clock
-        )
+            AMR_SMALL, RATE_HZ, 1.0, self.slots, self.ladder, self.gate, self.sink, self.ring, self.clock,
+            lambda: self.clock.now_ns + self.wall_apart_ns, stamped=stamped,
+        )  # fmt: skip
         self.intake = Intake(self.slots, AMR_SMALL, self._route)
         self.velocity, self.pose, self._moved_ns = (0.0, 0.0), START, self.clock.now_ns
         self.intake.goal("map", *GOAL)
@@ -132,8 +137,8 @@ class Bench:
 
     @property
     def stamp(self) -> Stamp:
-        """What a sensor stamps its messages with now: its own clock, far from ours."""
-        return divmod(self.clock.now_ns + 7_000_000_000, 1_000_000_000)
+        """What a sensor stamps its messages with now: the wall clock, far from our monotonic one."""
+        return divmod(self.clock.now_ns + self.wall_apart_ns, 1_000_000_000)
 
     def scan(self, ranges: npt.NDArray[np.float32] | None = None) -> None:
         """A scan arrives; without ``ranges`` nothing is in reach."""

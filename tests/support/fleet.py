@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +20,49 @@ from securesystemslib.signer import Signer
 
 from contracts.bundle import Floats
 from contracts.decision import DECISION_DTYPE
+from contracts.keyring import ACCESS_FILE
 from contracts.manifest import CommandLimits, Manifest, RobotModelRef
+from contracts.messages import Order, RolloutView
 from contracts.observation import OBSERVATION_SIZE, ROUTING_LAYOUT
+from contracts.papers import Act
+from contracts.plan import Plan, Release, Stage, Who, encode_plan
 from contracts.ring import RingReader, RingWriter
 from contracts.robot import AMR_SMALL
 from edge_agent.update.mailbox import Candidate, ControlMailbox
 from edge_agent.update.slots import BundleFacts
+from fleet_hub.catalogue.catalogue import resolve
 from fleet_hub.client import HubClient
-from outrider.verbs.keys import init
+from outrider.verbs._plans import quick_plan
+from outrider.verbs.keys import init, person
 from trainer.release.keys import load_signer
 from trainer.release.pack import pack
+from trainer.release.papers import person_signer, sign_act, sign_approval
 
 POLICY_ONNX = (Path(__file__).parent / "policy.onnx").read_bytes()
 WAIT_MAX_S = 20.0
 
 
+PEOPLE = {"anna": "approver", "boris": "releaser", "vera": "viewer"}
+
+
 def make_keys(folder: Path, robots: str = "robot_1,robot_2") -> Path:
-    """Keys of a whole fleet in ``folder``."""
+    """Keys of a whole fleet in ``folder``, and of PEOPLE."""
     init(folder, robots)
+    for name, roles in PEOPLE.items():
+        person(name, roles, folder)
     return folder
+
+
+def approve(keys: Path, plan_digest: str, *people: str) -> tuple[bytes, ...]:
+    """Signatures of these people under a plan."""
+    return tuple(sign_approval(plan_digest, name, "a test", person_signer(keys, name)) for name in people)
+
+
+def act(keys: Path, action: str, plan_digest: str, person: str = "boris", **fields: Any) -> bytes:
+    """Something that a person wants done to a rollout, signed."""
+    values = {"action": action, "person": person, "why": "a test", "signed_wall_ns": time.time_ns()}
+    wanted = msgspec.convert(values | {"plan_digest": plan_digest} | fields, Act)
+    return sign_act(wanted, person_signer(keys, person))
 
 
 def golden(rows: int = 8) -> tuple[Floats, Floats]:
@@ -72,6 +97,23 @@ def make_bundle(keys: Path | Signer, **changes: Any) -> bytes:
     """A signed bundle; ``changes`` go to the manifest."""
     signer = load_signer(keys) if isinstance(keys, Path) else keys
     return pack(make_manifest(**changes), POLICY_ONNX, *golden(), [signer])
+
+
+def make_plan(release: Release, *stages: Stage, **fields: Any) -> Plan:
+    """A plan issued now; without stages, one that takes everybody."""
+    now = datetime.now(UTC)
+    everybody = Stage(name="all", kind="full", who=Who(rest=True), soak_s=0.1, deadline_s=60.0)
+    values: dict[str, Any] = {"name": "a-plan", "issued": now, "expires": now + timedelta(hours=1)}
+    return Plan(release=release, stages=stages or (everybody,), **(values | fields))
+
+
+def make_order(keys: Path, plan: Plan, stage: int = 0, action: str = "run", **changes: Any) -> Order:
+    """An order with good papers; ``changes`` go to its fields."""
+    data, digest = encode_plan(plan)
+    access = (keys / "hub" / ACCESS_FILE).read_bytes()
+    approvals = approve(keys, digest, "anna", "boris")
+    order = Order(1, stage, action, plan.release.digest, data, approvals, access)
+    return msgspec.structs.replace(order, **changes)
 
 
 def facts_of(digest: str, counter: int = 1) -> BundleFacts:
@@ -183,6 +225,20 @@ class Fleet:
         path.write_bytes(bundle)
         with self.client() as client:
             return client.release(path).digest
+
+    def start_plan(self, plan: Plan, supersede: bool = False) -> RolloutView:
+        """Have two people approve a plan, and one of them start it."""
+        data, digest = encode_plan(plan)
+        with self.client() as client:
+            for paper in approve(self.keys, digest, "anna", "boris"):
+                client.approve(data, paper)
+            return client.act(act(self.keys, "start", digest, supersede=supersede), data)
+
+    def start_rollout(self, release: str, *robots: str) -> RolloutView:
+        """A quick rollout to these robots, or to all."""
+        with self.client() as client:
+            plan = quick_plan(resolve(client.releases(), release), robots)
+        return self.start_plan(plan, supersede=True)
 
     def rollout_state(self, robot: str = "robot_1") -> tuple[str, str]:
         """State and reason of a robot in the newest rollout."""

@@ -1,0 +1,93 @@
+"""Trips of every robot, taken out of its records as they become durable; each trip is kept exactly once."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from contracts.decision import DECISION_DTYPE
+from contracts.errors import LogFormatError
+from contracts.framelog import Kind, iterate_frames, list_segments
+from fleet_hub.rollout.trips import Trip, TripWatch
+from fleet_hub.store.database import Database
+
+SEGMENTS_READ_MAX = 3
+KEPT_MAX = 20_000
+"""Trips read for one robot at once."""
+
+
+class TripStore:
+    """Watches of all robots and their trips in the database.
+
+    A hub that starts again reads each robot's own stored log from its last trip on: nothing is lost, and the primary
+    key (robot, log, first record) keeps a trip from counting twice.
+    """
+
+    def __init__(self, database: Database, telemetry: Path) -> None:
+        """``telemetry`` is where the intake keeps the records."""
+        self._database, self._telemetry = database, telemetry
+        self._watches: dict[tuple[str, str], tuple[TripWatch, int]] = {}
+
+    def add(self, robot: str, log_id: str, frames: bytes) -> int:
+        """Take frames that have been stored; returns how many trips ended in them."""
+        watch, next_seq = self._watches.get((robot, log_id)) or self._begin(robot, log_id)
+        trips, next_seq = _feed(watch, frames, next_seq)
+        self._watches[robot, log_id] = watch, next_seq
+        self.keep(robot, log_id, trips)
+        return len(trips)
+
+    def _begin(self, robot: str, log_id: str) -> tuple[TripWatch, int]:
+        """A watch that has seen what is on disk since the last trip."""
+        for key in [key for key in self._watches if key[0] == robot]:
+            del self._watches[key]
+        rows = self._database.rows(
+            "SELECT MAX(last_seq) FROM trip WHERE robot = ? AND log_id = ?", robot, log_id
+        )
+        watch, next_seq = TripWatch(), int(rows[0][0] or 0) + 1
+        try:
+            for segment in list_segments(self._telemetry / robot / log_id)[-SEGMENTS_READ_MAX:]:
+                if segment.header is not None:
+                    data = segment.path.read_bytes()[segment.data_start :]
+                    trips, next_seq = _feed(watch, data, next_seq)
+                    self.keep(robot, log_id, trips)
+        except (LogFormatError, OSError):
+            return TripWatch(), next_seq
+        return watch, next_seq
+
+    def keep(self, robot: str, log_id: str, trips: list[Trip]) -> None:
+        """Put trips of one log into the database; those known already stay as they are."""
+        with self._database.transaction():
+            for trip in trips:
+                self._database.run(
+                    "INSERT OR IGNORE INTO trip VALUES (?, ?, ?, ?, ?, ?)",
+                    robot, log_id, trip.first_seq, trip.last_seq, trip.began_wall_ns, msgspec.msgpack.encode(trip),
+                )  # fmt: skip
+
+    def since(self, robot: str, wall_ns: int) -> list[Trip]:
+        """Trips that began at ``wall_ns`` (the robot's clock) or later, in order."""
+        return self._read("began_wall_ns >= ? ORDER BY began_wall_ns", robot, wall_ns)
+
+    def before(self, robot: str, wall_ns: int, count: int) -> list[Trip]:
+        """The last ``count`` trips that began before ``wall_ns``, in order."""
+        return self._read(
+            "began_wall_ns < ? ORDER BY began_wall_ns DESC", robot, wall_ns, min(count, KEPT_MAX)
+        )[::-1]
+
+    def _read(self, where: str, robot: str, wall_ns: int, count: int = KEPT_MAX) -> list[Trip]:
+        rows = self._database.rows(
+            f"SELECT trip FROM trip WHERE robot = ? AND {where} LIMIT ?", robot, wall_ns, count
+        )
+        return [msgspec.msgpack.decode(row[0], type=Trip) for row in rows]
+
+
+def _feed(watch: TripWatch, frames: bytes, next_seq: int) -> tuple[list[Trip], int]:
+    payloads, seqs = [], []
+    for frame in iterate_frames(frames):
+        if frame.seq < next_seq:
+            continue
+        next_seq = frame.seq + 1
+        if frame.kind is Kind.DECISION and len(frame.payload) == DECISION_DTYPE.itemsize:
+            payloads.append(frame.payload)
+            seqs.append(frame.seq)
+    records = np.frombuffer(b"".join(payloads), dtype=DECISION_DTYPE)
+    return watch.add(records, np.array(seqs, dtype=np.int64)), next_seq
