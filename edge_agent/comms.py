@@ -16,7 +16,7 @@ import msgspec
 
 from contracts.errors import ContractError, RingError
 from contracts.keyring import ROBOT_ID_PATTERN, party_folder
-from contracts.messages import Ack, Chunk, FromHub, Hello, Offer, Welcome
+from contracts.messages import Ack, Chunk, FromHub, Hello, Order, Welcome
 from contracts.observation import ROUTING_LAYOUT
 from contracts.ring import RING_SLOTS, RingReader
 from edge_agent.config import load_settings
@@ -62,7 +62,7 @@ class Comms:
         self.link = HubLink(config.hub_endpoint, keys, self._hello, seed)
         self.uplink = Uplink(self.recorder, self.link.send)
         checker = BundleChecker(keys, config.robot_model)
-        self.updater = Updater(state, checker, self.link.send, self.recorder.event)
+        self.updater = Updater(state, checker, self.link.send, self.recorder.event, keys, config.robot_id)
 
     def stop(self) -> None:
         """Let ``run`` flush and return; safe in a signal handler."""
@@ -115,8 +115,8 @@ class Comms:
             self.updater.on_online(now_ns)
         elif isinstance(message, Ack):
             self.uplink.on_ack(message)
-        elif isinstance(message, Offer):
-            self.updater.on_offer(message, now_ns)
+        elif isinstance(message, Order):
+            self.updater.on_order(message, now_ns)
         elif isinstance(message, Chunk):
             self.updater.on_chunk(message, now_ns)
 

@@ -11,6 +11,7 @@ from edge_agent.infer.trial import TrialConfig
 
 CONFIG_MAX_BYTES = 64 * 1024
 RATE_STEP_HZ = 10
+SERIAL_RATE_MIN_HZ = 20
 NS = 1_000_000_000
 Name = Annotated[str, msgspec.Meta(pattern=ROBOT_ID_PATTERN)]
 
@@ -26,11 +27,15 @@ class ControlConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     keys_dir: str
     layout_path: str
     """A warehouse's YAML file (``navigation.warehouse``)."""
+    safety_path: str = ""
+    """Signed settings of the monitor (``edge_agent.guard.settings``); "" is what is built in."""
     ring_name: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_.-]{1,128}$")]
     robot_model: Name = "amr_small"
     rate_hz: Annotated[int, msgspec.Meta(ge=10, le=200)] = 20
     real_time_factor: Annotated[float, msgspec.Meta(ge=0.05, le=50.0)] = 1.0
     """Robot seconds in a second: above 1 against a simulator that runs faster than real time."""
+    serial_port: Annotated[str, msgspec.Meta(max_length=256)] = ""
+    """Where the motor controller is (``firmware_interface``); "" leaves commands to ROS alone."""
     autostart: bool = True
     """Configure and activate at start. Arming is always somebody's explicit request."""
     sim_time: bool = False
@@ -47,6 +52,11 @@ class ControlConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         if self.rate_hz % RATE_STEP_HZ:
             raise ConfigError(
                 f"rate_hz is {self.rate_hz}; it must be a multiple of {RATE_STEP_HZ} (the layout's history)"
+            )
+        if self.serial_port and (self.rate_hz < SERIAL_RATE_MIN_HZ or self.real_time_factor != 1.0):
+            raise ConfigError(
+                f"a motor controller stops without a command every 80 ms of real time: rate_hz is {self.rate_hz}, "
+                f"real_time_factor {self.real_time_factor:g}; they must be {SERIAL_RATE_MIN_HZ} or more, and 1"
             )
         return self
 

@@ -29,9 +29,21 @@ class AgentRunningError(AgentError):
     """Another agent already runs this robot."""
 
 
+class SafetyFileError(AgentError):
+    """Safety settings are unsigned, signed by somebody else, looser than what is built in, or for another robot."""
+
+
 class RosUnavailableError(AgentError):
     """ROS 2, or this project's interfaces for it, cannot be imported."""
 
 
 class RobotSilentError(AgentError):
     """The robot's agent did not answer over ROS in time."""
+
+
+class LogQueryError(AgentError):
+    """A condition on log records cannot be read."""
+
+
+class ToolMissingError(AgentError):
+    """A package that only a field tech's computer has is not installed here."""

@@ -17,13 +17,16 @@ VERBS = {
     "ope": "What a policy would have earned, from episodes logged with another.",
     "reward": "Show the reward's terms; audit what it really pays for.",
     "bundle": "Export, pack, inspect and verify policy bundles.",
-    "keys": "Make the keys of a fleet.",
+    "keys": "Make the keys of a fleet, name its people.",
     "hub": "Run the fleet's hub.",
     "release": "Register a bundle in the hub's catalogue.",
-    "rollout": "Send a release to robots, watch it arrive.",
+    "rollout": "Send a release to robots, in stages that two people approved.",
+    "audit": "Who did what to the fleet, when and why.",
     "fleet": "What the robots run and what they have reported.",
     "agent": "Run a robot's agent; arm it, stop it, load a policy.",
+    "firmware": "The motor controller: emulate, monitor, set, flash, soak.",
     "logs": "What happened on a robot: its own record, offline.",
+    "doctor": "Is this robot well? One verdict, and what to do.",
 }
 USAGE_ERROR = 2
 INTERRUPTED = 130

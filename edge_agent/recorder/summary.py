@@ -7,8 +7,13 @@ import msgspec
 import numpy as np
 
 from contracts.decision import Reason, Source, Verdict
+from edge_agent.recorder.flat import count_digests
+from edge_agent.recorder.incidents import FIELDS, INCIDENT_EVENTS, Before, find_onsets
 from edge_agent.recorder.reading import Log
 from edge_agent.uplink.uplink import read_acked
+
+SUMMARY_FIELDS = (*FIELDS, "source", "total_us", "late_us", "missed_ticks", "policy_digest")
+"""All that ``summarize`` reads of a decision."""
 
 
 class Spread(msgspec.Struct, frozen=True):
@@ -51,6 +56,8 @@ class Summary(msgspec.Struct, frozen=True):
     acked_seq: int | None
     unsent: int | None
     damage: tuple[str, ...]
+    incidents: int
+    lost: dict[str, int]
 
 
 def summarize(log: Log) -> Summary:
@@ -59,8 +66,11 @@ def summarize(log: Log) -> Summary:
     walls = [event.wall_ns for _, event in log.events]
     if len(decisions):
         walls += [int(decisions["wall_ns"].min()), int(decisions["wall_ns"].max())]
-    seqs = np.sort(np.concatenate([log.decision_seqs, np.array([s for s, _ in log.events], np.uint64)]))
+    seqs = np.sort(
+        np.concatenate([log.decision_seqs, np.array([s for s, _ in log.events + log.debug], np.uint64)])
+    )
     last_seq = int(seqs[-1]) if len(seqs) else 0
+    onsets, _ = find_onsets(decisions, Before())
     position = read_acked(log.folder)
     acked = (
         position.acked_seq if position and log.headers and position.log_id == log.headers[-1].log_id else None
@@ -82,10 +92,12 @@ def summarize(log: Log) -> Summary:
         late=_spread(decisions["late_us"]),
         missed_ticks=_missed(decisions["missed_ticks"]),
         last_seq=last_seq,
-        gaps=int((np.diff(seqs.astype(np.int64)) > 1).sum()) if len(seqs) else 0,
+        gaps=_gaps(seqs.astype(np.int64), log.lost_ranges),
         acked_seq=acked,
         unsent=None if acked is None else max(last_seq - acked, 0),
         damage=tuple(log.damage),
+        incidents=len(onsets) + sum(event.name in INCIDENT_EVENTS for _, event in log.events),
+        lost={kind.name.lower(): count for kind, count in sorted(log.lost.items())},
     )
 
 
@@ -111,15 +123,26 @@ def _missed(values: "np.ndarray[Any, Any]") -> int:
     return int(counter[0] + np.where(steps >= 0, steps, counter[1:]).sum())
 
 
+def _gaps(seqs: "np.ndarray[Any, Any]", lost: list[tuple[int, int]]) -> int:
+    """Jumps in the numbers (sorted) that no known loss explains."""
+    jumps = np.flatnonzero(np.diff(seqs) > 1)
+    if not len(lost) or not len(jumps):
+        return len(jumps)
+    ranges = np.array(sorted(lost))
+    ends = np.maximum.accumulate(ranges[:, 1])
+    place = np.searchsorted(ranges[:, 0], seqs[jumps + 1] - 1, side="right") - 1
+    explained = (place >= 0) & (ends[place] >= seqs[jumps] + 1)
+    return int((~explained).sum())
+
+
 def _policies(log: Log) -> tuple[PolicyUse, ...]:
     versions = {
         str(event.detail["digest"]): str(event.detail["version"])
         for _, event in log.events
         if {"digest", "version"} <= event.detail.keys()
     }
-    digests, counts = np.unique(log.decisions["policy_digest"].reshape(-1, 32), axis=0, return_counts=True)
     uses = []
-    for digest, count in zip(digests, counts.tolist(), strict=True):
-        text = digest.tobytes().hex() if digest.any() else ""
+    for digest, count in count_digests(log.decisions["policy_digest"]).items():
+        text = digest.hex() if any(digest) else ""
         uses.append(PolicyUse(text, versions.get(text, ""), count))
     return tuple(sorted(uses, key=lambda use: -use.decisions))

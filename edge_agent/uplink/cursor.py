@@ -1,10 +1,31 @@
-"""Reads frames back out of the log that is being written: the log is the send queue."""
+"""Reads frames back out of the log that is being written: the log is the send queue.
+
+Live segments are read as they lie; sealed ones, and those of an older record schema, are turned back into the frames
+they were, in today's schema. What the disk budget dropped, and what cannot be read any more, comes as LOST frames, so
+that the numbers have no gap.
+"""
 
 from pathlib import Path
 
-from contracts.framelog import frame_end, list_segments, walk_frames
+import numpy as np
+
+from contracts.decision import DECISION_DTYPE
+from contracts.errors import LogFormatError
+from contracts.framelog import (
+    Kind,
+    LostClass,
+    Segment,
+    encode_frame,
+    frame_end,
+    iterate_frames,
+    list_segments,
+    walk_frames,
+)
+from contracts.record_schema import to_present
+from edge_agent.recorder.sealed import SealedSegment, list_sealed, open_sealed
 
 READ_BYTES = 512 * 1024
+LOST_AT_ONCE = 4096
 
 
 class LogCursor:
@@ -15,13 +36,15 @@ class LogCursor:
         self._folder = folder
         self._log_id = ""
         self._path: Path | None = None
+        self._frames: bytes | None = None
         self._offset = 0
+        self._ends: dict[Path, tuple[str, int, int]] = {}
         self.next_seq = 1
 
     def seek(self, log_id: str, seq: int) -> None:
-        """Go to record ``seq``; where the log begins later (older segments are gone), to its first."""
+        """Go to record ``seq``."""
         self._log_id, self.next_seq = log_id, seq
-        self._path = None
+        self._path = self._frames = None
 
     def read(self, last_seq: int, count_max: int, bytes_max: int) -> tuple[int, int, bytes]:
         """(first sequence, count, frames) of the next records up to ``last_seq``; count 0 for none."""
@@ -32,31 +55,66 @@ class LogCursor:
             if count:
                 self.next_seq += count
                 return first, count, frames
-            self._path = None
+            self._path = self._frames = None
         return self.next_seq, 0, b""
 
     def _locate(self) -> bool:
+        if (sealed := self._sealed()) is not None:
+            self._path, self._frames, self._offset = sealed.path, _block_frames(sealed, self.next_seq), 0
+            return bool(self._frames)
         mine = [s for s in list_segments(self._folder) if s.header and s.header.log_id == self._log_id]
         before = [s for s in mine if s.header and s.header.first_seq <= self.next_seq]
         if not before:
-            return False
+            firsts = [s.header.first_seq for s in mine if s.header]
+            firsts += [first for log_id, first, _ in self._ends.values() if log_id == self._log_id]
+            return self._lose(min((first for first in firsts if first > self.next_seq), default=0))
         segment = before[-1]
-        self._path, self._offset = segment.path, segment.data_start
-        data = segment.path.read_bytes()
-        for _, seq, at in walk_frames(data, segment.data_start):
+        data, start = segment.path.read_bytes(), segment.data_start
+        if segment.header and segment.header.record_dtype() != DECISION_DTYPE:
+            data, start = _transcoded(segment, data), 0
+            self._frames = data
+        self._path, self._offset = segment.path, start
+        for _, seq, at in walk_frames(data, start):
             if seq >= self.next_seq:
                 break
             self._offset = frame_end(data, at)
         return True
 
+    def _lose(self, until_seq: int) -> bool:
+        """The segment that held the next records is gone: say so, as far as the first that is there."""
+        count = min(until_seq - self.next_seq, LOST_AT_ONCE)
+        self._path, self._offset, self._frames = self._folder, 0, _lost(self.next_seq, count)
+        return count > 0
+
+    def _sealed(self) -> SealedSegment | None:
+        """The sealed segment that holds the next record."""
+        paths = list_sealed(self._folder)
+        for path in paths:
+            if path not in self._ends:
+                try:
+                    found = open_sealed(path)
+                except LogFormatError:
+                    self._ends[path] = ("", 0, 0)
+                    continue
+                self._ends[path] = (found.header.log_id, found.header.first_seq, found.last_seq)
+        for path in paths:
+            log_id, first, last = self._ends[path]
+            if log_id == self._log_id and first <= self.next_seq <= last:
+                return open_sealed(path)
+        return None
+
     def _take(self, last_seq: int, count_max: int, bytes_max: int) -> tuple[int, int, bytes]:
         assert self._path is not None
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                data = file.read(min(READ_BYTES, bytes_max))
-        except FileNotFoundError:
-            return self.next_seq, 0, b""
+        size = min(READ_BYTES, bytes_max)
+        if self._frames is not None:
+            data = self._frames[self._offset : self._offset + size]
+        else:
+            try:
+                with self._path.open("rb") as file:
+                    file.seek(self._offset)
+                    data = file.read(size)
+            except FileNotFoundError:
+                return self.next_seq, 0, b""
         count = end = 0
         for _, seq, at in walk_frames(data):
             if seq != self.next_seq + count or seq > last_seq or count >= count_max:
@@ -64,3 +122,33 @@ class LogCursor:
             count, end = count + 1, frame_end(data, at)
         self._offset += end
         return self.next_seq, count, data[:end]
+
+
+def _block_frames(sealed: SealedSegment, seq: int) -> bytes:
+    """Frames from ``seq`` to the end of its block; LOST ones for a block that is damaged."""
+    place = next(n for n, block in enumerate(sealed.blocks) if block.last_seq >= seq)
+    try:
+        return b"".join(sealed.frames(place, seq))
+    except LogFormatError:
+        return _lost(seq, sealed.blocks[place].last_seq - seq + 1)
+
+
+def _lost(first_seq: int, count: int) -> bytes:
+    why = bytes([LostClass.DAMAGED])
+    return b"".join(encode_frame(Kind.LOST, first_seq + n, why) for n in range(count))
+
+
+def _transcoded(segment: Segment, data: bytes) -> bytes:
+    """The frames of a live segment of another record schema, in today's."""
+    assert segment.header is not None
+    dtype = segment.header.record_dtype()
+    return b"".join(
+        encode_frame(
+            frame.kind,
+            frame.seq,
+            to_present(np.frombuffer(frame.payload, dtype)).tobytes()
+            if frame.kind is Kind.DECISION
+            else frame.payload,
+        )
+        for frame in iterate_frames(data, segment.data_start, segment.record_bytes)
+    )

@@ -20,7 +20,8 @@ ROBOT_COLOURS = (BLUE, ORANGE, "#7a4fc4", GREEN, RED)
 TRIPS_ENOUGH = 400
 """Points of the curve that rest on fewer trips are not drawn: the first trips to end are the short ones."""
 STATE_COLOURS = {
-    "offered": "#d9dde3",
+    "waiting": "#eceef2",
+    "ordered": "#d9dde3",
     "downloading": "#9cc3ee",
     "staged": "#f0c36d",
     "active": GREEN,

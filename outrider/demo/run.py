@@ -17,7 +17,7 @@ from rich.console import Console
 
 from fleet_hub.client import HubClient
 from outrider.demo.children import Children, DemoError
-from outrider.demo.settings import MARKER_FILE, POLICY_NAME, ROBOTS, DemoSettings
+from outrider.demo.settings import MARKER_FILE, PEOPLE, POLICY_NAME, ROBOTS, DemoSettings
 
 VERSIONS = ("1.0.0", "2.0.0")
 WAIT_MAX_S = 90.0
@@ -90,8 +90,10 @@ class Demo:
     def _prepare(self, children: Children) -> None:
         settings = self.settings
         robots = ",".join(ROBOTS)
-        with self._stage("keys for a hub, an operator, three robots and a releaser"):
+        with self._stage("keys for a hub, an operator, three robots and two people who approve"):
             children.run("keys", "init", str(self.keys), "--robots", robots)
+            for person, role in PEOPLE.items():
+                children.run("keys", "person", person, "--roles", role)
         for version, steps in zip(VERSIONS, (settings.steps_v1, settings.steps_v2), strict=True):
             with self._stage(f"train {version} on the twin ({steps:,} robot-steps)"):
                 where = ("--out",) if version == VERSIONS[0] else ("--resume",)
@@ -164,7 +166,11 @@ class Demo:
 
     def _push(self, children: Children, version: str) -> None:
         children.run("release", str(self.bundles[version]))
-        out = children.run("rollout", "start", "--release", version, "--to", "all", "--json")
+        people = [word for person in PEOPLE for word in ("--as", person)]
+        why = f"{version} was evaluated"
+        out = children.run(
+            *("rollout", "start", "--release", version, "--to", "all", *people, "--why", why, "--json")
+        )
         rollout = int(json.loads(out)["rollout"])
         steps = self.facts.push.setdefault(version, {robot: [] for robot in ROBOTS})
 
@@ -173,11 +179,12 @@ class Demo:
                 rows = hub.rollout(rollout).robots
             for row in rows:
                 known = steps[row.robot]
-                if not known or known[-1][0] != row.state:
-                    known.append((row.state, time.time()))
+                state = "active" if row.state == "soaked" else row.state
+                if not known or known[-1][0] != state:
+                    known.append((state, time.time()))
                 if row.state == "refused":
                     raise DemoError(f"{row.robot} refused {version}: {row.reason}")
-            return all(row.state == "active" for row in rows)
+            return all(row.state in ("active", "soaked") for row in rows)
 
         self._wait(f"{version} to drive on all robots", children, arrived)
 

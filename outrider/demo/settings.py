@@ -3,6 +3,8 @@
 import msgspec
 
 ROBOTS = ("robot_1", "robot_2", "robot_3")
+PEOPLE = {"anna": "approver", "boris": "releaser"}
+"""A rollout takes an approver and somebody else who releases."""
 POLICY_NAME = "router"
 MARKER_FILE = ".outrider-demo"
 

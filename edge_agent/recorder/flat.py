@@ -1,0 +1,103 @@
+"""A decision as flat, named columns: for queries and tables. Every name says its unit."""
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from contracts.decision import (
+    DECISION_DTYPE,
+    FLAG_ARMED,
+    FLAG_BLENDED,
+    FLAG_PROBATION,
+    FLAG_RETURNED,
+    FLAG_SWAPPED,
+)
+from contracts.observation import ROUTING_LAYOUT
+from edge_agent.recorder.values import NAMED
+
+_VECTORS = {
+    "pose": ("pose_x_m", "pose_y_m", "pose_heading_rad"),
+    "velocity": ("speed_mps", "turn_rate_radps"),
+    "goal": ("goal_x_m", "goal_y_m"),
+    "raw_command": ("raw_speed_mps", "raw_turn_rate_radps"),
+    "final_command": ("final_speed_mps", "final_turn_rate_radps"),
+    "other_command": ("other_speed_mps", "other_turn_rate_radps"),
+    "observation": tuple(
+        f"obs_{f.name}" if f.size == 1 else f"obs_{f.name}_{n}"
+        for f in ROUTING_LAYOUT.observation
+        for n in range(f.size)
+    ),
+}
+FLAGS = {
+    "armed": FLAG_ARMED,
+    "swapped": FLAG_SWAPPED,
+    "blended": FLAG_BLENDED,
+    "probation": FLAG_PROBATION,
+    "returned": FLAG_RETURNED,
+}
+"""Columns that are one bit of ``flags``."""
+DIGEST = "policy_digest"
+
+
+def _columns() -> dict[str, tuple[str, int | None]]:
+    columns: dict[str, tuple[str, int | None]] = {}
+    for name in DECISION_DTYPE.names or ():
+        if name in _VECTORS:
+            columns |= {flat: (name, index) for index, flat in enumerate(_VECTORS[name])}
+        else:
+            columns[name] = (name, None)
+    return columns
+
+
+COLUMNS = _columns()
+"""Flat name -> field of DECISION_DTYPE and index in it."""
+
+
+def field_of(column: str) -> str:
+    """The field of DECISION_DTYPE that a column or flag is in; KeyError for neither."""
+    return "flags" if column in FLAGS else COLUMNS[column][0]
+
+
+def column_of(records: npt.NDArray[np.void], column: str) -> npt.NDArray[Any]:
+    """One column [n]; a flag as bool, digests as uint8[n, 32]."""
+    if column in FLAGS:
+        return np.asarray(records["flags"] & FLAGS[column], dtype=np.bool_)
+    field, index = COLUMNS[column]
+    values: npt.NDArray[Any] = records[field]
+    return values if index is None else values[:, index]
+
+
+def count_digests(digests: npt.NDArray[np.uint8]) -> dict[bytes, int]:
+    """How often each policy is in uint8[n, 32]; quick, for policies seldom change from one row to the next."""
+    counts: dict[bytes, int] = {}
+    if not len(digests):
+        return counts
+    starts = np.concatenate(
+        [[0], np.flatnonzero((digests[1:] != digests[:-1]).any(axis=1)) + 1, [len(digests)]]
+    )
+    for first, last in pairwise(starts.tolist()):
+        key = digests[first].tobytes()
+        counts[key] = counts.get(key, 0) + last - first
+    return counts
+
+
+def table_of(records: npt.NDArray[np.void], seqs: npt.NDArray[np.uint64]) -> dict[str, npt.NDArray[Any]]:
+    """All columns for a table: numbers as they are, named ones and digests as text."""
+    table: dict[str, npt.NDArray[Any]] = {"seq": seqs}
+    for column in COLUMNS:
+        values = column_of(records, column)
+        if column == DIGEST:
+            unique, inverse = np.unique(values, axis=0, return_inverse=True)
+            texts = [row.tobytes().hex() if row.any() else "" for row in unique]
+            values = np.array(texts or [""], dtype=object)[inverse.reshape(-1)]
+        elif column in NAMED:
+            kind = NAMED[column]
+            names = np.array([f"unknown_{n}" for n in range(int(values.max(initial=0)) + 1)], dtype=object)
+            for member in kind:
+                if member < len(names):
+                    names[int(member)] = member.name.lower()
+            values = names[values]
+        table[column] = values
+    return table
