@@ -28,6 +28,7 @@ NOT_FOR_THE_EDGE = {
     "tests/unit/test_ros_map.py": "reads pictures as the simulator does",
     "tests/unit/test_benchmarks.py": "about the benchmarks, which no robot has",
     "tests/property/test_safety.py": "compares with the simulator's motion, lidar and compiled guard",
+    "tests/recorder/test_tech.py": "about what a field tech's computer has: textual, pyarrow, rosbags",
     "tests/agent/test_live.py": "needs rclpy, which a robot has from its ROS distribution",
     "tests/agent/test_filter_live.py": "the same",
     "tests/agent/test_ros_citizen.py": "the same",

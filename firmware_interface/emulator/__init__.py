@@ -1,0 +1,1 @@
+"""The reference firmware as a process: compiled here, in real or in virtual time."""

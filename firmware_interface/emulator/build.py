@@ -1,0 +1,100 @@
+"""Compiles the reference firmware: for this machine, and for a Cortex-M4 to see that it does and how large it is."""
+
+import enum
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+from contracts.canonical import digest_hex
+from firmware_interface.errors import BuildError
+
+SOURCES = Path(__file__).resolve().parents[1] / "firmware"
+OUT = Path(__file__).resolve().parents[2] / "build" / "firmware"
+COMPILE_MAX_S = 300.0
+STRICT = ("-std=c11", "-Wall", "-Wextra", "-Werror", "-pedantic", "-Wconversion", "-Wshadow")
+CORTEX_M4 = (
+    *("-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"),
+    *("-Os", "-fno-math-errno", "-ffunction-sections", "-fdata-sections"),
+)
+
+
+class Kind(enum.Enum):
+    """How it is compiled for this machine."""
+
+    FAST = ("-O2", "-g")
+    SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+
+class Size(NamedTuple):
+    """Bytes of the core for a Cortex-M4: ``flash`` is code and constants, ``memory`` the one struct."""
+
+    flash: int
+    memory: int
+
+
+def core_sources() -> list[Path]:
+    """What goes onto a board."""
+    return sorted(SOURCES.glob("*.c")) + sorted(SOURCES.glob("generated/*.c"))
+
+
+def _run(command: list[str], cwd: Path) -> str:
+    try:
+        done = subprocess.run(
+            command, cwd=cwd, capture_output=True, text=True, timeout=COMPILE_MAX_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BuildError(f"{command[0]}: {error}") from None
+    if done.returncode != 0:
+        raise BuildError(f"the firmware does not compile: {' '.join(command[:3])} ...\n{done.stderr[-4000:]}")
+    return done.stdout
+
+
+def build(kind: Kind = Kind.FAST, out: Path = OUT) -> Path:
+    """The firmware as a program of this machine, compiled anew when a source has changed; raises BuildError."""
+    if shutil.which("gcc") is None:
+        raise BuildError("no gcc on PATH, which compiles the emulated board: 'apt-get install gcc libc6-dev'")
+    sources = [*core_sources(), *sorted(SOURCES.glob("host/*.c"))]
+    watched = sorted({*sources, *SOURCES.rglob("*.h")})
+    texts = b"\0".join(path.read_bytes() for path in watched)
+    key = digest_hex(repr((STRICT, kind.value)).encode() + texts)[:16]
+    program = out / f"board-{kind.name.lower()}-{key}"
+    if program.exists():
+        return program
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BuildError(f"cannot write to {out} ({error.strerror}): pass another folder") from None
+    fresh = out / f"{program.name}.{os.getpid()}"
+    _run(["gcc", *STRICT, *kind.value, "-o", str(fresh), *map(str, sources), "-lm"], out)
+    fresh.replace(program)
+    return program
+
+
+def cross_compile(out: Path = OUT / "cortex-m4") -> Size | None:
+    """Compile the core for a Cortex-M4; None where there is no compiler for it; raises BuildError."""
+    if shutil.which("arm-none-eabi-gcc") is None:
+        return None
+    out.mkdir(parents=True, exist_ok=True)
+    objects, usage = [], 0
+    for source in core_sources():
+        objects.append(f"{source.stem}.o")
+        command = ["arm-none-eabi-gcc", *STRICT, *CORTEX_M4, "-c", "-o", objects[-1], str(source)]
+        _run(command, out)
+    lines = _run(["arm-none-eabi-size", "-t", *objects], out).splitlines()
+    text, data, bss = map(int, lines[-1].split()[:3])
+    usage = data + bss + _struct_bytes(out)
+    return Size(text + data, usage)
+
+
+def _struct_bytes(out: Path) -> int:
+    """The size of ``struct core`` there, read off an object that holds one."""
+    probe = out / "probe.c"
+    probe.write_text('#include "core.h"\nextern struct core board;\nstruct core board;\n')
+    _run(["arm-none-eabi-gcc", *STRICT, *CORTEX_M4, f"-I{SOURCES}", "-c", "-o", "probe.o", str(probe)], out)
+    found = re.search(r"^\s*\d+\s+\d+\s+(\d+)", _run(["arm-none-eabi-size", "probe.o"], out), re.MULTILINE)
+    if found is None:
+        raise BuildError("arm-none-eabi-size printed no sizes")
+    return int(found[1])

@@ -1,0 +1,1 @@
+"""What goes over the wire: the schema, the frames made from it, and their bytes."""

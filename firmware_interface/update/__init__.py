@@ -1,0 +1,1 @@
+"""Firmware images: signed, read, sent."""

@@ -1,0 +1,383 @@
+"""The firmware's state machine, watchdog, limits and faults, in virtual time."""
+
+import itertools
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from firmware_interface.emulator.build import SOURCES
+from firmware_interface.emulator.trials import LineTrial, power_cuts
+from firmware_interface.link.machine import Lost, Mismatch, Opened
+from firmware_interface.protocol import codec, frames
+from firmware_interface.protocol.frames import Fault, Result, State, StopReason
+from firmware_interface.protocol.tables import PARAMETERS
+from firmware_interface.protocol.values import BY_NAME, to_bits
+from tests.support.firmware import Pair, executed, states, zero_at_us
+
+WATCHDOG_US = 80_000
+
+
+@pytest.fixture
+def pair(program: Path) -> Iterator[Pair]:
+    with Pair(program) as opened:
+        opened.open()
+        yield opened
+
+
+def drive(pair: Pair, ms: int = 200, linear: float = 0.5) -> None:
+    """Arm, and send a command every 10 ms."""
+    pair.arm()
+    for _ in range(ms // 10):
+        pair.command(linear)
+        pair.run(10)
+
+
+def test_nothing_moves_before_arming(pair: Pair) -> None:
+    for _ in range(10):
+        pair.command(0.5)
+        pair.run(10)
+    pair.run(60)
+    assert executed(pair.observed) == []
+    assert pair.latest(frames.Status).commands_refused == 10
+
+
+@pytest.mark.parametrize(("gap_ms", "stops"), [(79, False), (82, True)])
+def test_the_watchdog_waits_80_ms_and_no_longer(pair: Pair, gap_ms: int, stops: bool) -> None:
+    pair.arm()
+    pair.command(0.5, expiry_us=200_000)
+    pair.run(gap_ms)
+    sequence = pair.command(0.5, expiry_us=200_000)
+    seen = pair.run(5)
+    assert [done.sequence for done in executed(seen)] == ([] if stops else [sequence])
+
+
+def test_wheels_are_asked_for_zero_when_commands_cease_and_stay_so_until_armed(pair: Pair) -> None:
+    drive(pair)
+    last_us = executed(pair.observed)[-1].time_us
+    seen = pair.run(1000)
+    zero_us = zero_at_us(seen)
+    assert zero_us is not None
+    assert zero_us - last_us <= WATCHDOG_US + 1000
+    assert [(s.state, s.reason) for s in states(seen)] == [
+        (State.STOPPING, StopReason.WATCHDOG),
+        (State.DISARMED, StopReason.WATCHDOG),
+    ]
+    for _ in range(20):
+        pair.command(0.5)
+        assert executed(pair.run(10)) == []
+    pair.arm()
+    sequence = pair.command(0.5)
+    assert [done.sequence for done in executed(pair.run(10))] == [sequence]
+
+
+def test_heartbeats_alone_do_not_keep_it_moving(pair: Pair) -> None:
+    drive(pair)
+    for beat in range(30):
+        pair.send(frames.Heartbeat(pair.machine.session, beat))
+        pair.run(10)
+    assert pair.latest(frames.Status).state == State.DISARMED
+
+
+def test_a_command_ends_with_its_expiry(pair: Pair) -> None:
+    pair.arm()
+    pair.command(0.5, age_us=10_000, expiry_us=40_000)
+    seen = pair.run(100)
+    zero_us = zero_at_us(seen)
+    assert zero_us is not None
+    assert zero_us - executed(seen)[0].time_us <= 31_000
+
+
+@pytest.mark.parametrize(("late_us", "age_us", "runs"), [(0, 0, True), (-4000, 0, True), (-8000, 0, False),
+                                                         (45_000, 0, True), (55_000, 0, False), (0, 49_000, False),
+                                                         (0, 45_000, True), (2**31, 0, False)])  # fmt: skip
+def test_only_fresh_commands_run(pair: Pair, late_us: int, age_us: int, runs: bool) -> None:
+    """``late_us``: on the way; negative: sent in the future."""
+    pair.arm()
+    pair.sequence += 1
+    sent_us = (pair.now_us + 1000 - late_us) & 0xFFFFFFFF
+    pair.send(frames.VelocityCommand(pair.machine.session, pair.sequence, sent_us, age_us, 49_000, 0.3, 0.0))
+    assert bool(executed(pair.run(3))) is runs
+    pair.run(60)
+    assert pair.latest(frames.Status).commands_stale == (0 if runs else 1)
+
+
+def test_the_same_frame_runs_once_and_an_older_one_never(pair: Pair) -> None:
+    pair.arm()
+    frames_sent = []
+    for linear in (0.1, 0.2, 0.3):
+        pair.sequence += 1
+        stamp = pair.machine.stamp_us(pair.host_ns)
+        frames_sent.append(
+            frames.VelocityCommand(pair.machine.session, pair.sequence, stamp, 0, 80_000, linear, 0.0)
+        )
+    for frame in (frames_sent[1], frames_sent[1], frames_sent[0], frames_sent[2], frames_sent[2]):
+        pair.send(frame)
+    seen = pair.run(60)
+    assert [done.sequence for done in executed(seen)] == [frames_sent[1].sequence, frames_sent[2].sequence]
+    assert pair.latest(frames.Status).commands_repeated == 3
+
+
+def test_a_repeated_or_late_arm_does_not_arm(pair: Pair) -> None:
+    pair.sequence += 1
+    arm = frames.Arm(pair.machine.session, pair.sequence, pair.machine.stamp_us(pair.host_ns))
+    pair.send(arm)
+    pair.run(500)
+    assert pair.latest(frames.Status).state == State.DISARMED
+    pair.send(arm)
+    pair.run(10)
+    assert states(pair.observed)[-1].state is State.DISARMED
+    assert pair.ask(frames.Arm, (pair.now_us - 250_000) & 0xFFFFFFFF).result == Result.STALE
+    assert pair.ask(frames.Arm, pair.now_us & 0xFFFFFFFF).result == Result.OK
+
+
+def test_stop_needs_no_session(pair: Pair) -> None:
+    drive(pair)
+    pair.machine.close()
+    pair.send(frames.Stop(1))
+    seen = pair.run(2)
+    assert states(seen)[0].reason is StopReason.STOP_FRAME
+    assert zero_at_us(seen) is not None
+
+
+def test_another_sessions_commands_are_refused(pair: Pair) -> None:
+    pair.arm()
+    pair.sequence += 1
+    stamp = pair.machine.stamp_us(pair.host_ns)
+    pair.send(frames.VelocityCommand(pair.machine.session ^ 1, pair.sequence, stamp, 0, 80_000, 0.5, 0.0))
+    assert executed(pair.run(10)) == []
+
+
+def test_a_new_session_stops_the_robot_and_the_old_host_notices(pair: Pair) -> None:
+    drive(pair)
+    pair.send(frames.Hello(frames.SCHEMA_REVISION, frames.SCHEMA_HASH, 12345, 0, 0))
+    seen = pair.run(60)
+    assert states(seen)[0].reason is StopReason.SESSION_NEW
+    assert any(isinstance(event, Lost) and event.answered for event in pair.events)
+
+
+def test_a_repeated_hello_changes_nothing(pair: Pair) -> None:
+    drive(pair)
+    session = pair.machine.session
+    pair.send(frames.Hello(frames.SCHEMA_REVISION, frames.SCHEMA_HASH, pair.machine._nonce, 0, 0))
+    pair.command(0.5)
+    assert executed(pair.run(5))
+    assert pair.machine.session == session
+
+
+@pytest.mark.parametrize(
+    ("text", "calm", "fault", "within_ms", "powerless"),
+    [
+        ("estop 1", "estop 0", Fault.EMERGENCY_STOP, 2, True),
+        ("bumper 1", "bumper 0", Fault.BUMPER, 2, False),
+        ("battery 18.0", "battery 25.0", Fault.BROWNOUT, 24, True),
+        ("battery nan", "battery 25.0", Fault.SENSOR, 2, True),
+        ("current 40", "current 0", Fault.OVERCURRENT, 54, True),
+        ("silent 1", "silent 0", Fault.SENSOR, 2, True),
+    ],
+)
+def test_a_fault_stops_and_holds_until_cleared(
+    pair: Pair, text: str, calm: str, fault: Fault, within_ms: int, powerless: bool
+) -> None:
+    drive(pair, ms=600)
+    pair.board.control(pair.now_us, text)
+    for _ in range(10):
+        pair.command(0.5)
+        pair.run(10)
+    zero_us = zero_at_us(pair.observed)
+    assert zero_us is not None
+    assert zero_us - (pair.now_us - 100_000) <= within_ms * 1000
+    status = pair.latest(frames.Status)
+    assert (status.state, status.faults & fault) == (State.FAULTED, fault)
+    assert (abs(pair.latest(frames.Wheels).left_current_a) < 0.01 or text == "current 40") is powerless
+    pair.run(1000)
+    assert pair.ask(frames.Arm, pair.now_us & 0xFFFFFFFF).result == Result.FAULTED
+    assert pair.ask(frames.ClearFaults, 0xFFFFFFFF).result == Result.FAULTED, "its cause persists"
+    pair.board.control(pair.now_us, calm)
+    pair.run(60)
+    assert pair.latest(frames.Status).state == State.FAULTED, "not by itself"
+    assert pair.ask(frames.ClearFaults, 0xFFFFFFFF).result == Result.OK
+    pair.run(60)
+    assert pair.latest(frames.Status).state == State.DISARMED
+    assert pair.ask(frames.Arm, pair.now_us & 0xFFFFFFFF).result == Result.OK
+
+
+def test_a_short_dip_is_no_fault(pair: Pair) -> None:
+    pair.board.control(pair.now_us, "battery 18.0")
+    pair.run(15)
+    pair.board.control(pair.now_us, "battery 25.0")
+    pair.run(100)
+    assert pair.latest(frames.Status).faults == 0
+
+
+def test_speed_acceleration_and_jerk_stay_within_limits(pair: Pair) -> None:
+    assert pair.ask(frames.ParameterSet, BY_NAME["wheels_hz"].id, frames.Kind.U32, 200).result == Result.OK
+    pair.run(20)
+    pair.events.clear()
+    pair.arm()
+    radius_m, dt_s = 0.08, 0.005
+    for step in range(600):
+        pair.command(2.0 if step < 200 else (-2.0 if step < 450 else 0.0))
+        pair.run(5)
+    wanted = [e.left_wanted_radps * radius_m for e in pair.events if isinstance(e, frames.Wheels)]
+    rates = [(b - a) / dt_s for a, b in itertools.pairwise(wanted)]
+    jerks = [(b - a) / dt_s for a, b in itertools.pairwise(rates)]
+    assert max(wanted) == pytest.approx(1.2, abs=1e-4)
+    assert min(wanted) == pytest.approx(-0.3, abs=1e-4)
+    assert wanted[-1] == 0.0
+    assert max(rates) <= 1.6 + 1e-3
+    assert min(rates) >= -1.6 - 1e-3
+    assert max(rate for rate, speed in zip(rates, wanted, strict=False) if speed > 0.05) <= 1.2 + 1e-2
+    assert max(map(abs, jerks)) <= 40.0 * 1.1 + 1.0
+
+
+def test_wheels_follow_what_they_are_asked(pair: Pair) -> None:
+    drive(pair, ms=1500)
+    wheels = pair.latest(frames.Wheels)
+    assert wheels.left_radps == pytest.approx(0.5 / 0.08, rel=0.02)
+    assert pair.latest(frames.Imu).acceleration_z_mps2 == pytest.approx(9.81)
+
+
+def test_feedback_comes_at_its_own_rates(pair: Pair) -> None:
+    pair.events.clear()
+    pair.run(2000)
+    expected = {"Wheels": 100, "Imu": 100, "Bumper": 40, "Battery": 2, "Status": 40, "Heartbeat": 20}
+    counts = {name: sum(type(event).__name__ == name for event in pair.events) for name in expected}
+    assert counts == pytest.approx(expected, abs=1)
+
+
+def test_parameters_are_checked_kept_and_only_taken_while_disarmed(pair: Pair) -> None:
+    speed = BY_NAME["speed_max_mps"]
+    bits = to_bits("f32", 0.8)
+    assert pair.ask(frames.ParameterSet, speed.id, frames.Kind.F32, bits).value == bits
+    assert pair.ask(frames.ParameterGet, speed.id).value == bits
+    for kind, wrong in (
+        (frames.Kind.F32, to_bits("f32", 9.0)),
+        (frames.Kind.F32, 0x7FC00000),
+        (frames.Kind.U32, 1),
+    ):
+        answer = pair.ask(frames.ParameterSet, speed.id, kind, wrong)
+        assert (answer.result, answer.value) == (Result.OUT_OF_RANGE, bits)
+    assert pair.ask(frames.ParameterGet, 200).result == Result.UNKNOWN
+    drive(pair)
+    assert pair.ask(frames.ParameterSet, speed.id, frames.Kind.F32, bits).result == Result.NOT_ALLOWED
+
+
+@pytest.mark.parametrize("parameter", PARAMETERS, ids=lambda p: p.name)
+def test_each_parameters_bounds_hold_in_c(program: Path, parameter: frames.AnyFrame) -> None:
+    kind = frames.Kind.F32 if parameter.kind == "f32" else frames.Kind.U32  # type: ignore[attr-defined]
+    with Pair(program) as pair:
+        pair.open()
+        for value, good in (
+            (parameter.low, True),
+            (parameter.high, True),
+            (parameter.high * 1.01 + 1, False),
+        ):  # type: ignore[attr-defined]
+            bits = to_bits(parameter.kind, value)  # type: ignore[attr-defined]
+            assert (pair.ask(frames.ParameterSet, parameter.id, kind, bits).result == Result.OK) is good  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("drift", [-100e-6, 100e-6])
+def test_the_clocks_offset_and_drift_are_found(program: Path, drift: float) -> None:
+    with Pair(program, drift=drift) as pair:
+        pair.open()
+        pair.run(12_000)
+        estimate = pair.machine.clock.estimate
+        assert estimate is not None
+        true_us = pair.now_us & 0xFFFFFFFF
+        assert abs(estimate.board_us(pair.host_ns // 1000) - true_us) <= 1000
+        assert estimate.board_not_after_us(pair.host_ns // 1000) <= true_us + 1000
+        assert estimate.drift == pytest.approx(-drift, abs=100e-6)
+
+
+def test_the_time_told_to_others_is_not_taken(pair: Pair) -> None:
+    before = pair.machine.stamp_us(pair.host_ns)
+    for foreign_us in range(20):
+        pair.send(frames.TimeRequest(foreign_us))
+    pair.run(10)
+    assert abs(pair.machine.stamp_us(pair.host_ns) - before - 10_000) <= 500
+
+
+def test_a_board_that_restarted_is_noticed(pair: Pair) -> None:
+    """It knows no session then, and falls silent; the time it tells is no sign of life."""
+    pair.board.control(pair.now_us, "restart 1")
+    pair.run(600)
+    assert any(isinstance(event, Lost) and event.answered for event in pair.events)
+
+
+def test_a_silent_host_loses_its_session(pair: Pair) -> None:
+    session = pair.machine.session
+    pair.machine.close()
+    pair.run(1100)
+    pair.send(frames.Disarm(session, 9999))
+    pair.events.clear()
+    pair.run(100)
+    assert pair.events == []
+
+
+def test_another_schema_is_told_apart_and_the_older_side_named(program: Path) -> None:
+    with Pair(program) as pair:
+        pair.machine.start(pair.host_ns)
+        pair.machine._nonce = 77
+        reader = codec.Reader()
+        pair.send(frames.Hello(9, 0xBAD, 77, 0, 0))
+        seen = pair.board.exchange(2000, pair._out.pop())
+        answers = [frame for item in seen if hasattr(item, "data") for frame in reader.feed(item.data)]
+        assert answers == [
+            frames.Hello(frames.SCHEMA_REVISION, frames.SCHEMA_HASH, 77, 0, answers[0].capabilities)
+        ]
+        for revision, words in (
+            (0, "the board is older; flash"),
+            (9, "this host is older; update"),
+            (frames.SCHEMA_REVISION, "development build"),
+        ):
+            pair.machine.start(pair.host_ns)
+            hello = codec.encode(frames.Hello(revision, 0xBAD, pair.machine._nonce, 0, 0))
+            events = pair.machine.receive(hello, pair.host_ns)
+            assert len(events) == 1
+            assert isinstance(events[0], Mismatch)
+            assert words in events[0].advice()
+            assert not any(isinstance(event, Opened) for event in events)
+
+
+def test_a_bad_line_executes_nothing_wrong(program: Path) -> None:
+    result = LineTrial(program, seed=5, commands_per_ms=2).run(40_000)
+    assert result.wrong == 0
+    assert result.damaged > 2_000
+    assert result.executed > 10_000
+    assert result.rearmed > 20
+
+
+@pytest.mark.parametrize(
+    ("file", "right", "wrong"),
+    [
+        ("dispatch.c", "sequence <= core->sequence_last", "sequence + 20u <= core->sequence_last"),
+        ("dispatch.c", "if (spent >= limit_us)", "if (spent >= limit_us + 90000u)"),
+        ("framing.c", "encoded[fields + i] != crc_byte(crc, 8u * i)", "i > 9u"),
+    ],
+    ids=["repeated", "stale", "corrupt"],
+)
+def test_the_trial_finds_a_broken_firmware(
+    tmp_path: Path, program: Path, file: str, right: str, wrong: str
+) -> None:
+    assert program.exists()
+    sources = []
+    for path in SOURCES.rglob("*.[ch]"):
+        copy = tmp_path / path.relative_to(SOURCES)
+        copy.parent.mkdir(exist_ok=True, parents=True)
+        text = path.read_text()
+        assert path.name != file or text.count(right) == 1
+        copy.write_text(text.replace(right, wrong) if path.name == file else text)
+        sources += [str(copy)] if path.suffix == ".c" else []
+    broken = tmp_path / "broken"
+    subprocess.run(["gcc", "-std=c11", "-O0", "-o", str(broken), *sources, "-lm"], check=True, timeout=60)
+    # Without a checksum, a damaged sequence often ends a run early: one of a few finds it.
+    assert any(LineTrial(broken, seed, commands_per_ms=4).run(10_000).wrong for seed in range(8))
+
+
+def test_a_power_cut_anywhere_leaves_a_whole_image(program: Path) -> None:
+    for size, stride in ((2200, 17), (128, 5)):
+        result = power_cuts(program, size, stride)
+        assert result["wrong"] == 0
+        assert result["cuts"] > 300

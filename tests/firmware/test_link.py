@@ -1,0 +1,304 @@
+"""The host's link on real ports: opening, asking, reconnecting, updating; and what is wrong with a port, by name."""
+
+import os
+import pty
+import subprocess
+import sys
+import threading
+import time
+import tty
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from contracts.provenance import ReleaseKey, TrustedKeys
+from firmware_interface.emulator.plant import Plant
+from firmware_interface.emulator.process import Emulator
+from firmware_interface.errors import (
+    EmulatorError,
+    FieldRangeError,
+    FirmwareError,
+    ImageError,
+    NoBoardError,
+    ParameterError,
+    PortBusyError,
+    PortMissingError,
+    RefusedError,
+    SchemaMismatchError,
+)
+from firmware_interface.link.client import FirmwareLink
+from firmware_interface.protocol import codec, frames
+from firmware_interface.protocol.frames import State
+from firmware_interface.transport.ports import memory_pair, open_port
+from firmware_interface.update.flash import flash
+from firmware_interface.update.image import check_image, make_image, read_image
+
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+TRUSTED = TrustedKeys(1, (ReleaseKey("test", KEY.public_key().public_bytes_raw().hex()),))
+BOARD = "host-emulator"
+
+
+def image_bytes(size: int = 3000, version: int = 2, board: str = BOARD) -> bytes:
+    return make_image(os.urandom(size), version, board, KEY.sign)
+
+
+@contextmanager
+def board_with(program: Path, memory: Path) -> Iterator[tuple[Emulator, FirmwareLink]]:
+    """A board that keeps its memory, and an open link to it."""
+    with Emulator(program, flash=memory) as emulator, FirmwareLink(lambda: open_port(emulator.port)) as link:
+        link.wait_open()
+        yield emulator, link
+
+
+def wait_state(link: FirmwareLink, state: State) -> None:
+    end_s = time.monotonic() + 5.0
+    while link.wait_frame(frames.Status).state != state:
+        assert time.monotonic() < end_s, link.latest(frames.Status)
+
+
+def test_it_opens_drives_and_stops(link: FirmwareLink, emulator: Emulator) -> None:
+    link.arm()
+    start = emulator.mark()
+    for _ in range(20):
+        assert link.send_command(0.5, 0.1)
+        time.sleep(0.01)
+    emulator.wait_for("asked", start, on=1)
+    link.stop()
+    emulator.wait_for("asked", start, on=0, timeout_s=0.5)
+    wait_state(link, State.DISARMED)
+    assert link.statistics.frames_bad == 0
+    assert link.statistics.commands_out == 20
+    assert 0 < link.statistics.round_trip_us < 200_000
+
+
+def test_a_command_beyond_the_protocol_is_refused_here(link: FirmwareLink) -> None:
+    for wrong in (float("nan"), float("inf"), 9.0):
+        with pytest.raises(FieldRangeError, match="velocity_command"):
+            link.send_command(wrong, 0.0)
+    assert link.send_command(0.0, 0.0), "and the link goes on"
+
+
+def test_it_works_over_tcp(program: Path) -> None:
+    with Emulator(program, tcp_port=0) as emulator, FirmwareLink(lambda: open_port(emulator.port)) as link:
+        link.wait_open()
+        assert link.firmware_info().board.rstrip(b"\0") == BOARD.encode()
+        emulator.control("unplug")
+        emulator.wait_for("unplugged")
+        time.sleep(0.05)
+        link.wait_open()
+        assert link.get_parameter("watchdog_us") == 80_000
+
+
+def test_unplugging_is_noticed_and_the_link_comes_back_disarmed(
+    link: FirmwareLink, emulator: Emulator
+) -> None:
+    link.arm()
+    start = emulator.mark()
+    emulator.control("unplug")
+    emulator.wait_for("unplugged", start)
+    end_s = time.monotonic() + 2.0
+    while link.open:
+        assert time.monotonic() < end_s
+        time.sleep(0.005)
+    assert not link.send_command(0.5, 0.0)
+    emulator.control("plug")
+    link.wait_open()
+    assert link.wait_frame(frames.Status).state != State.ARMED
+    assert link.statistics.sessions == 2
+
+
+def test_the_last_command_is_repeated_until_it_expires_not_longer(emulator: Emulator) -> None:
+    with FirmwareLink(lambda: open_port(emulator.port), repeat_s=0.01) as link:
+        link.wait_open()
+        link.arm()
+        start = emulator.mark()
+        link.send_command(0.5, 0.0, expiry_us=150_000)
+        emulator.wait_for("asked", start, on=0, timeout_s=1.0)
+        counts = emulator.counts()
+        assert 4 <= counts["executed"] <= 16, "beyond one watchdog, within the expiry"
+
+
+def test_parameters_survive_a_restart_and_bad_ones_are_refused(program: Path, tmp_path: Path) -> None:
+    for expected in (1.2, 0.9):
+        with board_with(program, tmp_path / "flash") as (_, link):
+            assert link.get_parameter("speed_max_mps") == pytest.approx(expected)
+            assert link.set_parameter("speed_max_mps", 0.9) == pytest.approx(0.9)
+            with pytest.raises(ParameterError, match=r"speed_max_mps is 0\.05 to 2 m/s, not 5"):
+                link.set_parameter("speed_max_mps", 5.0)
+            assert link.get_parameter("speed_max_mps") == pytest.approx(0.9)
+
+
+def test_a_fault_is_refused_and_cleared_by_name(link: FirmwareLink, emulator: Emulator) -> None:
+    emulator.ask("estop 1")
+    wait_state(link, State.FAULTED)
+    with pytest.raises(RefusedError, match="refused Arm: faulted"):
+        link.arm()
+    emulator.ask("estop 0")
+    while link.wait_frame(frames.Bumper).emergency_stop:
+        pass
+    assert link.clear_faults() == 0
+    link.arm()
+
+
+def test_an_outside_plant_gets_wheel_speeds_and_its_silence_stops_the_robot(
+    program: Path, tmp_path: Path
+) -> None:
+    with Emulator(program, plant=tmp_path / "plant") as emulator, Plant(tmp_path / "plant") as plant:
+        plant.exchange(0.0, 0.0)
+        with FirmwareLink(lambda: open_port(emulator.port)) as link:
+            plant.exchange(0.0, 0.0)
+            link.wait_open()
+            link.clear_faults()
+            link.arm()
+            wheels = (0.0, 0.0)
+            for _ in range(150):
+                link.send_command(0.4, 0.0)
+                time.sleep(0.01)
+                wanted = plant.exchange(*wheels)
+                wheels = (0.5 * (wheels[0] + wanted[0]), 0.5 * (wheels[1] + wanted[1]))
+                if wanted[0] == pytest.approx(5.0):
+                    break
+            assert wheels[0] > 4.0
+            assert link.wait_frame(frames.Wheels).left_radps > 3.0
+            start = emulator.mark()
+            for _ in range(60):
+                link.send_command(0.4, 0.0)
+                time.sleep(0.01)
+            assert emulator.wait_for("state", start, state=State.FAULTED)["faults"] & frames.Fault.SENSOR
+    with pytest.raises(EmulatorError, match="no emulator behind"), Plant(tmp_path / "plant") as plant:
+        plant.exchange(0.0, 0.0)
+
+
+def failure(port: str, timeout_s: float = 2.3) -> FirmwareError:
+    with FirmwareLink(lambda: open_port(port)) as link, pytest.raises(FirmwareError) as caught:
+        link.wait_open(timeout_s)
+    return caught.value
+
+
+def test_a_missing_port_is_named(tmp_path: Path) -> None:
+    assert isinstance(failure(str(tmp_path / "nothing"), 0.3), PortMissingError)
+    assert isinstance(failure("tcp://127.0.0.1:1", 0.3), PortMissingError)
+    assert "expected tcp://HOST:PORT" in str(failure("tcp://robot", 0.3))
+    assert isinstance(failure(os.devnull, 0.3), NoBoardError)
+
+
+def test_a_port_in_use_is_named(link: FirmwareLink, emulator: Emulator) -> None:
+    assert link.open
+    found = failure(emulator.port, 0.3)
+    assert isinstance(found, PortBusyError)
+    assert "fuser" in str(found)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+def test_a_denied_port_says_how_to_get_in(emulator: Emulator) -> None:
+    code = (
+        "import os, sys; sys.path[:0] = [os.getcwd()]\n"
+        "from firmware_interface.errors import PortDeniedError\n"
+        "from firmware_interface.transport.ports import open_port\n"
+        f"os.setgid(65534); os.setgroups([]); os.setuid(65534)\n"
+        f"try: open_port({os.path.realpath(emulator.port)!r})\n"
+        "except PortDeniedError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True
+    )
+    assert "permission denied" in done.stdout
+    assert "usermod -aG dialout" in done.stdout
+
+
+def test_a_silent_port_and_another_device_are_told_apart() -> None:
+    master, slave = pty.openpty()
+    tty.setraw(slave)
+    try:
+        assert "nothing came back" in str(failure(os.ttyname(slave)))
+        talking = threading.Event()
+
+        def gps() -> None:
+            while not talking.wait(0.02):
+                os.write(master, b"$GPGGA,123519,4807.038,N,01131.000,E,1,08,0.9,545.4,M,46.9,M,,*47\r\n")
+                os.read(master, 4096)
+
+        device = threading.Thread(target=gps)
+        device.start()
+        found = failure(os.ttyname(slave))
+        talking.set()
+        device.join()
+        assert isinstance(found, NoBoardError)
+        assert "another device on this port" in str(found)
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
+def test_another_schema_ends_the_wait_with_advice() -> None:
+    host, board = memory_pair()
+    with FirmwareLink(lambda: host) as link:
+        reader, hellos = codec.Reader(), []
+        while not hellos:
+            hellos = [frame for frame in reader.feed(board.read()) if isinstance(frame, frames.Hello)]
+        board.write(codec.encode(hellos[0]._replace(revision=frames.SCHEMA_REVISION + 1, schema=0xBAD)))
+        with pytest.raises(SchemaMismatchError, match="this host is older; update the agent"):
+            link.wait_open()
+        assert not link.send_command(0.1, 0.0)
+    board.close()
+
+
+def test_an_update_is_verified_switched_and_cannot_go_back(link: FirmwareLink, emulator: Emulator) -> None:
+    seen: list[int] = []
+    image = check_image(image_bytes(5000), TRUSTED)
+    result = flash(link, image, lambda done, _: seen.append(done))
+    assert result == (2, 0, 5000)
+    assert seen[-1] == 5000
+    info = link.firmware_info()
+    assert (info.version, info.slot, info.digest) == (2, 1, image.digest)
+    with pytest.raises(RefusedError, match="version is not above"):
+        flash(link, image)
+    with pytest.raises(ImageError, match="for 'other'"):
+        flash(link, check_image(image_bytes(board="other", version=3), TRUSTED))
+    emulator.wait_for("restarted", version=2)
+
+
+def test_an_update_goes_on_where_the_power_failed_and_the_old_image_ran(
+    program: Path, tmp_path: Path
+) -> None:
+    image = check_image(image_bytes(20_000), TRUSTED)
+    with board_with(program, tmp_path / "flash") as (emulator, link):
+        emulator.ask("cut 30000")
+        with pytest.raises(FirmwareError):
+            flash(link, image)
+        assert emulator.process.wait(5) == 9, "the power was cut in the midst of it"
+    with board_with(program, tmp_path / "flash") as (emulator, link):
+        assert link.firmware_info().version == 1
+        assert flash(link, image).resumed_at >= 8192
+        assert link.firmware_info().version == 2
+
+
+def test_an_update_gets_through_a_bad_line(link: FirmwareLink, emulator: Emulator) -> None:
+    emulator.ask("line flip=300 drop=200 duplicate=20000")
+    assert flash(link, check_image(image_bytes(6000), TRUSTED)).version == 2
+    assert emulator.counts()["damaged"] > 0
+
+
+def test_bad_images_are_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    good = image_bytes()
+    cases = {
+        "bad signature": good[:60] + bytes([good[60] ^ 1]) + good[61:],
+        "not signed by any": make_image(b"x" * 100, 2, BOARD, Ed25519PrivateKey.generate().sign),
+        "they were changed": good[:-1] + bytes([good[-1] ^ 1]),
+        "expected 3000 bytes, came 2990": good[:-10],
+        "is no firmware image": b"\x7fELF" + good,
+    }
+    for words, data in cases.items():
+        (tmp_path / "image").write_bytes(data)
+        with pytest.raises(ImageError, match=words):
+            read_image(tmp_path / "image", TRUSTED)
+    with pytest.raises(ImageError, match="no firmware image at"):
+        read_image(tmp_path / "nothing", TRUSTED)
+    for byte in range(4, 60):
+        with pytest.raises(ImageError):
+            check_image(good[:byte] + bytes([good[byte] ^ 4]) + good[byte + 1 :], TRUSTED)
+    with pytest.raises(ImageError, match="version from 1"):
+        make_image(b"", 0, "", KEY.sign)
