@@ -130,7 +130,7 @@ def main() -> None:
     program, safe = build(Kind.FAST), build(Kind.SANITIZED)
     with contextlib.suppress(PermissionError):  # as the control process (edge_agent.realtime)
         os.setpriority(os.PRIO_PROCESS, 0, -10)
-    count = 1000 if quick else 10_000
+    count = 1000 if quick else 5_000
     bare = float(np.percentile(bare_us(count), 99))
     on_wire, call = command_us(program, count)
     about = (
@@ -138,17 +138,17 @@ def main() -> None:
         f"{np.percentile(call, 99):.0f} us; reference: bare write and read of {COMMAND_BYTES} bytes"
     )
     report("serial.command_p99_us", float(np.percentile(on_wire, 99)), "us", "lower", bare, about)
-    seconds = 5.0 if quick else 600.0
+    seconds = 5.0 if quick else 300.0
     rate_hz, lost = sustained(program, seconds)
     report("serial.sustained_hz", rate_hz, "1/s", "higher", about=f"{seconds:.0f} s at 200 Hz, {lost} lost")
-    trials = 4 if quick else 250
+    trials = 4 if quick else 100
     longest_ms, stall_ms, restarts = stop_ms(program, trials)
     about = f"{trials} each of {', '.join(CAUSES)}; stalls of the machine in it {stall_ms:.0f} ms; {restarts} restarts"
     report("serial.stop_ms_max", longest_ms, "ms", "lower", about=about)
     fuzzed = fuzz(safe, 100_000_000 if quick else 1_000_000_000)
     about = f"into the C core under sanitizers, {fuzzed['frames_good']} of them good frames; nothing found"
     report("serial.fuzz_bytes", float(fuzzed["bytes"]), "byte", "higher", about=about)
-    line = LineTrial(program, seed=1, commands_per_ms=4).run(200_000 if quick else 10_000_000)
+    line = LineTrial(program, seed=1, commands_per_ms=4).run(200_000 if quick else 2_000_000)
     about = (
         f"{line.sent} commands over a bad line, {line.damaged} faults, {line.executed} executed, "
         f"armed again {line.rearmed} times"
