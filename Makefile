@@ -7,7 +7,7 @@ help:
 	@echo "make demo      set up, then train, evaluate, release, drive, update, report (demo/report.html)"
 	@echo "make test      set up, then lint, types, import rules and the whole test suite"
 	@echo "make bench     all benchmarks against their targets (QUICK=1: within 45 s each)"
-	@echo "make campaign  the long ones: policies against all baselines over 1,000 trips, fidelity, adversaries, mutants, kills"
+	@echo "make campaign  the long ones: policies against all baselines over 1,000 trips, fidelity, adversaries, mutants, firmware, kills"
 	@echo "make policies  train the shipped policies anew, five seeds (build/policies; about an hour)"
 	@echo "make lint      ruff, mypy, import rules"
 	@echo "make clean     remove everything that was made"
@@ -36,6 +36,7 @@ campaign: setup
 	$(PYTHON) -m outrider.cli evaluate trainer/policies/seed-0.onnx --fidelity --out build/campaign/fidelity
 	$(PYTHON) -m benchmarks.adversary
 	$(PYTHON) -m tools.mutation
+	$(PYTHON) -m outrider.cli firmware soak --fuzz-bytes 1e9 --differential 1e6 --frames 1e7 --cuts 1
 	OUTRIDER_KILLS=100 $(PYTHON) -m pytest -s tests/system/test_kill.py
 
 policies: setup
