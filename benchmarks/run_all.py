@@ -48,6 +48,8 @@ TARGETS: dict[str, float] = {
     "record.mb_per_8h": 180.0,
     "log.open_s": 0.5,
     "log.next_incident_ms": 50.0,
+    "query.fleet_chart_ms": 100.0,
+    "query.robot_minute_ms": 150.0,
     "serial.command_p99_us": 200.0,
     "serial.stop_ms_max": 100.0,
     "serial.sustained_hz": 199.0,

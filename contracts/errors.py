@@ -197,3 +197,7 @@ class RobotCardError(OrderError):
     """A robot's card is missing, unsigned or another robot's."""
 
     code = "card_refused"
+
+
+class StoreFormatError(ContractError):
+    """A replay store is missing, foreign, damaged or of another version."""

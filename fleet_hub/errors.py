@@ -75,3 +75,13 @@ class AuditBrokenError(HubError):
     """The audit log's chain has been tampered with."""
 
     code = "audit_broken"
+
+
+class StoreBusyError(HubError):
+    """Another process writes the replay store."""
+
+
+class QueryRefusedError(HubError):
+    """The SQL is not one reading statement, is wrong, or takes too long."""
+
+    code = "query_refused"

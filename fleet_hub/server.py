@@ -28,6 +28,8 @@ from fleet_hub.catalogue.catalogue import Catalogue
 from fleet_hub.desks import OperatorDesk, RobotDesk, Session
 from fleet_hub.errors import AddressBusyError, HubError, NotAllowedError
 from fleet_hub.intake.intake import Intake
+from fleet_hub.observe.metrics import STEP_S as METRICS_STEP_S
+from fleet_hub.observe.metrics import HubFigures, MetricsServer, metrics_text
 from fleet_hub.people import People, read_cards
 from fleet_hub.rollout.evidence import EvidenceRoom
 from fleet_hub.rollout.rollouts import Rollouts
@@ -47,13 +49,14 @@ class Hub:
         listen: str,
         wall_ns: Callable[[], int] = time.time_ns,
         mono_ns: Callable[[], int] = time.monotonic_ns,
+        metrics: str = "",
     ) -> None:
-        """Read keys, take the data folder, listen.
+        """Read keys, take the data folder, listen; at ``metrics`` ([HOST:]PORT) for Prometheus, too.
 
         Raises:
             KeyFileError: A key is missing or unusable.
             DataFolderError: Another hub uses ``data``, or it is not a hub's.
-            AddressBusyError: ``listen`` is in use or no address.
+            AddressBusyError: ``listen`` or ``metrics`` is in use or no address.
         """
         own = party_folder(keys, "hub")
         pair = read_key_file(own / CURVE_FILE, CurvePair, private=True)
@@ -66,7 +69,8 @@ class Hub:
         try:
             self._zap = ZapThread(self._context, access)
             self._zap.start()
-            self._socket = _listen(self._context, pair, listen)
+            self._metrics = MetricsServer(metrics) if metrics else None
+            self._socket = self._listen(pair, listen)
         except AddressBusyError:
             self._zap.stop()
             self._context.term()
@@ -92,6 +96,7 @@ class Hub:
         self._stopping = False
         self._step_due = True
         self._step_ns = 0
+        self._figures_ns = self._turn_worst_ns = 0
         self.dropped = 0
 
     def stop(self) -> None:
@@ -103,17 +108,22 @@ class Hub:
         try:
             while not self._stopping:
                 self._socket.poll(limits.POLL_MS)
+                began_ns = self._mono_ns()
                 self._drain()
                 self._database.commit()
                 for robot, log_id, durable_seq in self._intake.commit():
                     self._send_to_robot(robot, Ack(log_id, durable_seq))
                 self._step_rollouts()
                 self._forget_silent()
+                self._turn_worst_ns = max(self._turn_worst_ns, self._mono_ns() - began_ns)
+                self._tell_figures()
         finally:
             self.close()
 
     def close(self) -> None:
-        """Close socket, files and lock."""
+        """Close sockets, files and lock."""
+        if self._metrics:
+            self._metrics.close()
         self._socket.close(linger=200)
         self._zap.stop()
         self._context.term()
@@ -196,6 +206,35 @@ class Hub:
             order = self._rollouts.order(told)
             if order and self._send(session, order):
                 session.told = told
+
+    def _tell_figures(self) -> None:
+        """Once a second, what the metrics server hands out."""
+        now_ns = self._mono_ns()
+        if self._metrics is None or now_ns - self._figures_ns < METRICS_STEP_S * 1e9:
+            return
+        versions = self._database.rows("SELECT active_version, COUNT(*) FROM robot GROUP BY active_version")
+        online = (now_ns - s.heard_ns < limits.SILENT_MAX_S * 1e9 for s in self._robots.values())
+        self._metrics.text = metrics_text(
+            HubFigures(
+                robots=len(self._heard_wall_ns),
+                robots_online=sum(online),
+                robots_by_policy={str(version): int(count) for version, count in versions},
+                records_stored=self._intake.stored,
+                records_duplicate=self._intake.duplicates,
+                messages_dropped=self.dropped,
+                sessions=len(self._sessions),
+                turn_worst_s=self._turn_worst_ns / 1e9,
+            )
+        )
+        self._figures_ns, self._turn_worst_ns = now_ns, 0
+
+    def _listen(self, pair: CurvePair, listen: str) -> Any:
+        try:
+            return _listen(self._context, pair, listen)
+        except AddressBusyError:
+            if self._metrics:
+                self._metrics.close()
+            raise
 
     def _send_to_robot(self, robot: str, message: FromHub) -> None:
         if session := self._robots.get(robot):

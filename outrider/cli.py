@@ -25,6 +25,7 @@ VERBS = {
     "fleet": "What the robots run and what they have reported.",
     "agent": "Run a robot's agent; arm it, stop it, load a policy.",
     "firmware": "The motor controller: emulate, monitor, set, flash, soak.",
+    "episodes": "The fleet's trips as a data set: query, sample, export.",
     "logs": "What happened on a robot: its own record, offline.",
     "doctor": "Is this robot well? One verdict, and what to do.",
 }

@@ -43,15 +43,17 @@ class TripStore:
         rows = self._database.rows(
             "SELECT MAX(last_seq) FROM trip WHERE robot = ? AND log_id = ?", robot, log_id
         )
-        watch, next_seq = TripWatch(), int(rows[0][0] or 0) + 1
+        # What came before the last trip's end is read too: without it a robot that still stands at its goal has arrived
+        # there once more.
+        watch, next_seq, done_seq = TripWatch(), 0, int(rows[0][0] or 0)
         try:
             for segment in list_segments(self._telemetry / robot / log_id)[-SEGMENTS_READ_MAX:]:
                 if segment.header is not None:
                     data = segment.path.read_bytes()[segment.data_start :]
                     trips, next_seq = _feed(watch, data, next_seq)
-                    self.keep(robot, log_id, trips)
+                    self.keep(robot, log_id, [trip for trip in trips if trip.last_seq > done_seq])
         except (LogFormatError, OSError):
-            return TripWatch(), next_seq
+            return TripWatch(), max(next_seq, done_seq + 1)
         return watch, next_seq
 
     def keep(self, robot: str, log_id: str, trips: list[Trip]) -> None:

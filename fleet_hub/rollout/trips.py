@@ -5,6 +5,8 @@ aborted: a policy that never arrives still gives its figures in time. A trip tha
 left of one after its end, count for nobody.
 """
 
+from collections import Counter
+
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -103,22 +105,39 @@ class TripWatch:
         return [trip]
 
 
+def intervened(records: Records) -> npt.NDArray[np.bool_]:
+    """In which of DECISION_DTYPE[n] the monitor took most of the command away: bool[n]."""
+    weight = np.array([1.0, TURN_M])
+    left, wanted = np.abs(records["final_command"]) @ weight, np.abs(records["raw_command"]) @ weight
+    took: npt.NDArray[np.bool_] = np.isin(records["reason"], _INTERVENTIONS) & ~(left >= MOST * wanted)
+    return took
+
+
+def policy_runs(records: Records) -> list[tuple[int, int, str]]:
+    """Runs of DECISION_DTYPE[n] with the same policy: first row, row after the last, digest; "" is none."""
+    words = np.ascontiguousarray(records["policy_digest"]).view("<u8")
+    cuts = (1 + np.flatnonzero((words[1:] != words[:-1]).any(axis=1))).tolist()
+    return [
+        (start, stop, words[start].tobytes().hex() if words[start].any() else "")
+        for start, stop in zip([0, *cuts], [*cuts, len(records)], strict=True)
+        if start < stop
+    ]
+
+
 def _summary(ticks: list[tuple[Records, npt.NDArray[np.int64]]], arrived: bool) -> Trip:
     records = np.concatenate([part for part, _ in ticks])
-    raw, final = records["raw_command"], records["final_command"]
-    weight = np.array([1.0, TURN_M])
-    left, wanted = np.abs(final) @ weight, np.abs(raw) @ weight
-    took = np.isin(records["reason"], _INTERVENTIONS) & ~(left >= MOST * wanted)
+    took = intervened(records)
     fell_back = (records["mode"] == Mode.CONTROLLER) & (records["source"] == Source.RULE_BASED)
     clearance_m = records["clearance_m"]
-    digests, counts = np.unique(records["policy_digest"].reshape(-1, 32), axis=0, return_counts=True)
-    digest = digests[int(np.argmax(counts))]
+    ticks_of: Counter[str] = Counter()
+    for start, stop, digest in policy_runs(records):
+        ticks_of[digest] += stop - start
     took_s = (int(records["mono_ns"][-1]) - int(records["mono_ns"][0])) / 1e9
     return Trip(
         first_seq=int(ticks[0][1][0]),
         last_seq=int(ticks[-1][1][-1]),
         began_wall_ns=int(records["wall_ns"][0]),
-        policy=digest.tobytes().hex() if digest.any() else "",
+        policy=ticks_of.most_common(1)[0][0],
         delivery_time_s=min(took_s, TRIP_MAX_S) if arrived else TRIP_MAX_S,
         aborted=float(not arrived),
         contacts=float((clearance_m <= 0.0).any()),

@@ -21,12 +21,15 @@ def run(
     data: Annotated[Path, typer.Option(help="Folder for catalogue, rollouts and telemetry.")],
     keys: Keys = DEFAULT_KEYS,
     listen: Annotated[str, typer.Option(help="Address to listen at.")] = DEFAULT_HUB,
+    metrics: Annotated[
+        str, typer.Option(help="Serve /metrics for Prometheus at this [HOST:]PORT; off without it.")
+    ] = "",
 ) -> None:
     """Serve robots and operators until Ctrl-C or SIGTERM."""
     from fleet_hub.server import Hub
 
     with clear_errors():
-        hub = Hub(data, keys, listen)
+        hub = Hub(data, keys, listen, metrics=metrics)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: hub.stop())
         typer.echo(f"hub listens at {hub.endpoint}, data in {data}")

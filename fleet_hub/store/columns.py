@@ -1,0 +1,130 @@
+"""Decision records as columns: the schema of the store's Parquet files, and the rows of each kind.
+
+Column names say their unit and are those of ``outrider logs grep --columns``, but the observation stays one vector.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from contracts.decision import DECISION_DTYPE, Verdict
+from contracts.observation import OBSERVATION_SIZE
+from fleet_hub.rollout.trips import Records, Trip, intervened
+
+MINUTE_NS = 60 * 10**9
+VECTORS = {
+    "pose": ("pose_x_m", "pose_y_m", "pose_heading_rad"),
+    "velocity": ("speed_mps", "turn_rate_radps"),
+    "goal": ("goal_x_m", "goal_y_m"),
+    "raw_command": ("raw_speed_mps", "raw_turn_rate_radps"),
+    "final_command": ("final_speed_mps", "final_turn_rate_radps"),
+    "other_command": ("other_speed_mps", "other_turn_rate_radps"),
+}
+_OBSERVATION = pa.list_(pa.float32(), OBSERVATION_SIZE)
+_OWNER = [("robot", pa.string()), ("log_id", pa.string())]
+
+
+def _decision_schema() -> pa.Schema:
+    fields = [*_OWNER, ("seq", pa.int64())]
+    for name in DECISION_DTYPE.names or ():
+        if name in VECTORS:
+            fields += [(flat, pa.float32()) for flat in VECTORS[name]]
+        elif name == "observation":
+            fields.append((name, _OBSERVATION))
+        elif name == "policy_digest":
+            fields.append((name, pa.string()))
+        else:
+            fields.append((name, pa.from_numpy_dtype(DECISION_DTYPE[name])))
+    return pa.schema(fields)
+
+
+SCHEMAS: dict[str, pa.Schema] = {
+    "decisions": _decision_schema(),
+    "episodes": pa.schema(
+        [
+            *_OWNER, ("first_seq", pa.int64()), ("last_seq", pa.int64()), ("start_wall_ns", pa.int64()),
+            ("end_wall_ns", pa.int64()), ("policy_digest", pa.string()), ("outcome", pa.string()),
+            ("time_s", pa.float64()), ("contact", pa.bool_()), ("near_miss", pa.bool_()),
+            ("interventions", pa.float64()), ("slow_ticks", pa.float64()), ("fallbacks", pa.float64()),
+        ]
+    ),
+    "minutes": pa.schema(
+        [
+            *_OWNER, ("minute_wall_ns", pa.int64()), ("policy_digest", pa.string()), ("ticks", pa.int64()),
+            ("interventions", pa.int64()), ("stops", pa.int64()), ("latency_p50_us", pa.float64()),
+            ("latency_max_us", pa.int64()), ("late_max_us", pa.int64()), ("trips", pa.int64()),
+            ("trips_arrived", pa.int64()), ("trips_time_s", pa.float64()),
+        ]
+    ),
+}  # fmt: skip
+"""Of ``episodes``: shares of the trip's ticks; of ``minutes``: counts of ticks, and sums over trips that ended."""
+
+
+def decision_table(
+    robot: str, log_id: str, digest: str, records: Records, seqs: npt.NDArray[np.int64]
+) -> pa.Table:
+    """DECISION_DTYPE[n] of one policy and their sequence numbers int64[n] as a table."""
+    columns: list[Any] = [_same(robot, len(records)), _same(log_id, len(records)), pa.array(seqs)]
+    for name in DECISION_DTYPE.names or ():
+        values = records[name]
+        if name in VECTORS:
+            columns += [pa.array(np.ascontiguousarray(values[:, i])) for i in range(len(VECTORS[name]))]
+        elif name == "observation":
+            flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+            columns.append(pa.FixedSizeListArray.from_arrays(flat, OBSERVATION_SIZE))
+        elif name == "policy_digest":
+            columns.append(_same(digest, len(records)))
+        else:
+            columns.append(pa.array(np.ascontiguousarray(values)))
+    return pa.Table.from_arrays(columns, schema=SCHEMAS["decisions"])
+
+
+def episode_table(robot: str, log_id: str, trips: list[Trip]) -> pa.Table:
+    """Trips as a table; the share of ticks with an intervention, 0 or 1 as a flag."""
+    rows = [
+        {
+            "robot": robot, "log_id": log_id, "first_seq": trip.first_seq, "last_seq": trip.last_seq,
+            "start_wall_ns": trip.began_wall_ns, "end_wall_ns": end_ns(trip), "policy_digest": trip.policy,
+            "outcome": "aborted" if trip.aborted else "arrived", "time_s": trip.delivery_time_s,
+            "contact": bool(trip.contacts), "near_miss": bool(trip.near_misses),
+            "interventions": trip.interventions, "slow_ticks": trip.slow_ticks, "fallbacks": trip.fallbacks,
+        }
+        for trip in trips
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows, schema=SCHEMAS["episodes"])
+
+
+def minute_table(robot: str, log_id: str, digest: str, records: Records, trips: list[Trip]) -> pa.Table:
+    """Figures of each minute (UTC, the robot's clock) of one policy's DECISION_DTYPE[n] and trips."""
+    minutes = records["wall_ns"] // MINUTE_NS
+    ended = np.array([end_ns(trip) // MINUTE_NS for trip in trips], dtype=np.int64)
+    took = intervened(records)
+    rows = []
+    for minute in np.unique(np.concatenate([minutes, ended])).tolist():
+        here = minutes == minute
+        own = [trip for trip, at in zip(trips, ended.tolist(), strict=True) if at == minute]
+        total_us = records["total_us"][here]
+        rows.append(
+            {
+                "robot": robot, "log_id": log_id, "minute_wall_ns": minute * MINUTE_NS, "policy_digest": digest,
+                "ticks": int(here.sum()), "interventions": int(took[here].sum()),
+                "stops": int((records["verdict"][here] >= Verdict.STOP).sum()),
+                "latency_p50_us": float(np.median(total_us)) if len(total_us) else 0.0,
+                "latency_max_us": int(total_us.max(initial=0)),
+                "late_max_us": int(records["late_us"][here].max(initial=0)),
+                "trips": len(own), "trips_arrived": sum(not trip.aborted for trip in own),
+                "trips_time_s": sum(trip.delivery_time_s for trip in own),
+            }
+        )  # fmt: skip
+    return pa.Table.from_pylist(rows, schema=SCHEMAS["minutes"])
+
+
+def end_ns(trip: Trip) -> int:
+    """When a trip ended, the robot's wall clock."""
+    return trip.began_wall_ns + int(trip.delivery_time_s * 1e9)
+
+
+def _same(value: str, count: int) -> Any:
+    return pa.repeat(value, count)
