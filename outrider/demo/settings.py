@@ -23,6 +23,12 @@ class DemoSettings(msgspec.Struct, frozen=True):
     phase_s: float = 34.0
     """Wall time to drive with each of: rule-based controller, v1, v2."""
     seed: int = 7
+    forgiven: int = 30
+    """See ``outrider agent run --forgiven``."""
 
 
-SHORT = DemoSettings(steps_v1=150_000, steps_v2=30_000, evaluation_floors=1, evaluation_trips=2, phase_s=4.0)
+SHORT = DemoSettings(
+    steps_v1=150_000, steps_v2=30_000, evaluation_floors=1, evaluation_trips=2, phase_s=4.0,
+    # So little training makes policies that a robot is right to send back; here they show how they come and go.
+    forgiven=10_000,
+)  # fmt: skip

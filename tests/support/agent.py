@@ -265,9 +265,14 @@ class LiveAgent:
         return found
 
     def arm(self) -> None:
-        """Arm, and wait until the robot drives."""
-        answer = self.client().arm("test")
-        assert answer.success, answer.message
+        """Arm, once the robot stands, and wait until it drives."""
+
+        def armed() -> bool:
+            answer = self.client().arm("test")
+            assert answer.success or "moves" in answer.message, answer.message
+            return bool(answer.success)
+
+        wait_for(armed, "arming")
         wait_for(lambda: self.commands[-1][1] > 0.2, "driving")
 
     def child(self, name: str) -> psutil.Process:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FORBIDDEN = ("torch", "pybullet", "stable_baselines3", "ray", "gymnasium", "numba", "matplotlib", "rclpy")
 TEST_TOOLS = ("pytest", "pytest-timeout", "hypothesis")
 EDGE_TESTS = (
-    "tests/contract", "tests/recorder", "tests/hub", "tests/agent", "tests/unit", "tests/property",
+    "tests/contract", "tests/recorder", "tests/agent", "tests/unit", "tests/property",
 )  # fmt: skip
 NOT_FOR_THE_EDGE = {
     "tests/unit/test_dwa.py": "drives the simulator",
@@ -31,6 +31,7 @@ NOT_FOR_THE_EDGE = {
     "tests/recorder/test_tech.py": "about what a field tech's computer has: textual, pyarrow, rosbags",
     "tests/agent/test_live.py": "needs rclpy, which a robot has from its ROS distribution",
     "tests/agent/test_filter_live.py": "the same",
+    "tests/agent/test_rivals.py": "the same",
     "tests/agent/test_ros_citizen.py": "the same",
 }
 SETUP_MAX_S = 300.0

@@ -68,7 +68,7 @@ class Fleet:
         return rulings
 
 
-ORDINARY = {Reason.CLEAR, Reason.OBSTACLE_AHEAD, Reason.ACCELERATION_LIMITED}
+ORDINARY = {Reason.CLEAR, Reason.OBSTACLE_AHEAD, Reason.MOVING_OBSTACLE, Reason.ACCELERATION_LIMITED}
 
 
 # The twin's kernels may have to be compiled first, on a busy machine.

@@ -11,7 +11,7 @@ from safety.config import MonitorConfig, WatchConfig
 from safety.errors import ZoneError
 from safety.geometry import ESCAPE_COSINE, STILL_MPS, STRAIGHT_RADPM, Arc, Points, speed_cap
 from safety.scan import ScanCleaner
-from safety.zones import DEEPER_M, SAMPLES, Zone, ZoneGuard, rectangle, signed_distance
+from safety.zones import DEEPER_M, SAMPLES, Zone, ZoneGuard, _far, _places, rectangle, signed_distance
 
 RADIUS_M, REACH_M = 0.25, 6.0
 
@@ -242,6 +242,32 @@ def test_before_a_speed_zone_it_brakes_to_its_speed():
     assert reason is Reason.SPEED_ZONE
 
 
+@pytest.mark.parametrize("direction", [1.0, -1.0])
+@pytest.mark.parametrize("curvature", [0.0, 2.0, -0.7])
+def test_places_along_the_way_lie_on_its_circle(direction, curvature):
+    x_m, y_m, heading, step_m = 1.0, -2.0, 0.3, 0.1
+    for index, place in enumerate(_places((x_m, y_m, heading), direction, curvature, step_m)):
+        way, bend = index * step_m, curvature * index * step_m
+        if curvature:
+            ahead, aside = math.sin(bend) / curvature, (1.0 - math.cos(bend)) / curvature
+        else:
+            ahead, aside = way, 0.0
+        ahead, aside = direction * ahead, direction * aside
+        expected = (
+            x_m + ahead * math.cos(heading) - aside * math.sin(heading),
+            y_m + ahead * math.sin(heading) + aside * math.cos(heading),
+        )
+        assert tuple(place) == pytest.approx(expected), index
+
+
+def test_far_outside_of_where_it_must_stay_only_the_way_back_is_free():
+    guard = ZoneGuard((Zone("stay_in", rectangle(0.0, 0.0, 1.0, 1.0)),), AMR_SMALL, CONFIG, WATCH)
+    away = guard.limit((0.5, 0.0), (0.5, 0.0), (50.0, 0.5, 0.0), 0.0)
+    assert away == ((0.0, 0.0), Reason.STAY_IN)
+    back = guard.limit((0.5, 0.0), (0.5, 0.0), (50.0, 0.5, math.pi), 0.0)
+    assert back == ((0.5, 0.0), Reason.CLEAR)
+
+
 def test_of_several_zones_the_one_that_takes_most_is_named():
     near = Zone("keep_out", rectangle(APART_M + 0.2, -9.0, 9.0, 9.0))
     far = Zone("speed_limit", rectangle(APART_M + 0.2, -9.0, 9.0, 9.0), 0.7)
@@ -273,6 +299,13 @@ def test_only_what_is_near_is_looked_at_on_every_side(pose, near):
     heading = math.atan2(0.5 - pose[1], 0.5 - pose[0])
     found = guard.limit((1.2, 0.0), (1.2, 0.0), (*pose, heading), 0.0)[1]
     assert (found is Reason.KEEP_OUT) == near
+
+
+def test_far_is_beyond_the_box_around_a_zone_on_any_side():
+    corners = np.array([(0.0, 1.0), (4.0, 1.0), (2.0, 7.0)])
+    for x_m, y_m, far in ((-0.9, 4.0, False), (-1.1, 4.0, True), (4.9, 4.0, False), (5.1, 4.0, True), (2.0, 0.1, False),
+                          (2.0, -0.1, True), (2.0, 7.9, False), (2.0, 8.1, True), (-1.0, 4.0, True), (2.0, 8.0, True)):  # fmt: skip
+        assert _far((x_m, y_m, 0.0), corners, 1.0) is far, (x_m, y_m)
 
 
 def test_signed_distance_beyond_ends_and_on_level_edges():

@@ -11,6 +11,8 @@ from contracts.robot import AMR_SMALL
 from safety.config import MonitorConfig, WatchConfig
 from safety.errors import MonitorConfigError
 from safety.monitor import NS, Inputs, SafetyMonitor
+from safety.watch.policy import Advice
+from safety.zones import Zone, rectangle
 
 CONFIG = MonitorConfig()
 STANDING = (0.0, 0.0)
@@ -286,6 +288,71 @@ def test_a_lone_invalid_ray_takes_its_nearer_neighbour(monitor):
     assert with_gap.command == (0.5, 0.0)
     ranges[AHEAD + 1] = 0.4
     assert monitor.step(good(START_NS + TICK_NS, ranges_m=ranges)).command[0] == 0.0
+
+
+@pytest.mark.parametrize(("width", "reason"), [(2, Reason.OBSTACLE_AHEAD), (3, Reason.BLIND_SECTOR)])
+def test_a_blind_sector_is_as_wide_as_it_is_set_rounded_up(width, reason):
+    made = SafetyMonitor(AMR_SMALL, watch=WatchConfig(blind_sector_rad=2.5 * AMR_SMALL.lidar.angle_step_rad))
+    assert made.arm() == ""
+    for tick in range(20):
+        ranges = scan(*range(AHEAD, AHEAD + width))
+        ruling = made.step(good(START_NS + tick * TICK_NS, ranges_m=ranges, velocity=STANDING))
+    assert ruling.reason is reason
+
+
+def test_a_velocity_that_is_out_of_date_freezes_no_scan(monitor):
+    for tick in range(8):
+        now_ns = START_NS + tick * TICK_NS
+        ranges = np.full(RAYS, 3.0, dtype=np.float32)
+        ruling = monitor.step(good(now_ns, ranges_m=ranges, odometry_ns=now_ns - NS))
+        assert ruling.reason is Reason.ODOMETRY_STALE
+
+
+def test_scattered_invalid_rays_are_no_blind_sector(monitor):
+    wall = np.arange(AHEAD - 12, AHEAD + 13)
+    ranges = scan(*wall, value=0.37)
+    ranges[[0, 4, 8, 12]] = math.nan
+    assert monitor.step(good(ranges_m=ranges)).reason is Reason.OBSTACLE_AHEAD
+
+
+def test_a_policy_is_judged_by_both_numbers_of_its_command(monitor):
+    for tick in range(5):
+        for command in ((math.nan, 0.3), (0.3, math.inf)):
+            inputs = good(START_NS + tick * TICK_NS, command=command, command_from_policy=True)
+            assert monitor.step(inputs).command == STANDING
+            monitor.settle()
+            assert monitor.advise(inputs) is Advice.NONE
+
+
+def test_a_pushed_robot_is_disarmed_also_where_it_was_only_stopped(monitor):
+    monitor.request_stop(emergency=False)
+    for tick in range(20):
+        monitor.step(good(START_NS + tick * TICK_NS, velocity=STANDING))
+    assert monitor.armed
+    for tick in range(20, 24):
+        ruling = monitor.step(good(START_NS + tick * TICK_NS, velocity=(0.4, 0.0)))
+    assert (ruling.verdict, ruling.reason, ruling.clearance_m) == (
+        Verdict.DISARM,
+        Reason.STANDSTILL_LOST,
+        0.0,
+    )
+    assert not monitor.armed
+
+
+def test_an_old_pose_makes_zones_come_earlier():
+    found = []
+    for age_s in (0.0, 0.2):
+        zone = Zone("keep_out", rectangle(0.8, -9.0, 9.0, 9.0))
+        made = SafetyMonitor(AMR_SMALL, zones=(zone,))
+        assert made.arm() == ""
+        for tick in range(20):
+            now_ns = START_NS + tick * TICK_NS
+            taken_ns = now_ns - int(age_s * NS)
+            stands = {"velocity": STANDING, "pose": (0.0, 0.0, 0.0)}
+            ruling = made.step(good(now_ns, odometry_ns=taken_ns, command=(1.0, 0.0), **stands))
+        assert ruling.reason is Reason.KEEP_OUT
+        found.append(ruling.command[0])
+    assert 0.0 < found[1] < found[0] - 0.1
 
 
 @pytest.mark.parametrize("value", [math.nan, -1.0, 0.0, -math.inf])

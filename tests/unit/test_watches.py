@@ -421,6 +421,17 @@ def test_only_a_new_scan_counts_towards_a_constant_policy():
     assert found.index(Advice.SATURATED) == 18, "nine new scans, but for the first"
 
 
+@pytest.mark.parametrize("broken", [(math.nan, 0.1), (0.1, math.nan), (0.1, math.inf)])
+def test_one_command_that_is_none_does_not_blind_the_watch(broken):
+    board = WatchBoard(CONFIG, MODEL, pose_needed=False)
+    found = []
+    for tick in range(12):
+        command = broken if tick == 0 else ((-0.25, -1.0), (0.5, 1.0))[tick % 2]
+        found.append(board.advice(Inputs(tick, command=command, command_from_policy=True), DT))
+    assert found[0] is Advice.NONE
+    assert Advice.CHATTERING in found
+
+
 def test_constant_is_no_change_whatever_it_sees():
     same = [(0.25, 0.1)] * 12
     assert advice(same)[-1] is Advice.SATURATED
