@@ -8,7 +8,6 @@ but ROS) and, half a period later, one ``session.run`` as people write it: defau
 
 import argparse
 import itertools
-import math
 import secrets
 import sys
 import threading
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from benchmarks._hall import Hall, moved
 from benchmarks._report import report
 from contracts.bundle import POLICY_MEMBER
 from contracts.decision import Verdict
@@ -125,8 +125,8 @@ class Bench:
             AMR_SMALL, rate_hz, 1.0, self.slots, self.ladder, self.gate, self.sink, self.ring
         )
         self.loop = ControlLoop(self.core, NS // rate_hz)
-        self._rng = np.random.default_rng(5)
-        self._pose, self._velocity, self._moved_ns = (3.0, 4.5, 0.3), (0.0, 0.0), time.monotonic_ns()
+        self._hall = Hall(AMR_SMALL.lidar.rays, AMR_SMALL.lidar.range_max_m)
+        self._pose, self._velocity, self._moved_ns = (6.0, 3.5, 0.3), (0.0, 0.0), time.monotonic_ns()
         self.feed()
 
     def make_policy(self, network: bytes | None = None) -> Policy:
@@ -138,19 +138,13 @@ class Bench:
 
     def feed(self) -> None:
         """A new scan, and odometry of a robot that does as it is told."""
-        ranges = self._rng.uniform(1.5, 9.0, AMR_SMALL.lidar.rays).astype(np.float32)
-        ranges[ranges > AMR_SMALL.lidar.range_max_m] = math.inf
         now_ns = time.monotonic_ns()
-        speed, turn_rate = self._velocity
         elapsed_s, self._moved_ns = (now_ns - self._moved_ns) / NS, now_ns
-        x_m, y_m, heading = self._pose
-        ahead = speed * elapsed_s
-        self._pose = (
-            x_m + ahead * math.cos(heading),
-            y_m + ahead * math.sin(heading),
-            heading + turn_rate * elapsed_s,
-        )
+        self._pose = moved(self._pose, self._velocity, elapsed_s)
         self._velocity = self.core.latest.ruling.command if self.core.latest else (0.0, 0.0)
+        x_m, y_m, heading = self._pose
+        # The hall's middle is that of the floor.
+        ranges = self._hall.scan((x_m - 6.0, y_m - 4.0, heading), now_ns / NS)
         self.slots.scan = Scan(ranges, now_ns)
         self.slots.odometry = Odometry(self._pose, self._velocity, now_ns)
 

@@ -162,6 +162,7 @@ class Movers:
     def __init__(self, config: MonitorConfig, model: RobotModel) -> None:
         self._numbers = mover_numbers(config, model)
         self._offsets = model.footprint_offsets_m
+        self._reach_m = max(abs(each) for each in self._offsets)
         rays = model.lidar.rays
         angles = model.lidar.angle_min_rad + np.arange(rays) * model.lidar.angle_step_rad
         self._directions = np.stack([np.cos(angles), np.sin(angles)])
@@ -213,11 +214,7 @@ class Movers:
         n = self._numbers
         pace, reaction_s = abs(speed), n.reaction_s + scan_age_s
         reach_s = reaction_s + pace / n.braking_mps2
-        threats = [
-            each
-            for each in self.tracks
-            if self._distance(each) < (pace + SPEED_MAX_MPS + n.unknown_mps) * reach_s
-        ]
+        threats = [each for each in self.tracks if self._may_meet(each, pace, reach_s)]
         if not threats:
             return 1.0
         paces = pace * self._shares[:, None]
@@ -318,10 +315,15 @@ class Movers:
             near = near | (np.hypot(x - at_x, y - at_y) < n.gate_m + n.width_m + SLOWED_M)
         return near
 
-    def _distance(self, track: Floats) -> float:
-        """From the robot's nearest disc's edge to the track's, m."""
-        apart = math.hypot(track[X] - self._pose[0], track[Y] - self._pose[1]) - float(track[RADIUS])
-        return apart - self._numbers.radius_m - max(abs(each) for each in self._offsets)
+    def _may_meet(self, track: Floats, pace: float, reach_s: float) -> bool:
+        """Whether the two are near enough to meet within ``reach_s``, straight at each other."""
+        n = self._numbers
+        x, y, speed_x, speed_y, radius_m = track[X : RADIUS + 1].tolist()
+        seen_s, known = float(track[SEEN_S]), bool(track[KNOWN] > 0.0)
+        closing = pace + min(math.hypot(speed_x, speed_y), SPEED_MAX_MPS)
+        closing += n.spread_mps if known else n.unknown_mps
+        apart_m: float = math.hypot(x - self._pose[0], y - self._pose[1]) - radius_m
+        return apart_m - n.radius_m - self._reach_m < closing * (reach_s + self._now_s - seen_s)
 
     def _met(
         self, track: Floats, offset_m: float, disc_x: Floats, disc_y: Floats, times: Floats

@@ -303,8 +303,9 @@ def test_only_what_is_near_is_looked_at_on_every_side(pose, near):
 
 def test_far_is_beyond_the_box_around_a_zone_on_any_side():
     corners = np.array([(0.0, 1.0), (4.0, 1.0), (2.0, 7.0)])
-    for x_m, y_m, far in ((-0.9, 4.0, False), (-1.1, 4.0, True), (4.9, 4.0, False), (5.1, 4.0, True), (2.0, 0.1, False),
-                          (2.0, -0.1, True), (2.0, 7.9, False), (2.0, 8.1, True), (-1.0, 4.0, True), (2.0, 8.0, True)):  # fmt: skip
+    near = ((-0.9, 4.0), (4.9, 4.0), (2.0, 0.1), (2.0, 7.9))
+    beyond = ((-1.1, 4.0), (5.1, 4.0), (2.0, -0.1), (2.0, 8.1), (-1.0, 4.0), (2.0, 8.0))
+    for (x_m, y_m), far in [(at, False) for at in near] + [(at, True) for at in beyond]:
         assert _far((x_m, y_m, 0.0), corners, 1.0) is far, (x_m, y_m)
 
 
