@@ -35,9 +35,9 @@ campaign: setup
 		--out build/campaign/evaluation
 	$(PYTHON) -m outrider.cli evaluate trainer/policies/seed-0.onnx --fidelity --out build/campaign/fidelity
 	$(PYTHON) -m benchmarks.adversary
-	$(PYTHON) -m tools.mutation
 	$(PYTHON) -m outrider.cli firmware soak --fuzz-bytes 1e9 --differential 1e6 --frames 1e7 --cuts 1
 	OUTRIDER_KILLS=100 $(PYTHON) -m pytest -s tests/system/test_kill.py
+	$(PYTHON) -m tools.mutation
 
 policies: setup
 	$(PYTHON) -m outrider.cli train --config trainer/policies/config.yaml --seeds 5 --steps 8000000 \
