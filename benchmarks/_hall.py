@@ -44,18 +44,5 @@ class Hall:
             ranges = np.where((np.abs(beside) < radius) & (ahead > 0.0), np.minimum(ranges, hit), ranges)
         ranges += self._rng.normal(0.0, NOISE_M, ranges.size)
         ranges[ranges > self._far_m] = math.inf
-        ranges[self._rng.random(ranges.size) < 1.0 / 30.0 / 50.0] = math.nan
+        ranges[self._rng.random(ranges.size) < 1.0 / 1500.0] = math.nan
         return ranges.astype(np.float32)
-
-
-def moved(
-    pose: tuple[float, float, float], velocity: tuple[float, float], elapsed_s: float
-) -> tuple[float, float, float]:
-    """Where a robot is that drove for ``elapsed_s`` at m/s and rad/s."""
-    heading = pose[2] + 0.5 * velocity[1] * elapsed_s
-    way_m = velocity[0] * elapsed_s
-    return (
-        pose[0] + way_m * math.cos(heading),
-        pose[1] + way_m * math.sin(heading),
-        pose[2] + velocity[1] * elapsed_s,
-    )

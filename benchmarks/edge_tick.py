@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from benchmarks._hall import Hall, moved
+from benchmarks._hall import Hall
 from benchmarks._report import report
 from contracts.bundle import POLICY_MEMBER
 from contracts.decision import Verdict
@@ -40,6 +40,7 @@ from navigation.controllers.dwa import DwaController
 from navigation.route import Route, cell_costs
 from navigation.warehouse import parse_warehouse
 from safety.monitor import SafetyMonitor
+from safety.movers import reckon
 
 HIDDEN = 128
 SECONDS, SECONDS_QUICK = 120.0, 26.0
@@ -140,7 +141,7 @@ class Bench:
         """A new scan, and odometry of a robot that does as it is told."""
         now_ns = time.monotonic_ns()
         elapsed_s, self._moved_ns = (now_ns - self._moved_ns) / NS, now_ns
-        self._pose = moved(self._pose, self._velocity, elapsed_s)
+        self._pose = reckon(*self._pose, elapsed_s, *self._velocity)
         self._velocity = self.core.latest.ruling.command if self.core.latest else (0.0, 0.0)
         x_m, y_m, heading = self._pose
         # The hall's middle is that of the floor.

@@ -12,13 +12,14 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks._hall import Hall, moved
+from benchmarks._hall import Hall
 from benchmarks._report import quick_asked, report
 from contracts.decision import Verdict
 from contracts.robot import AMR_SMALL, TUGGER, RobotModel
 from safety.config import MonitorConfig
 from safety.inputs import NS, Inputs
 from safety.monitor import SafetyMonitor
+from safety.movers import reckon
 
 RAYS = (360, 1080)
 TICKS, TICKS_QUICK = 20_000, 4_000
@@ -85,7 +86,7 @@ def measure(model: RobotModel, rays: int, ticks: int) -> tuple[Floats, Floats, F
             spent[tick] = between_ns - began_ns, ended_ns - between_ns, settled_ns - ended_ns
             drove += ruling.verdict <= Verdict.LIMIT
         velocity, now_ns = ruling.command, now_ns + TICK_NS
-        pose = moved(pose, velocity, TICK_NS / NS)
+        pose = reckon(*pose, TICK_NS / NS, *velocity)
     if drove != ticks:
         raise RuntimeError(f"only {drove} of {ticks} ticks drove: the whole step was not measured")
     return spent[:, 0] / 1e3, spent[:, 1] / 1e3, spent[:, 2] / 1e3

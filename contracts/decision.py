@@ -2,8 +2,10 @@
 
 import enum
 import hashlib
+from collections import Counter
 
 import numpy as np
+import numpy.typing as npt
 
 from contracts.observation import COMMAND_SIZE, OBSERVATION_SIZE
 
@@ -88,6 +90,21 @@ class Reason(enum.IntEnum):
     SLIPPING = 65
 
 
+INTERVENTIONS = frozenset(
+    {
+        Reason.OBSTACLE_AHEAD,
+        Reason.MOVING_OBSTACLE,
+        Reason.COMMAND_OUT_OF_LIMITS,
+        Reason.COMMAND_NOT_FINITE,
+        Reason.KEEP_OUT,
+        Reason.STAY_IN,
+    }
+)
+"""What the monitor takes away for is a policy's doing; ramps, sensors and operators are not."""
+INTERVENTION_SHARE, TURN_WEIGHT_M = 0.5, 0.3
+"""It is an intervention where less than this share of a command is left, ``abs(speed) + 0.3 abs(turn rate)``."""
+
+
 def in_words(member: enum.Enum) -> str:
     """A member's name as people read it: ``SCAN_STALE`` is "scan stale"."""
     return member.name.lower().replace("_", " ")
@@ -145,4 +162,41 @@ FLAG_PROBATION = 8
 FLAG_RETURNED = 16
 """The first tick after a policy on probation was taken off again."""
 
+VECTORS = {
+    "pose": ("pose_x_m", "pose_y_m", "pose_heading_rad"),
+    "velocity": ("speed_mps", "turn_rate_radps"),
+    "goal": ("goal_x_m", "goal_y_m"),
+    "raw_command": ("raw_speed_mps", "raw_turn_rate_radps"),
+    "final_command": ("final_speed_mps", "final_turn_rate_radps"),
+    "other_command": ("other_speed_mps", "other_turn_rate_radps"),
+}
+"""Names of the columns in which tables keep a field of several values; the observation is not among them."""
+
 DECISION_SCHEMA_HASH = hashlib.sha256(repr(DECISION_DTYPE.descr).encode()).hexdigest()
+
+
+def digest_text(digest: npt.NDArray[np.uint8]) -> str:
+    """A record's policy digest uint8[32] in hexadecimal digits; "" where no policy was asked."""
+    return digest.tobytes().hex() if digest.any() else ""
+
+
+def digest_runs(digests: npt.NDArray[np.uint8]) -> list[tuple[int, int, str]]:
+    """Runs of the same policy in uint8[n, 32]: first row, row after the last, and the digest's text.
+
+    Quick, for policies seldom change from one row to the next.
+    """
+    words = np.ascontiguousarray(digests).view("<u8")
+    cuts = (1 + np.flatnonzero((words[1:] != words[:-1]).any(axis=1))).tolist()
+    return [
+        (start, stop, digest_text(digests[start]))
+        for start, stop in zip([0, *cuts], [*cuts, len(digests)], strict=True)
+        if start < stop
+    ]
+
+
+def count_policies(digests: npt.NDArray[np.uint8]) -> Counter[str]:
+    """How often each policy is in uint8[n, 32], in order of appearance."""
+    counts: Counter[str] = Counter()
+    for start, stop, digest in digest_runs(digests):
+        counts[digest] += stop - start
+    return counts

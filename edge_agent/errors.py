@@ -13,10 +13,6 @@ class SlotError(AgentError):
     """The policy slots on disk are not as they must be."""
 
 
-class GoldenReplayError(AgentError):
-    """The golden vectors could not be replayed."""
-
-
 class LogFolderError(AgentError):
     """A folder holds no log, or a foreign one."""
 

@@ -14,7 +14,18 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from contracts.decision import FLAG_ARMED, FLAG_BLENDED, FLAG_PROBATION, Mode, Reason, Source, Verdict
+from contracts.decision import (
+    FLAG_ARMED,
+    FLAG_BLENDED,
+    FLAG_PROBATION,
+    INTERVENTION_SHARE,
+    INTERVENTIONS,
+    TURN_WEIGHT_M,
+    Mode,
+    Reason,
+    Source,
+    Verdict,
+)
 from contracts.robot import RobotModel
 from edge_agent.actuate.blend import Blend
 from edge_agent.actuate.record import U32_MAX, Recorder
@@ -36,20 +47,6 @@ EVENTS_MAX = 64
 EVENTS_WHOLE_MAX, EVENTS_SHARE = 20, 100
 """So many errors are told one by one; after that, every hundredth. All are counted."""
 NS = 1_000_000_000
-INTERVENTIONS = frozenset(
-    {
-        Reason.OBSTACLE_AHEAD,
-        Reason.MOVING_OBSTACLE,
-        Reason.COMMAND_OUT_OF_LIMITS,
-        Reason.COMMAND_NOT_FINITE,
-        Reason.KEEP_OUT,
-        Reason.STAY_IN,
-    }
-)
-"""What the monitor takes away for is a policy's doing; ramps, sensors and operators are not."""
-MOST = 0.5
-TURN_M = 0.3
-"""A turn rate weighs as the speed of the robot's rim."""
 _AGE_UNKNOWN_NS = U32_MAX * 1000
 
 
@@ -343,4 +340,5 @@ def _took_most(wanted: Command | None, left: Command) -> bool:
     """Whether an intervention was a large one: braking a little in passing is the monitor's daily work."""
     if wanted is None or not (math.isfinite(wanted[0]) and math.isfinite(wanted[1])):
         return True
-    return abs(left[0]) + TURN_M * abs(left[1]) < MOST * (abs(wanted[0]) + TURN_M * abs(wanted[1]))
+    wished = abs(wanted[0]) + TURN_WEIGHT_M * abs(wanted[1])
+    return abs(left[0]) + TURN_WEIGHT_M * abs(left[1]) < INTERVENTION_SHARE * wished

@@ -33,12 +33,6 @@ class UnknownReleaseError(HubError):
     code = "unknown_release"
 
 
-class UnknownRobotError(HubError):
-    """No robot of that name is in the allow-list."""
-
-    code = "unknown_robot"
-
-
 class UnknownRolloutError(HubError):
     """There is no such rollout."""
 

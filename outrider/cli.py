@@ -3,6 +3,8 @@
 import difflib
 import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import typer
 
@@ -37,6 +39,17 @@ def fail(message: str, code: int = 1) -> typer.Exit:
     """Print one clear line to standard error; raise what is returned to end with ``code``."""
     typer.secho(f"outrider: {message}", err=True, fg=typer.colors.RED)
     return typer.Exit(code)
+
+
+@contextmanager
+def failing_plainly(*kinds: type[Exception], code: int = 1) -> Iterator[None]:
+    """Turn errors of these kinds, and of files, into one line and an exit code."""
+    try:
+        yield
+    except kinds as error:
+        raise fail(str(error), code) from None
+    except OSError as error:
+        raise fail(f"{error.filename or 'disk'}: {error.strerror}", code) from None
 
 
 def usage() -> str:

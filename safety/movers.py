@@ -4,8 +4,9 @@ A place that an earlier scan saw to be free and that is now taken belongs to som
 scan is followed from scan to scan, which gives its velocity. A command passes at the highest share at which the robot,
 braking after its reaction time, does not come near anything followed, if that goes on as it does.
 
-``follow`` and ``expected`` are compiled as they stand for the twin (``sim.twin.movers``); the rest has a compiled copy
-there, and a test holds both to the same numbers. Own frame: where the robot was when it began, dead reckoned.
+``follow``, ``reckon`` and ``expected`` are compiled as they stand for the twin (``sim.twin.movers``); the rest has a
+compiled copy there, and a test holds both to the same numbers. Own frame: where the robot was when it began, dead
+reckoned.
 """
 
 import math
@@ -151,6 +152,14 @@ def follow(
     tracks[best, COUNT] += 1.0
 
 
+def reckon(
+    x: float, y: float, heading: float, elapsed_s: float, speed: float, turn_rate: float
+) -> tuple[float, float, float]:
+    """The pose after ``elapsed_s`` at ``speed`` and ``turn_rate``, m/s and rad/s: along the chord's heading."""
+    middle, way = heading + 0.5 * turn_rate * elapsed_s, speed * elapsed_s
+    return x + way * math.cos(middle), y + way * math.sin(middle), heading + turn_rate * elapsed_s
+
+
 class Movers:
     """What moves around one robot. Each tick ``advance``, ``share``, ``take``; then ``settle``, when there is time.
 
@@ -193,13 +202,7 @@ class Movers:
         """Reckon where the robot is now: it moved for ``elapsed_s`` at ``velocity``, m/s and rad/s."""
         self.settle()
         self._now_s += elapsed_s
-        x, y, heading = self._pose
-        middle, way = heading + 0.5 * velocity[1] * elapsed_s, velocity[0] * elapsed_s
-        self._pose = (
-            x + way * math.cos(middle),
-            y + way * math.sin(middle),
-            heading + velocity[1] * elapsed_s,
-        )
+        self._pose = reckon(*self._pose, elapsed_s, *velocity)
 
     def share(self, command: tuple[float, float], scan_age_s: float) -> float:
         """The share of ``command`` that may pass, 0 to 1 in steps of ``1 / SHARES``.

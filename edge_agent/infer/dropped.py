@@ -61,7 +61,7 @@ class DroppedStore:
                 return msgspec.json.decode(file.read(FILE_MAX_BYTES), type=list[Dropped])
         except FileNotFoundError:
             return []
-        except (msgspec.MsgspecError, OSError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, OSError) as error:
             self._tell(f"{self._path} is unreadable ({error}): policies that failed here may be tried again")
             return []
 

@@ -1,6 +1,5 @@
 """A decision as flat, named columns: for queries and tables. Every name says its unit."""
 
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,17 +12,13 @@ from contracts.decision import (
     FLAG_PROBATION,
     FLAG_RETURNED,
     FLAG_SWAPPED,
+    VECTORS,
+    digest_runs,
 )
 from contracts.observation import ROUTING_LAYOUT
 from edge_agent.recorder.values import NAMED
 
-_VECTORS = {
-    "pose": ("pose_x_m", "pose_y_m", "pose_heading_rad"),
-    "velocity": ("speed_mps", "turn_rate_radps"),
-    "goal": ("goal_x_m", "goal_y_m"),
-    "raw_command": ("raw_speed_mps", "raw_turn_rate_radps"),
-    "final_command": ("final_speed_mps", "final_turn_rate_radps"),
-    "other_command": ("other_speed_mps", "other_turn_rate_radps"),
+_VECTORS = VECTORS | {
     "observation": tuple(
         f"obs_{f.name}" if f.size == 1 else f"obs_{f.name}_{n}"
         for f in ROUTING_LAYOUT.observation
@@ -69,29 +64,16 @@ def column_of(records: npt.NDArray[np.void], column: str) -> npt.NDArray[Any]:
     return values if index is None else values[:, index]
 
 
-def count_digests(digests: npt.NDArray[np.uint8]) -> dict[bytes, int]:
-    """How often each policy is in uint8[n, 32]; quick, for policies seldom change from one row to the next."""
-    counts: dict[bytes, int] = {}
-    if not len(digests):
-        return counts
-    starts = np.concatenate(
-        [[0], np.flatnonzero((digests[1:] != digests[:-1]).any(axis=1)) + 1, [len(digests)]]
-    )
-    for first, last in pairwise(starts.tolist()):
-        key = digests[first].tobytes()
-        counts[key] = counts.get(key, 0) + last - first
-    return counts
-
-
 def table_of(records: npt.NDArray[np.void], seqs: npt.NDArray[np.uint64]) -> dict[str, npt.NDArray[Any]]:
     """All columns for a table: numbers as they are, named ones and digests as text."""
     table: dict[str, npt.NDArray[Any]] = {"seq": seqs}
     for column in COLUMNS:
         values = column_of(records, column)
         if column == DIGEST:
-            unique, inverse = np.unique(values, axis=0, return_inverse=True)
-            texts = [row.tobytes().hex() if row.any() else "" for row in unique]
-            values = np.array(texts or [""], dtype=object)[inverse.reshape(-1)]
+            digests = values
+            values = np.empty(len(digests), dtype=object)
+            for start, stop, text in digest_runs(digests):
+                values[start:stop] = text
         elif column in NAMED:
             kind = NAMED[column]
             names = np.array([f"unknown_{n}" for n in range(int(values.max(initial=0)) + 1)], dtype=object)

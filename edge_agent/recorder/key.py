@@ -17,7 +17,6 @@ from contracts.errors import KeyFileError
 
 KEY_FILE = "log_key.pem"
 KEY_MAX_BYTES = 4096
-PUBLIC_BYTES = 32
 _PURPOSE = b"outrider log seal 1\0"
 """Signed in front of a digest, so that a signature is good for nothing else."""
 

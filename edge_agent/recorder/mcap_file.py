@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from mcap.writer import Writer
 
-from contracts.decision import FLAG_ARMED, Reason, Source, Verdict, in_words
+from contracts.decision import FLAG_ARMED, Reason, Source, Verdict, digest_text, in_words
 from contracts.framelog import Event
 from contracts.observation import BEAMS, ROUTING_LAYOUT
 from edge_agent.recorder.reading import Log
@@ -133,7 +133,7 @@ def _safety(robot: str, header: Any, record: Any) -> tuple[Any, ...]:
 
 
 def _decision(robot: str, header: Any, record: Any) -> Message:
-    digest = record["policy_digest"].tobytes().hex() if record["policy_digest"].any() else ""
+    digest = digest_text(record["policy_digest"])
     commands = [value for name in ("raw", "final", "other") for value in record[f"{name}_command"].tolist()]
     source = SOURCES.get(int(record["source"]), 0)  # type: ignore[call-overload]
     times = (float(record["infer_us"]), float(record["total_us"]), 0, int(record["missed_ticks"]))

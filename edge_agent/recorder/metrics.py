@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contracts.atomic import write_atomically
-from contracts.decision import Verdict
+from contracts.decision import Verdict, digest_text
 
 METRICS_FILE = "metrics.prom"
 _HELP = {
@@ -46,8 +46,7 @@ class TickFigures:
         self._worst_us = max(self._worst_us, int(rows["total_us"].max()))
         self._late_us = max(self._late_us, int(rows["late_us"].max()))
         self._missed = int(rows["missed_ticks"][-1])
-        digest = rows["policy_digest"][-1]
-        self._policy = digest.tobytes().hex()[:12] if digest.any() else "none"
+        self._policy = digest_text(rows["policy_digest"][-1])[:12] or "none"
 
     def samples(self) -> Samples:
         """Counters, and the worst since the last call."""

@@ -9,7 +9,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Footer, Static
 
-from contracts.decision import FLAG_ARMED
+from contracts.decision import FLAG_ARMED, digest_text
 from contracts.observation import BEAMS, ROUTING_LAYOUT
 from edge_agent.recorder.drawing import bars, draw_beams
 from edge_agent.recorder.pages import Pages
@@ -195,7 +195,7 @@ class LogScreen(App[None]):
         names = {
             field: name_of(field, int(record[field])) for field in ("source", "mode", "verdict", "reason")
         }
-        digest = record["policy_digest"].tobytes().hex()[:12] if record["policy_digest"].any() else "none"
+        digest = digest_text(record["policy_digest"])[:12] or "none"
         armed = "armed" if record["flags"] & FLAG_ARMED else "not armed"
         text = Text()
         text.append(f"who drives  {names['source']}, mode {names['mode']}, policy {digest}, {armed}\n")

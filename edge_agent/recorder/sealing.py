@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contracts.atomic import sync_folder
+from contracts.decision import count_policies
 from contracts.errors import LogFormatError
 from contracts.framelog import (
     SEGMENT_SUFFIX,
@@ -30,7 +31,6 @@ from contracts.framelog import (
     scan_frames,
 )
 from edge_agent.recorder.columns import encode_columns
-from edge_agent.recorder.flat import count_digests
 from edge_agent.recorder.incidents import Before, Incident, find_onsets, of_decision, of_event
 from edge_agent.recorder.key import LogKey
 from edge_agent.recorder.sealed import (
@@ -92,7 +92,7 @@ def _extremes(records: npt.NDArray[np.void]) -> tuple[tuple[int, int], tuple[byt
         return (0, 0), (), 0, 0, 0, 0
     return (
         (int(records["tick"][0]), int(records["tick"][-1])),
-        tuple(count_digests(records["policy_digest"])),
+        tuple(bytes.fromhex(text) or NO_DIGEST for text in count_policies(records["policy_digest"])),
         int(np.bitwise_or.reduce(records["flags"])),
         int(records["verdict"].max()),
         int(records["total_us"].max()),

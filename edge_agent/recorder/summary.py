@@ -6,8 +6,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from contracts.decision import Reason, Source, Verdict
-from edge_agent.recorder.flat import count_digests
+from contracts.decision import Reason, Source, Verdict, count_policies
 from edge_agent.recorder.incidents import FIELDS, INCIDENT_EVENTS, Before, find_onsets
 from edge_agent.recorder.reading import Log
 from edge_agent.uplink.uplink import read_acked
@@ -142,7 +141,6 @@ def _policies(log: Log) -> tuple[PolicyUse, ...]:
         if {"digest", "version"} <= event.detail.keys()
     }
     uses = []
-    for digest, count in count_digests(log.decisions["policy_digest"]).items():
-        text = digest.hex() if any(digest) else ""
+    for text, count in count_policies(log.decisions["policy_digest"]).items():
         uses.append(PolicyUse(text, versions.get(text, ""), count))
     return tuple(sorted(uses, key=lambda use: -use.decisions))

@@ -5,13 +5,20 @@ aborted: a policy that never arrives still gives its figures in time. A trip tha
 left of one after its end, count for nobody.
 """
 
-from collections import Counter
-
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from contracts.decision import FLAG_ARMED, Mode, Reason, Source
+from contracts.decision import (
+    FLAG_ARMED,
+    INTERVENTION_SHARE,
+    INTERVENTIONS,
+    TURN_WEIGHT_M,
+    Mode,
+    Reason,
+    Source,
+    count_policies,
+)
 
 TRIP_MAX_S = 60.0
 ARRIVED_M = 0.6
@@ -19,17 +26,7 @@ ARRIVED_M = 0.6
 NEAR_M = 0.05
 SLOW_TICK_US = 20_000
 """Observation, inference and monitor together: beyond this a tick is a slow one."""
-MOST, TURN_M = 0.5, 0.3
-"""An intervention takes away most of a command; a turn rate weighs as the speed of the robot's rim."""
-_INTERVENTIONS = np.array(
-    [
-        Reason.OBSTACLE_AHEAD,
-        Reason.COMMAND_OUT_OF_LIMITS,
-        Reason.COMMAND_NOT_FINITE,
-        Reason.KEEP_OUT,
-        Reason.STAY_IN,
-    ]
-)
+_INTERVENTIONS = np.array(sorted(INTERVENTIONS))
 Records = npt.NDArray[np.void]
 
 
@@ -107,21 +104,11 @@ class TripWatch:
 
 def intervened(records: Records) -> npt.NDArray[np.bool_]:
     """In which of DECISION_DTYPE[n] the monitor took most of the command away: bool[n]."""
-    weight = np.array([1.0, TURN_M])
+    weight = np.array([1.0, TURN_WEIGHT_M])
     left, wanted = np.abs(records["final_command"]) @ weight, np.abs(records["raw_command"]) @ weight
-    took: npt.NDArray[np.bool_] = np.isin(records["reason"], _INTERVENTIONS) & ~(left >= MOST * wanted)
+    most = ~(left >= INTERVENTION_SHARE * wanted)
+    took: npt.NDArray[np.bool_] = np.isin(records["reason"], _INTERVENTIONS) & most
     return took
-
-
-def policy_runs(records: Records) -> list[tuple[int, int, str]]:
-    """Runs of DECISION_DTYPE[n] with the same policy: first row, row after the last, digest; "" is none."""
-    words = np.ascontiguousarray(records["policy_digest"]).view("<u8")
-    cuts = (1 + np.flatnonzero((words[1:] != words[:-1]).any(axis=1))).tolist()
-    return [
-        (start, stop, words[start].tobytes().hex() if words[start].any() else "")
-        for start, stop in zip([0, *cuts], [*cuts, len(records)], strict=True)
-        if start < stop
-    ]
 
 
 def _summary(ticks: list[tuple[Records, npt.NDArray[np.int64]]], arrived: bool) -> Trip:
@@ -129,15 +116,12 @@ def _summary(ticks: list[tuple[Records, npt.NDArray[np.int64]]], arrived: bool) 
     took = intervened(records)
     fell_back = (records["mode"] == Mode.CONTROLLER) & (records["source"] == Source.RULE_BASED)
     clearance_m = records["clearance_m"]
-    ticks_of: Counter[str] = Counter()
-    for start, stop, digest in policy_runs(records):
-        ticks_of[digest] += stop - start
     took_s = (int(records["mono_ns"][-1]) - int(records["mono_ns"][0])) / 1e9
     return Trip(
         first_seq=int(ticks[0][1][0]),
         last_seq=int(ticks[-1][1][-1]),
         began_wall_ns=int(records["wall_ns"][0]),
-        policy=ticks_of.most_common(1)[0][0],
+        policy=count_policies(records["policy_digest"]).most_common(1)[0][0],
         delivery_time_s=min(took_s, TRIP_MAX_S) if arrived else TRIP_MAX_S,
         aborted=float(not arrived),
         contacts=float((clearance_m <= 0.0).any()),

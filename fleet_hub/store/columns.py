@@ -9,19 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from contracts.decision import DECISION_DTYPE, Verdict
+from contracts.decision import DECISION_DTYPE, VECTORS, Verdict
 from contracts.observation import OBSERVATION_SIZE
 from fleet_hub.rollout.trips import Records, Trip, intervened
 
 MINUTE_NS = 60 * 10**9
-VECTORS = {
-    "pose": ("pose_x_m", "pose_y_m", "pose_heading_rad"),
-    "velocity": ("speed_mps", "turn_rate_radps"),
-    "goal": ("goal_x_m", "goal_y_m"),
-    "raw_command": ("raw_speed_mps", "raw_turn_rate_radps"),
-    "final_command": ("final_speed_mps", "final_turn_rate_radps"),
-    "other_command": ("other_speed_mps", "other_turn_rate_radps"),
-}
 _OBSERVATION = pa.list_(pa.float32(), OBSERVATION_SIZE)
 _OWNER = [("robot", pa.string()), ("log_id", pa.string())]
 

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from contracts.atomic import sync_folder
 from contracts.bundle import MANIFEST_MEMBER
+from contracts.decision import digest_runs
 from contracts.errors import BundleError, LogFormatError
 from contracts.framelog import Segment
 from contracts.manifest import decode_manifest
@@ -37,7 +38,7 @@ from contracts.replay import (
     stored_files,
 )
 from fleet_hub.errors import DataFolderError, StoreBusyError
-from fleet_hub.rollout.trips import Records, Trip, TripWatch, policy_runs
+from fleet_hub.rollout.trips import Records, Trip, TripWatch
 from fleet_hub.store.columns import MINUTE_NS, decision_table, end_ns, episode_table, minute_table
 from fleet_hub.store.segments import (
     BATCH_SEGMENTS_MAX,
@@ -356,7 +357,7 @@ def _groups(records: Records, seqs: Any, trips: list[Trip]) -> Iterator[_Group]:
     texts: list[str] = []
     which = np.zeros(len(records), dtype=np.int64)
     keys: set[tuple[int, str]] = set()
-    for start, stop, digest in policy_runs(records):
+    for start, stop, digest in digest_runs(records["policy_digest"]):
         if digest not in texts:
             texts.append(digest)
         which[start:stop] = texts.index(digest)

@@ -141,7 +141,7 @@ class Demo:
                     *("agent", "run", "--robot", robot, "--layout", str(layout)),
                     *("--state", str(self.folder / robot), "--hub", self.hub, "--keys", str(self.keys)),
                     *("--rate", str(settings.rate_hz), "--real-time-factor", factor),
-                    *("--forgiven", str(settings.forgiven)),
+                    *(() if settings.forgiven is None else ("--forgiven", str(settings.forgiven))),
                 )
             period_ms = 1000.0 / (settings.rate_hz * settings.real_time_factor)
             arguments = ("--period-ms", f"{period_ms:.3f}", "--out", str(self.folder / TIMER_FILE))

@@ -23,7 +23,7 @@ class DemoSettings(msgspec.Struct, frozen=True):
     phase_s: float = 34.0
     """Wall time to drive with each of: rule-based controller, v1, v2."""
     seed: int = 7
-    forgiven: int = 30
+    forgiven: int | None = None
     """See ``outrider agent run --forgiven``."""
 
 

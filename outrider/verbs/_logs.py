@@ -1,13 +1,12 @@
 """What the commands of ``outrider logs`` share: which log, errors as one line, and records as lines."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outrider.cli import fail
+from outrider.cli import fail, failing_plainly
 from outrider.verbs._operator import clock_text
 
 if TYPE_CHECKING:
@@ -22,18 +21,12 @@ Until = Annotated[str | None, typer.Option(help="Last tick, or seconds after the
 Robot = Annotated[str | None, typer.Option(help="Only this robot.")]
 
 
-@contextmanager
-def clear_errors() -> Iterator[None]:
+def clear_errors() -> AbstractContextManager[None]:
     """Turn the rooms' errors into one line and exit code 2."""
     from contracts.errors import ContractError
     from edge_agent.errors import AgentError
 
-    try:
-        yield
-    except (AgentError, ContractError) as error:
-        raise fail(str(error), 2) from None
-    except OSError as error:
-        raise fail(f"{error.filename or 'disk'}: {error.strerror}", 2) from None
+    return failing_plainly(AgentError, ContractError, code=2)
 
 
 def open_all(folder: Path, robot: str | None) -> "list[LogIndex]":

@@ -1,14 +1,13 @@
 """What the operator's verbs share: where the hub is, which keys to use, and errors as one clear line."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from outrider.cli import fail
+from outrider.cli import failing_plainly
 
 DEFAULT_HUB = "tcp://127.0.0.1:5755"
 Keys = Annotated[Path, typer.Option("--keys", envvar="OUTRIDER_KEYS", help="Folder with the fleet's keys.")]
@@ -19,18 +18,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DEFAULT_KEYS = Path("keys")
 
 
-@contextmanager
-def clear_errors() -> Iterator[None]:
+def clear_errors() -> AbstractContextManager[None]:
     """Turn the rooms' errors into one line and exit code 1."""
     from contracts.errors import ContractError
     from fleet_hub.errors import HubError
 
-    try:
-        yield
-    except (ContractError, HubError) as error:
-        raise fail(str(error)) from None
-    except OSError as error:
-        raise fail(f"{error.filename or 'disk'}: {error.strerror}") from None
+    return failing_plainly(ContractError, HubError)
 
 
 def clock_text(wall_ns: int) -> str:

@@ -27,8 +27,6 @@ Robot = Annotated[
 Why = Annotated[str, typer.Option("--reason", help="Who and why; goes into the robot's log.")]
 Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for the robot.", min=0.1, max=600)]
 LOAD_TIMEOUT_S = 60.0
-FORGIVEN = 30
-"""As ``edge_agent.infer.trial.TrialConfig`` has it."""
 ARM_RETRY_S = 0.5
 
 
@@ -55,13 +53,13 @@ def run(
     cpus: Annotated[str, typer.Option(help="Cores for control, such as 2,3.")] = "",
     serial: Annotated[str, typer.Option(help="Port of the motor controller; cmd_vel goes out too.")] = "",
     forgiven: Annotated[
-        int,
+        int | None,
         typer.Option(
-            help="Large interventions of the monitor that a new policy is forgiven on probation, beyond the usual.",
+            help="Large interventions of the monitor forgiven on probation, beyond the usual; default 30.",
             min=1,
             max=100_000,
         ),
-    ] = FORGIVEN,
+    ] = None,
     no_hub: Annotated[bool, typer.Option("--no-hub", help="Record, but talk to no hub.")] = False,
     no_autostart: NoAutostart = False,
     foreground: Annotated[
@@ -71,7 +69,9 @@ def run(
     """Run a robot's agent until Ctrl-C or SIGTERM. It drives only after `outrider agent arm`."""
     arguments = ["--robot", robot, "--layout", str(layout), "--state", str(state), "--keys", str(keys)]
     arguments += ["--hub", hub, "--rate", str(rate), "--real-time-factor", str(real_time_factor)]
-    arguments += ["--cpus", cpus, "--serial", serial, "--forgiven", str(forgiven)]
+    arguments += ["--cpus", cpus, "--serial", serial]
+    if forgiven is not None:
+        arguments += ["--forgiven", str(forgiven)]
     if safety is not None:
         _check_safety(safety, keys, robot, layout)
         arguments += ["--safety", str(safety)]

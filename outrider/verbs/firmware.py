@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outrider.cli import fail
+from outrider.cli import fail, failing_plainly
 from outrider.verbs._operator import DEFAULT_KEYS, AsJson, Keys, print_json
 
 if TYPE_CHECKING:
@@ -23,15 +23,12 @@ Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for t
 BOARD = "host-emulator"
 
 
-@contextmanager
-def _clear() -> Iterator[None]:
+def _clear() -> AbstractContextManager[None]:
+    """Turn the rooms' errors into one line and exit code 1."""
     from contracts.errors import ContractError
     from firmware_interface.errors import FirmwareError
 
-    try:
-        yield
-    except (FirmwareError, ContractError) as error:
-        raise fail(str(error)) from None
+    return failing_plainly(FirmwareError, ContractError)
 
 
 @contextmanager

@@ -1,13 +1,13 @@
 """``outrider sim generate|families|import-map|check|render|run``: warehouses as files, as pictures, at work."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outrider.cli import USAGE_ERROR, fail
+from outrider.cli import USAGE_ERROR, fail, failing_plainly
 
 if TYPE_CHECKING:
     from navigation.warehouse import Warehouse
@@ -31,18 +31,12 @@ FILM_MAX_S = 600.0
 FORCED_EXIT = 130
 
 
-@contextmanager
-def clear_errors() -> Iterator[None]:
+def clear_errors() -> AbstractContextManager[None]:
     """Turn the rooms' errors into one line and exit code 1."""
     from navigation.errors import NavigationError
     from sim.errors import SimError
 
-    try:
-        yield
-    except (NavigationError, SimError) as error:
-        raise fail(str(error)) from None
-    except OSError as error:
-        raise fail(f"{error.filename or 'disk'}: {error.strerror}") from None
+    return failing_plainly(NavigationError, SimError)
 
 
 @app.command(

@@ -34,6 +34,7 @@ from safety.movers import (
 )
 
 follow = numba.njit(cache=True)(movers.follow)
+reckon = numba.njit(cache=True)(movers.reckon)
 expected = numba.njit(cache=True)(movers.expected)
 
 
@@ -85,10 +86,7 @@ def advance_one(a, e, r, elapsed_s, velocity):  # type: ignore[no-untyped-def]
     """``Movers.advance``."""
     a.now_s[e, r] += elapsed_s
     pose = a.pose[e, r]
-    middle, way = pose[2] + 0.5 * velocity[1] * elapsed_s, velocity[0] * elapsed_s
-    pose[0] += way * math.cos(middle)
-    pose[1] += way * math.sin(middle)
-    pose[2] += velocity[1] * elapsed_s
+    pose[0], pose[1], pose[2] = reckon(pose[0], pose[1], pose[2], elapsed_s, velocity[0], velocity[1])
 
 
 @numba.njit(cache=True)
