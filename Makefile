@@ -25,7 +25,7 @@ lint: setup
 	.venv/bin/lint-imports
 
 test: lint
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: setup
 	$(PYTHON) -m benchmarks.run_all $(if $(QUICK),--quick)

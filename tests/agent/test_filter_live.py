@@ -19,7 +19,8 @@ pytest.importorskip("rclpy", reason="no ROS 2: run 'make setup', or source a dis
 pytest.importorskip("outrider_msgs", reason="ros_ws is not built: run 'make setup'")
 
 from contracts.robot import AMR_SMALL
-from tests.support.agent import DOMAIN_MAX, ROOT, WAIT_MAX_S, wait_for
+from tests.support.agent import ROOT, WAIT_MAX_S, wait_for
+from tests.support.domain import domain_id
 
 STALE_S = 0.3
 ASKED_MPS = 0.8
@@ -135,7 +136,7 @@ class Rig:
 @pytest.fixture
 def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     """Everything but the filter and the driver, in a DDS domain of its own."""
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, DOMAIN_MAX)))
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain_id()))
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     with ExitStack() as stack:
         yield Rig(tmp_path, stack)

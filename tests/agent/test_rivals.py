@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -18,7 +17,8 @@ pytest.importorskip("outrider_msgs", reason="ros_ws is not built: run 'make setu
 
 from contracts.decision import Reason, Verdict
 from edge_agent.ros.rivals import OWN_FILE
-from tests.support.agent import DOMAIN_MAX, ROOT, LiveAgent, wait_for
+from tests.support.agent import ROOT, LiveAgent, wait_for
+from tests.support.domain import domain_id
 
 BOUND_S = 2.0
 """The table's 40 ticks."""
@@ -87,7 +87,7 @@ def test_the_monitor_alone_is_not_armed_beside_who_bypasses_it(
 ) -> None:
     from edge_agent.ros.client import RobotClient
 
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, DOMAIN_MAX)))
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain_id()))
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     robot = f"robot_{os.getpid()}"
     rival(robot)

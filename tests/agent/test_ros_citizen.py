@@ -37,7 +37,8 @@ from edge_agent.ros.filter import FilterNode
 from edge_agent.ros.node import AgentNode
 from outrider.verbs.agent import app
 from safety.config import MonitorConfig
-from tests.support.agent import DOMAIN_MAX, LAYOUT, ROOT, WAIT_MAX_S, Bench
+from tests.support.agent import LAYOUT, ROOT, WAIT_MAX_S, Bench
+from tests.support.domain import domain_id
 
 BRINGUP = ROOT / "ros_ws" / "src" / "outrider_bringup"
 UNIT = BRINGUP / "systemd" / "outrider-agent@.service"
@@ -50,7 +51,7 @@ Make = Callable[..., Any]
 def agent(tmp_path: Path, keys: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     """Makes an agent's node from ROS arguments, in a DDS domain of its own."""
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    domain, contexts, nodes = random.SystemRandom().randint(1, DOMAIN_MAX), [], []
+    domain, contexts, nodes = domain_id(), [], []
     config = ControlConfig(
         robot_id="robot_1", state_dir=str(tmp_path), keys_dir=str(keys / "robots" / "robot_1"),
         layout_path=str(LAYOUT), ring_name=f"citizen-{random.SystemRandom().randrange(10**9)}",

@@ -20,6 +20,7 @@ from sensor_msgs.msg import LaserScan
 
 from contracts.robot import AMR_SMALL
 from sim.ros.commands import COMMAND_AGE_MAX_S, CommandSlots, Refusal
+from tests.support.domain import domain_id
 
 NS = 1_000_000_000
 WAIT_MAX_S = 25.0
@@ -84,7 +85,7 @@ class Client:
 @pytest.fixture(scope="module")
 def bridge(tmp_path_factory):
     out = tmp_path_factory.mktemp("run")
-    domain = 100 + os.getpid() % 100
+    domain = domain_id()
     before = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE")
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     words = ["sim", "run", "--layout", "small", "--robots", "2", "--ros", "--out", str(out)]

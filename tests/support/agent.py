@@ -33,6 +33,7 @@ from navigation.novelty import Novelty
 from navigation.route import Route, cell_costs
 from navigation.warehouse import load_warehouse
 from safety.monitor import SafetyMonitor
+from tests.support.domain import domain_id
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYOUT = ROOT / "sim" / "world" / "library" / "small.yaml"
@@ -41,7 +42,6 @@ PERIOD_NS = 1_000_000_000 // RATE_HZ
 START = (1.5, 2.0, 0.0)
 GOAL = (8.0, 4.2)
 WAIT_MAX_S = 25.0
-DOMAIN_MAX = 100
 
 
 _NO_CLOCK: Any = None
@@ -210,7 +210,7 @@ class LiveAgent:
 
     def __init__(self, folder: Path, keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         draw = random.SystemRandom()
-        monkeypatch.setenv("ROS_DOMAIN_ID", str(draw.randint(1, DOMAIN_MAX)))
+        monkeypatch.setenv("ROS_DOMAIN_ID", str(domain_id()))
         monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         self.robot = f"robot_{os.getpid()}_{draw.randrange(10**6)}"
         self.state, self._keys = folder / "state", keys / "robots" / "robot_1"

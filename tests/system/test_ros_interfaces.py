@@ -31,7 +31,6 @@ ANSWER_MAX_S = 30.0
 SPIN_S = 0.1
 PUBLISH_PERIOD_S = 0.05
 FAR_SIDE_LIFE_MAX_S = 60.0
-DOMAIN_MAX = 100  # above it, DDS ports lie among the kernel's ephemeral ones
 LATEST = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
@@ -116,8 +115,10 @@ class NearSide:
 def near(monkeypatch: pytest.MonkeyPatch) -> Iterator[NearSide]:
     """A node alone in its DDS domain, on this machine only."""
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    from tests.support.domain import domain_id  # not where this file runs by hand
+
     draw = random.SystemRandom()
-    side = NearSide(f"amr_{os.getpid()}_{draw.randrange(10**6)}", draw.randint(1, DOMAIN_MAX))
+    side = NearSide(f"amr_{os.getpid()}_{draw.randrange(10**6)}", domain_id())
     yield side
     side.close()
 
