@@ -55,6 +55,7 @@ class Reason(enum.IntEnum):
     KEEP_OUT = 6
     STAY_IN = 7
     MOVING_OBSTACLE = 8
+    PROTECTIVE_FIELD = 9
     COMMAND_MISSING = 10
     COMMAND_NOT_FINITE = 11
     SCAN_MISSING = 20

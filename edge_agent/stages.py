@@ -56,9 +56,8 @@ class Control:
         self.config, self.model = config, model
         self.events: deque[str] = deque(maxlen=EVENTS_MAX)
         settings = self._settings(keys, warehouse.hash())
-        monitor = SafetyMonitor(
-            model, settings.monitor, settings.watch, (*zones_of(warehouse), *settings.zones)
-        )
+        zones = (*zones_of(warehouse), *settings.zones)
+        monitor = SafetyMonitor(model, settings.monitor, settings.watch, zones, settings.fields)
         self.slots = Slots()
         self.gate = Gate(monitor)
         tick_s = 1.0 / config.rate_hz

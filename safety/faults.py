@@ -7,6 +7,7 @@ tests inject every one of them and hold its bound. Bounds are ticks of 20 Hz wit
 import msgspec
 
 from contracts.decision import Reason, Verdict
+from safety.fields import CLEAR_SCANS
 from safety.watch.policy import Advice
 
 INJECTED = "tests/unit/test_faults.py::test_a_fault_is_caught_within_its_bound"
@@ -48,6 +49,10 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         Reason.BLIND_SECTOR, "scan: a run of invalid rays is an obstacle", 1, Verdict.LIMIT,
         "the sector sees again, or the way leads elsewhere",
+    ),
+    Fault(
+        Reason.PROTECTIVE_FIELD, "fields: something is where this speed needs free floor", 1, Verdict.LIMIT,
+        f"the field was free for {CLEAR_SCANS} scans, or slower",
     ),
     Fault(Reason.SPEED_ZONE, "zones: its speed by the time it is entered", 1, Verdict.LIMIT, LIMITED),
     Fault(Reason.KEEP_OUT, "zones: braking ends before it; out of it is free", 1, Verdict.LIMIT, LIMITED),

@@ -15,8 +15,9 @@ from contracts.robot import RobotModel
 from safety.admission import Admission
 from safety.config import MonitorConfig, WatchConfig
 from safety.faults import DISARMING, REACTION
+from safety.fields import FieldGuard, ProtectiveField
 from safety.inputs import NS, Inputs, Ruling
-from safety.movers import Movers
+from safety.movers import BLIND_M, Movers
 from safety.scan import ScanCleaner
 from safety.watch.board import GAP_MAX_S, WatchBoard
 from safety.watch.policy import Advice
@@ -40,10 +41,11 @@ class SafetyMonitor:
         config: checked settings that policies are trained behind.
         watch: checked settings of the watches.
         zones: of the map; with any, a missing pose stops the robot.
+        fields: speed-indexed ones around the robot.
 
     Raises:
         MonitorConfigError: a setting is zero, negative or not finite.
-        ZoneError: a zone is none.
+        ZoneError: a zone or field is none.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class SafetyMonitor:
         config: MonitorConfig | None = None,
         watch: WatchConfig | None = None,
         zones: tuple[Zone, ...] = (),
+        fields: tuple[ProtectiveField, ...] = (),
     ) -> None:
         self.model = model
         self._config = (config or MonitorConfig()).check()
@@ -62,6 +65,8 @@ class SafetyMonitor:
         self._cleaner = ScanCleaner(model.lidar)
         self._board = WatchBoard(self._watch, model, pose_needed=bool(zones))
         self._zones = ZoneGuard(zones, model, self._config, self._watch)
+        self._fields = FieldGuard(fields, model)
+        self._field_scan_ns: int | None = None
         self._blind_rays = max(2, math.ceil(self._watch.blind_sector_rad / model.lidar.angle_step_rad))
         self.armed = False
         self.emergency = False
@@ -249,12 +254,23 @@ class SafetyMonitor:
             speed, turn_rate = admitted
             admitted = (speed * share, turn_rate * share if share > 0.0 else turn_rate)
             reason = Reason.MOVING_OBSTACLE
+        if self._fields.any:
+            self._look_into_fields(clean, inputs.scan_ns)
+            admitted, field = self._fields.limit(admitted)
+            reason = field or reason
         if inputs.pose is not None:
             age_s = max(0, inputs.now_ns - inputs.odometry_ns) / NS
             admitted, zone = self._zones.limit(admitted, inputs.velocity, inputs.pose, age_s)
             reason = zone or reason
         verdict = Verdict.PASS if reason is Reason.CLEAR else Verdict.LIMIT
         return Ruling(admitted, verdict, reason, free_m)
+
+    def _look_into_fields(self, clean: npt.NDArray[np.float32], scan_ns: int) -> None:
+        """Let the fields see each scan once; invalid rays are in none: for blind sectors the admission stops."""
+        if scan_ns == self._field_scan_ns:
+            return
+        self._field_scan_ns = scan_ns
+        self._fields.see(clean, clean > self.model.lidar.range_min_m + BLIND_M)
 
     def _blinded(self, clean: npt.NDArray[np.float32], command: Pair, velocity: Pair, age_s: float) -> bool:
         """Whether the command would pass if blind sectors were clear."""

@@ -10,9 +10,11 @@ import msgspec
 from contracts.manifest import Digest, Text
 from safety.config import MonitorConfig, Settings, WatchConfig
 from safety.errors import MonitorConfigError
+from safety.fields import ProtectiveField
 from safety.zones import Zone
 
 ZONES_MAX = 256
+FIELDS_MAX = 16
 FORMAT_VERSION = 1
 SAFETY_PAYLOAD_TYPE = "application/vnd.outrider.safety+json"
 """DSSE payload type: what is signed as something else is no safety setting."""
@@ -85,6 +87,7 @@ class SafetySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     monitor: MonitorConfig = MonitorConfig()
     watch: WatchConfig = WatchConfig()
     zones: Annotated[tuple[Zone, ...], msgspec.Meta(max_length=ZONES_MAX)] = ()
+    fields: Annotated[tuple[ProtectiveField, ...], msgspec.Meta(max_length=FIELDS_MAX)] = ()
     floor_hash: Digest | None = None
     """The floor that the zones belong to (``Warehouse.hash``)."""
     format_version: int = FORMAT_VERSION
@@ -94,7 +97,7 @@ class SafetySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
         Raises:
             MonitorConfigError: naming the value and what it may be.
-            ZoneError: see ``Zone.check``.
+            ZoneError: see ``Zone.check`` and ``ProtectiveField.check``.
         """
         if self.format_version != FORMAT_VERSION:
             raise MonitorConfigError(
@@ -105,6 +108,8 @@ class SafetySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             _check_stricter(given, built_in)
         for zone in self.zones:
             zone.check()
+        for field in self.fields:
+            field.check()
         if bool(self.zones) != (self.floor_hash is not None):
             raise MonitorConfigError("zones and floor_hash go together: a zone is a place on one floor")
         return self
@@ -116,7 +121,8 @@ class SafetySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             for name in given.__struct_fields__:
                 if (value := getattr(given, name)) != getattr(built_in, name):
                     found.append(f"{name} {value:g}")
-        return [*found, f"{len(self.zones)} zone(s)"] if self.zones else found
+        counts = ((len(self.zones), "zone(s)"), (len(self.fields), "field(s)"))
+        return [*found, *(f"{count} {what}" for count, what in counts if count)]
 
 
 def _check_stricter(given: Settings, built_in: Settings) -> None:

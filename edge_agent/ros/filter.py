@@ -54,7 +54,9 @@ class FilterNode(LifecycleNode):  # type: ignore[misc]
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Monitor, topics, services."""
         config = self._config
-        self._slots, self._gate = Slots(), Gate(SafetyMonitor(self._model))
+        settings = config.monitor_settings()
+        monitor = SafetyMonitor(self._model, settings.monitor, settings.watch, fields=settings.fields)
+        self._slots, self._gate = Slots(), Gate(monitor)
         self._intake = Intake(self._slots, self._model, lambda _: None)
         self._core = FilterCore(
             self._slots,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from outrider.cli import fail
-from outrider.verbs._operator import NoAutostart, SimTime
+from outrider.verbs._operator import DEFAULT_KEYS, Keys, NoAutostart, SimTime
 
 
 def filter_commands(
@@ -19,6 +19,10 @@ def filter_commands(
     command_stale: Annotated[
         float, typer.Option(help="Seconds after which a command is none, 0.05 to 1.")
     ] = 0.3,
+    safety: Annotated[
+        Path | None, typer.Option(help="Signed settings of the monitor (keys sign-safety), without zones.")
+    ] = None,
+    keys: Keys = DEFAULT_KEYS,
     sim_time: SimTime = False,
     realtime: Annotated[
         bool, typer.Option("--realtime", help="SCHED_FIFO and locked memory, where permitted.")
@@ -38,13 +42,16 @@ def filter_commands(
         "robot_model": model,
         "rate_hz": rate,
         "command_stale_max_s": command_stale,
+        "safety_path": str(safety.resolve()) if safety else "",
+        "keys_dir": str(keys.resolve()) if safety else "",
         "sim_time": sim_time,
         "realtime": realtime,
         "autostart": not no_autostart,
     }
     try:
-        config = decode_settings(msgspec.json.encode(settings), FilterConfig, "outrider agent filter")
-        raise typer.Exit(run_filter(config.check()))
+        config = decode_settings(msgspec.json.encode(settings), FilterConfig, "outrider agent filter").check()
+        config.monitor_settings()  # refused here in one line, not at each of the node's starts
+        raise typer.Exit(run_filter(config))
     except AgentError as error:
         raise fail(str(error), 2 if isinstance(error, ConfigError) else 1) from None
     except OSError as error:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,12 +20,18 @@ pytest.importorskip("rclpy", reason="no ROS 2: run 'make setup', or source a dis
 pytest.importorskip("outrider_msgs", reason="ros_ws is not built: run 'make setup'")
 
 from contracts.robot import AMR_SMALL
+from safety.fields import ProtectiveField
+from safety.settings import SafetySettings
 from tests.support.agent import ROOT, WAIT_MAX_S, wait_for
 from tests.support.domain import domain_id
+from trainer.release.keys import load_signer
+from trainer.release.safety import sign_safety
 
 STALE_S = 0.3
 ASKED_MPS = 0.8
 WALL_M = 4.0
+FIELD_M = 0.7
+BRAKING_MAX_M = 0.35
 SLACK_S = 0.25
 """For a busy machine: transport, and the robot's own period."""
 
@@ -142,9 +149,12 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
         yield Rig(tmp_path, stack)
 
 
-def test_it_stops_for_a_wall_and_when_the_driver_dies(rig: Rig) -> None:
-    base = rig.base
-    running = rig.start(rig.command())
+def test_it_stops_for_a_wall_and_when_the_driver_dies(rig: Rig, tmp_path: Path, keys: Path) -> None:
+    base, safety = rig.base, tmp_path / "safety.dsse.json"
+    stop_field = SafetySettings(AMR_SMALL.name, fields=(ProtectiveField(0.0, FIELD_M),))
+    safety.write_bytes(sign_safety(stop_field, [load_signer(keys)]))
+    shutil.copytree(keys / "robots" / "robot_1", keys / "robots" / rig.name)
+    running = rig.start(rig.command("--safety", str(safety), "--keys", str(keys)))
     driving = [sys.executable, "-m", "tests.agent.test_filter_live", rig.name]
     driver = rig.start(driving)
     wait_for(lambda: len(base.commands) > 20, "commands at the base")
@@ -168,7 +178,7 @@ def test_it_stops_for_a_wall_and_when_the_driver_dies(rig: Rig) -> None:
     wait_for(lambda: base.commands[-1][1] > 0.3, "another driver")
     wait_for(lambda: all(speed < 0.02 for _, speed, _ in base.commands[-40:]), "standing before the wall")
     gap_m = WALL_M - base.x_m - AMR_SMALL.footprint_radius_m
-    assert 0.0 < gap_m < 0.5, gap_m
+    assert FIELD_M - BRAKING_MAX_M < gap_m <= FIELD_M, gap_m
     assert all(0.0 <= speed <= ASKED_MPS and turn == 0.0 for _, speed, turn in list(base.commands))
 
     assert rig.client.stop("test", emergency=True).success

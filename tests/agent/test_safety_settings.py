@@ -28,6 +28,7 @@ from edge_agent.stages import Control
 from navigation.warehouse import load_warehouse
 from safety.config import MonitorConfig, WatchConfig
 from safety.errors import SafetyError
+from safety.fields import ProtectiveField
 from safety.settings import SAFETY_PAYLOAD_TYPE, SafetySettings
 from safety.zones import Zone, rectangle
 from tests.support.agent import LAYOUT, PERIOD_NS, ROOT, START, Clock, wait_for
@@ -40,7 +41,9 @@ ROBOT = "amr_small"
 FLOOR = load_warehouse(LAYOUT).hash()
 MARGIN = MonitorConfig(margin_m=0.08)
 AHEAD = Zone("keep_out", rectangle(START[0] + 0.5, 0.0, START[0] + 0.9, 4.0))
-GOOD = SafetySettings(ROBOT, MARGIN, WatchConfig(tilt_max_rad=0.1), (AHEAD,), FLOOR)
+GOOD = SafetySettings(
+    ROBOT, MARGIN, WatchConfig(tilt_max_rad=0.1), (AHEAD,), (ProtectiveField(0.6, 1.0),), FLOOR
+)
 Change = tuple[type[MonitorConfig | WatchConfig], str]
 EVERY: list[Change] = [
     (kind, name) for kind in (MonitorConfig, WatchConfig) for name in kind.__struct_fields__
@@ -83,6 +86,9 @@ BAD: dict[str, tuple[Callable[[Signer, Signer], bytes], str]] = {
     "no floor": (lambda key, _: sign(msgspec.structs.replace(GOOD, floor_hash=None), key), "go together"),
     "no zone": (
         lambda key, _: sign(msgspec.structs.replace(GOOD, zones=(Zone("keep_out", ((0.0, 0.0),)),)), key), "three",
+    ),
+    "no field": (
+        lambda key, _: sign(msgspec.structs.replace(GOOD, fields=(ProtectiveField(0.5, 0.0),)), key), "ahead_m of",
     ),
     "too large": (lambda *_: b" " * (FILE_MAX_BYTES + 1), "larger than"),
 }  # fmt: skip

@@ -13,6 +13,7 @@ from contracts.robot import AMR_SMALL, TUGGER
 from safety.config import WatchConfig
 from safety.errors import MonitorConfigError, ZoneError
 from safety.faults import DISARMING, FAULTS, INJECTED, REACTION
+from safety.fields import ProtectiveField
 from safety.inputs import NS, Inputs
 from safety.monitor import SafetyMonitor
 from safety.watch.policy import Advice
@@ -31,8 +32,10 @@ AHEAD = RAYS // 2
 class Drive:
     """A robot that does as it is told in a wide hall, sensed without fault until an injection says otherwise."""
 
-    def __init__(self, zones=(), command=(0.5, 0.1), at=(0.0, 0.0, 0.0), model=AMR_SMALL, armed=True):
-        self.monitor = SafetyMonitor(model, zones=zones)
+    def __init__(
+        self, zones=(), command=(0.5, 0.1), at=(0.0, 0.0, 0.0), model=AMR_SMALL, armed=True, fields=()
+    ):
+        self.monitor = SafetyMonitor(model, zones=zones, fields=fields)
         if armed:
             assert self.monitor.arm() == ""
         self.command, self.velocity, self.pose = command, (0.0, 0.0), at
@@ -136,6 +139,10 @@ INJECTIONS = {
     Reason.COMMAND_OUT_OF_LIMITS: (fixed(command=(1.9, 0.0)), {}),
     Reason.ACCELERATION_LIMITED: (fixed(command=(1.2, 0.0)), {}),
     Reason.BLIND_SECTOR: (with_ranges(range(AHEAD - 4, AHEAD + 4), math.nan), {}),
+    Reason.PROTECTIVE_FIELD: (
+        with_ranges(range(AHEAD - 2, AHEAD + 2), 3.0),
+        {"fields": (ProtectiveField(0.2, 3.0),)},
+    ),
     Reason.SPEED_ZONE: (
         fixed(command=(0.35, 0.0)),
         {"zones": ahead_at(-9.5, "speed_limit", speed_mps=0.3), "command": (0.3, 0.0)},
@@ -436,3 +443,11 @@ def test_zones_without_a_pose_stop_the_robot():
     drive.healthy()
     ruling = drive.step(pose=None)
     assert (ruling.command, ruling.reason) == ((0.0, 0.0), Reason.POSE_MISSING)
+
+
+def test_a_lone_invalid_ray_is_in_no_field():
+    drive = Drive(fields=(ProtectiveField(0.0, 0.5),))
+    drive.healthy()
+    scan = drive.rng.uniform(5.0, 7.0, RAYS).astype(np.float32)
+    scan[AHEAD] = math.nan
+    assert drive.step(ranges_m=scan).reason is Reason.CLEAR
