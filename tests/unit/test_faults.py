@@ -13,7 +13,7 @@ from contracts.robot import AMR_SMALL, TUGGER
 from safety.config import WatchConfig
 from safety.errors import MonitorConfigError, ZoneError
 from safety.faults import DISARMING, FAULTS, INJECTED, REACTION
-from safety.fields import ProtectiveField
+from safety.fields import CLEAR_SCANS, ProtectiveField
 from safety.inputs import NS, Inputs
 from safety.monitor import SafetyMonitor
 from safety.watch.policy import Advice
@@ -451,3 +451,16 @@ def test_a_lone_invalid_ray_is_in_no_field():
     scan = drive.rng.uniform(5.0, 7.0, RAYS).astype(np.float32)
     scan[AHEAD] = math.nan
     assert drive.step(ranges_m=scan).reason is Reason.CLEAR
+
+
+def test_a_field_clears_by_scans_not_by_ticks():
+    drive = Drive(fields=(ProtectiveField(0.0, 0.5),), command=(0.2, 0.0))
+    drive.healthy()
+    scan = drive.rng.uniform(5.0, 7.0, RAYS).astype(np.float32)
+    scan[AHEAD] = 0.6
+    assert drive.step(ranges_m=scan).reason is Reason.PROTECTIVE_FIELD
+    for number in range(1, CLEAR_SCANS + 1):
+        same = {"scan_ns": drive.now_ns, "scan_stamp_ns": drive.now_ns + CLOCKS_APART_NS}
+        for changes in ({}, {"ranges_m": drive.inputs().ranges_m, **same}):
+            held = drive.step(**changes).reason is Reason.PROTECTIVE_FIELD
+            assert held is (number < CLEAR_SCANS)

@@ -39,13 +39,13 @@ def test_a_field_begins_at_the_footprint_and_ends_where_it_says(model, front_m):
 
 def test_a_field_is_as_wide_as_it_says():
     for beside_m, speed in ((0.5 - 0.02, 0.5), (0.5 + 0.02, 1.0)):
-        guard = guard_that_sees((SLOW,), (1.2, beside_m), (1.2, -beside_m))
+        guard = guard_that_sees((SLOW,), (1.7, beside_m), (1.7, -beside_m))
         assert guard.limit((1.0, 0.0))[0][0] == speed
 
 
 def test_the_speed_of_the_strictest_occupied_field_holds_and_the_arc_is_kept():
     guard = guard_that_sees((SLOW, STOP), (1.5, 0.0))
-    assert guard.limit((1.0, 0.4)) == ((0.5, 0.2), Reason.PROTECTIVE_FIELD)
+    assert guard.limit((0.8, 0.4)) == ((0.5, 0.25), Reason.PROTECTIVE_FIELD)
     assert guard.limit((0.5, 0.4)) == ((0.5, 0.4), Reason.CLEAR)
     near = guard_that_sees((SLOW, STOP), (0.6, 0.0))
     assert near.limit((0.1, 0.4)) == ((0.0, 0.4), Reason.PROTECTIVE_FIELD)
