@@ -16,18 +16,20 @@ writing.
 
 import enum
 import struct
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
+from zlib import crc32
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
-from contracts.decision import DECISION_DTYPE
+from contracts.decision import DECISION_DTYPE, DECISION_SCHEMA_HASH
 from contracts.errors import LogFormatError
 from contracts.keyring import ROBOT_ID_PATTERN
 from contracts.record_schema import (
+    DECISION_FIELDS,
     RECORD_MAX_BYTES,
     Fields,
     dtype_by_hash,
@@ -44,8 +46,11 @@ SEGMENT_HEADER_MAX_BYTES = 8 * 1024
 PAYLOAD_MAX_BYTES = RECORD_MAX_BYTES
 FRAME_HEADER = struct.Struct("<IIBQ")
 FRAME_OVERHEAD = FRAME_HEADER.size
+RUN_MAX = 1024
 _PREFIX = struct.Struct("<8sII")
 _BODY = struct.Struct("<BQ")
+_HEADS = np.dtype([("length", "<u4"), ("checksum", "<u4"), ("kind", "u1"), ("seq", "<u8")])
+"""FRAME_HEADER, of many frames at once."""
 HexId = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
 
 
@@ -58,16 +63,24 @@ class Kind(enum.IntEnum):
     """The record of this number was dropped on the robot; the payload is one byte, a ``LostClass``."""
     DEBUG = 4
     """Shaped like an event; the first to go when the disk is full."""
+    SCAN = 5
+    """A raw scan (``contracts.scan``) from around an incident. Stays on the robot."""
 
 
 class LostClass(enum.IntEnum):
-    """Why a record is gone. The disk budget drops in this order; incidents and events never."""
+    """Why a record is not here. The disk budget drops in this order, raw scans last; incidents and events never."""
 
     DEBUG = 1
     ACKNOWLEDGED = 2
     SAMPLE = 3
     DAMAGED = 4
     """Not dropped: what is on disk cannot be read any more."""
+    SCAN = 5
+    """A raw scan that had to make room."""
+    WITHHELD = 6
+    """Not lost: a raw scan, which stays on the robot."""
+    ERASED = 7
+    """At the hub, on somebody's request."""
 
 
 class SegmentHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,6 +97,8 @@ class SegmentHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def record_dtype(self, where: str = "segment") -> "np.dtype[Any]":
         """How its decisions are laid out; raises LogFormatError when that is not known, or a lie."""
+        if self.schema_hash == DECISION_SCHEMA_HASH and self.fields == DECISION_FIELDS:
+            return DECISION_DTYPE  # nearly all: a hub that starts again asks this of every robot's log
         if not self.fields:
             return dtype_by_hash(self.schema_hash, where)
         dtype = dtype_of(self.fields, where)
@@ -124,7 +139,7 @@ def encode_frame(kind: Kind, seq: int, payload: bytes) -> bytes:
     if len(payload) > PAYLOAD_MAX_BYTES:
         raise ValueError(f"payload of {len(payload)} bytes, at most {PAYLOAD_MAX_BYTES}")
     body = _BODY.pack(kind, seq) + payload
-    return struct.pack("<II", len(body), zlib.crc32(body)) + body
+    return struct.pack("<II", len(body), crc32(body)) + body
 
 
 def encode_event(event: Event) -> bytes:
@@ -145,7 +160,7 @@ def decode_event(payload: bytes) -> Event:
 def encode_segment_header(header: SegmentHeader) -> bytes:
     """The bytes a segment begins with."""
     body = msgspec.msgpack.encode(header)
-    return _PREFIX.pack(SEGMENT_MAGIC, len(body), zlib.crc32(body)) + body
+    return _PREFIX.pack(SEGMENT_MAGIC, len(body), crc32(body)) + body
 
 
 def decode_segment_header(data: bytes, name: str = "segment") -> tuple[SegmentHeader, int] | None:
@@ -172,7 +187,7 @@ def decode_segment_header(data: bytes, name: str = "segment") -> tuple[SegmentHe
     body = data[_PREFIX.size : _PREFIX.size + length]
     if len(body) < length:
         return None
-    if zlib.crc32(body) != checksum:
+    if crc32(body) != checksum:
         raise LogFormatError(f"{name}: the header's checksum does not fit; the segment is damaged")
     try:
         header = msgspec.msgpack.decode(body, type=SegmentHeader)
@@ -182,28 +197,88 @@ def decode_segment_header(data: bytes, name: str = "segment") -> tuple[SegmentHe
     return header, _PREFIX.size + length
 
 
+class Run(NamedTuple):
+    """Whole frames of one kind and size that follow each other without a gap."""
+
+    kind: int
+    first_seq: int
+    start: int
+    """Where the first begins."""
+    frames: int
+    stride: int
+    """Bytes from one to the next."""
+
+    @property
+    def end(self) -> int:
+        """Where the last ends."""
+        return self.start + self.frames * self.stride
+
+
+def walk_runs(
+    data: bytes, start: int = 0, record_bytes: int = DECISION_DTYPE.itemsize, checked: bool = False
+) -> Iterator[Run]:
+    """Yield the whole, gapless frames of ``data`` in runs; stops before the first bad one.
+
+    ``record_bytes`` is the size of a decision: another than today's in a segment of another schema. ``checked`` spares
+    the checksums of what has been through here before.
+    """
+    lengths = {Kind.DECISION.value: record_bytes + 9, Kind.LOST.value: 10}
+    at, size, next_seq = start, len(data), 0
+    view = memoryview(data)
+    while at + FRAME_OVERHEAD <= size:
+        length, _, kind, seq = FRAME_HEADER.unpack_from(data, at)
+        stride = 8 + length
+        if not 9 <= length <= PAYLOAD_MAX_BYTES + 9 or at + stride > size or not 1 <= kind <= len(Kind):
+            return
+        if seq < 1 or (next_seq and seq != next_seq) or lengths.get(kind, length) != length:
+            return
+        count = min((size - at) // stride, RUN_MAX) if kind in lengths else 1
+        if count > 1 and data[at + stride : at + stride + 4] != data[at : at + 4]:
+            count = 1
+        if count > 1:
+            heads = np.ndarray((count,), _HEADS, view, at, (stride,))
+            alike = (heads["length"] == length) & (heads["kind"] == kind)
+            alike &= heads["seq"] == np.arange(seq, seq + count, dtype=np.uint64)
+            count = count if alike.all() else int(alike.argmin())
+        good = count if checked else _good_checksums(view, at, stride, count)
+        if good:
+            yield Run(kind, seq, at, good, stride)
+        if good < count:
+            return
+        at, next_seq = at + count * stride, seq + count
+
+
+def _good_checksums(view: memoryview, start: int, stride: int, count: int) -> int:
+    """How many of the frames, from the first on, have the checksum that they name."""
+    if count == 1:
+        return int(
+            crc32(view[start + 8 : start + stride]) == int.from_bytes(view[start + 4 : start + 8], "little")
+        )
+    named = np.ndarray((count,), _HEADS, view, start, (stride,))["checksum"]
+    ends = range(start + stride, start + count * stride + 1, stride)
+    found = [crc32(view[end - stride + 8 : end]) for end in ends]
+    fits = named == np.array(found, np.uint32)
+    return count if fits.all() else int(fits.argmin())
+
+
 def walk_frames(
     data: bytes, start: int = 0, record_bytes: int = DECISION_DTYPE.itemsize
 ) -> Iterator[tuple[int, int, int]]:
-    """Yield (kind, seq, frame's start) of whole, gapless frames; stops before the first bad one.
+    """Yield (kind, seq, frame's start) of whole, gapless frames; stops before the first bad one."""
+    for run in walk_runs(data, start, record_bytes):
+        for place in range(run.frames):
+            yield run.kind, run.first_seq + place, run.start + place * run.stride
 
-    ``record_bytes`` is the size of a decision: another than today's in a segment of another schema.
-    """
-    lengths = {Kind.DECISION.value: record_bytes + 9, Kind.LOST.value: 10}
-    at, size, before = start, len(data), None
-    crc32, unpack = zlib.crc32, FRAME_HEADER.unpack_from
-    view = memoryview(data)
-    while at + FRAME_OVERHEAD <= size:
-        length, checksum, kind, seq = unpack(data, at)
-        end = at + 8 + length
-        if not 9 <= length <= PAYLOAD_MAX_BYTES + 9 or end > size or crc32(view[at + 8 : end]) != checksum:
-            return
-        if not 1 <= kind <= 4 or seq < 1 or (before is not None and seq != before + 1):
-            return
-        if lengths.get(kind, length) != length:
-            return
-        yield kind, seq, at
-        at, before = end, seq
+
+def decisions_in(
+    data: bytes, checked: bool = False
+) -> Iterator[tuple[npt.NDArray[np.void], npt.NDArray[np.int64]]]:
+    """Decisions (of today's schema) in whole frames: DECISION_DTYPE[n] as they lie in ``data``, int64[n] numbers."""
+    for run in walk_runs(data, checked=checked):
+        if run.kind == Kind.DECISION:
+            place = run.start + FRAME_OVERHEAD
+            rows = np.ndarray((run.frames,), DECISION_DTYPE, data, place, (run.stride,))
+            yield rows, np.arange(run.first_seq, run.first_seq + run.frames)
 
 
 def frame_end(data: bytes, start: int) -> int:
@@ -223,9 +298,9 @@ def scan_frames(data: bytes, start: int = 0, record_bytes: int = DECISION_DTYPE.
     """What is in ``data`` from ``start``; ``damage`` is empty when every byte belongs to a good frame."""
     first = last = count = 0
     end = start
-    for _, seq, at in walk_frames(data, start, record_bytes):
-        first = first or seq
-        last, count, end = seq, count + 1, frame_end(data, at)
+    for run in walk_runs(data, start, record_bytes):
+        first = first or run.first_seq
+        last, count, end = run.first_seq + run.frames - 1, count + run.frames, run.end
     damage = "" if end == len(data) else f"{len(data) - end} bytes after byte {end} are torn or damaged"
     return Scan(first, last, count, end, damage)
 

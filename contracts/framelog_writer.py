@@ -17,9 +17,8 @@ from contracts.framelog import (
     Segment,
     SegmentHeader,
     encode_segment_header,
-    iterate_frames,
     list_segments,
-    scan_frames,
+    walk_runs,
 )
 from contracts.record_schema import DECISION_FIELDS
 
@@ -41,19 +40,20 @@ class LogTail:
 
     def _ends_in(self, segment: Segment) -> bool:
         data = segment.path.read_bytes()
-        size = segment.record_bytes
-        scan = scan_frames(data, segment.data_start, size) if segment.header else None
-        if scan is None or segment.header is None or scan.frames == 0:
-            self.cut_bytes += len(data) - segment.data_start if segment.header else len(data)
+        last_seq = 0
+        end = segment.data_start
+        for run in walk_runs(data, end, segment.record_bytes) if segment.header else ():
+            last_seq, end = run.first_seq + run.frames - 1, run.end
+            if run.kind == Kind.DECISION:
+                self.last_decision = data[end - segment.record_bytes : end]
+        if end < len(data):
+            self.cut_bytes += len(data) - end
+        if segment.header is None or not last_seq:
             segment.path.unlink()
             return False
-        if scan.good_bytes < len(data):
-            self.cut_bytes += len(data) - scan.good_bytes
-            os.truncate(segment.path, scan.good_bytes)
-        self.log_id, self.last_seq = segment.header.log_id, scan.last_seq
-        for frame in iterate_frames(data, segment.data_start, size):
-            if frame.kind is Kind.DECISION:
-                self.last_decision = frame.payload
+        if end < len(data):
+            os.truncate(segment.path, end)
+        self.log_id, self.last_seq = segment.header.log_id, last_seq
         return True
 
 
@@ -64,7 +64,6 @@ class LogWriter:
         self, folder: Path, robot: str, boot_id: str, log_id: str, next_seq: int, next_index: int
     ) -> None:
         """Go on in ``folder``; the first segment is made with the first append."""
-        folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._identity = (robot, boot_id, log_id)
         self.log_id = log_id
@@ -74,7 +73,7 @@ class LogWriter:
         self._size = 0
         self.path: Path | None = None
         """The segment being written; None before the first append and after ``close``."""
-        self.dirty = False
+        self.dirty = self._fresh = False
 
     def append(self, frames: bytes, count: int, wall_ns: int) -> None:
         """Append ``count`` whole frames that begin with ``next_seq``; all or none.
@@ -99,7 +98,14 @@ class LogWriter:
         """Make everything appended so far durable; raises OSError."""
         if self.dirty:
             os.fdatasync(self._file)
-            self.dirty = False
+            if self._fresh:
+                sync_folder(self.folder)
+                sync_folder(self.folder.parent)
+            self.synced()
+
+    def synced(self) -> None:
+        """Somebody else made everything appended so far durable, new files' names included."""
+        self.dirty = self._fresh = False
 
     def begin_new_log(self, log_id: str) -> None:
         """Start again at sequence 1 under another id, in a new segment."""
@@ -128,15 +134,16 @@ class LogWriter:
                 time.monotonic_ns(),
             )
         )
+        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{self._index:08d}{SEGMENT_SUFFIX}"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o640)
         try:
             if os.write(descriptor, header) != len(header):
                 raise OSError(28, "disk full: no room for a segment header")
-            sync_folder(self.folder)
         except OSError:
             os.close(descriptor)
             path.unlink()
             raise
         self._file, self._size, self.path = descriptor, len(header), path
         self._index += 1
+        self._fresh = True

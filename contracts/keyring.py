@@ -8,6 +8,7 @@ KEYS/hub/{curve,trusted_release_keys}.json, KEYS/hub/authorized/{robots,operator
 KEYS/hub/access.dsse.json, KEYS/hub/cards/ROBOT.dsse.json      signed by the release key
 KEYS/operator/{curve,hub_public}.json
 KEYS/robots/ROBOT/{curve,hub_public,trusted_release_keys}.json
+KEYS/trust/, KEYS/hub/trust/, KEYS/robots/ROBOT/{image,director}.root.json     TUF (``fleet_hub/trust/keys.py``)
 KEYS/robots/ROBOT/{robot.pem,card.dsse.json}   the robot's own Ed25519 key; where it works and what it is, signed
 """
 

@@ -17,6 +17,7 @@ from contracts.keyring import PartyName
 from contracts.manifest import Digest, PolicyName, VersionText
 from contracts.papers import ACCESS_MAX_BYTES, APPROVALS_MAX, WITNESSES_MAX, Paper
 from contracts.plan import PLAN_MAX_BYTES, STAGES_MAX
+from contracts.trust import TARGETS_MAX_BYTES
 
 CHUNK_MAX_BYTES = 256 * 1024
 RECORDS_MAX_BYTES = 256 * 1024
@@ -38,6 +39,9 @@ ReportedState = Annotated[
 OrderAction = Annotated[str, msgspec.Meta(pattern="^(run|shadow|revert)$")]
 AccessPaper = Annotated[bytes, msgspec.Meta(max_length=ACCESS_MAX_BYTES)]
 PlanBytes = Annotated[bytes, msgspec.Meta(max_length=PLAN_MAX_BYTES)]
+TrustName = Annotated[str, msgspec.Meta(max_length=128)]
+"""Name of a file in a TUF repository (``contracts.trust.check_name``)."""
+TargetsBytes = Annotated[bytes, msgspec.Meta(max_length=TARGETS_MAX_BYTES)]
 
 
 class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_unknown_fields=True):
@@ -71,6 +75,13 @@ class FetchChunk(_Message, frozen=True):
 
     digest: Digest
     offset: Count
+
+
+class FetchFile(_Message, frozen=True):
+    """Please send a repository's file from ``offset``."""
+
+    name: TrustName
+    offset: Count = 0
 
 
 class RolloutReport(_Message, frozen=True):
@@ -121,9 +132,18 @@ class ReleaseChunk(_Message, frozen=True):
 
 
 class CommitRelease(_Message, frozen=True):
-    """That was all of it: verify it and put it into the catalogue."""
+    """That was all of it: verify it and put it into the catalogue, and into the image repository with ``targets``."""
 
     digest: Digest
+    targets: TargetsBytes = b""
+    """Signed image targets that list it; nothing when those that are there do."""
+
+
+class AskFile(_Message, frozen=True):
+    """An operator wants a repository's file, for a stick or to sign the next targets."""
+
+    name: TrustName
+    offset: Count = 0
 
 
 class ListReleases(_Message, frozen=True):
@@ -201,6 +221,16 @@ class Chunk(_Message, frozen=True):
 
     digest: Digest
     offset: Count
+    data: ChunkBytes
+
+
+class FileChunk(_Message, frozen=True):
+    """The file's bytes from ``offset`` and its whole size; not found: there is none."""
+
+    name: TrustName
+    offset: Count
+    size_bytes: Count
+    found: bool
     data: ChunkBytes
 
 
@@ -350,11 +380,12 @@ class Refused(_Message, frozen=True):
     reason: Reason
 
 
-FromRobot = Hello | Heartbeat | FetchChunk | RolloutReport | Running | Records
+FromRobot = Hello | Heartbeat | FetchChunk | FetchFile | RolloutReport | Running | Records
 FromOperator = (
     BeginRelease
     | ReleaseChunk
     | CommitRelease
+    | AskFile
     | ListReleases
     | CheckPlan
     | ApprovePlan
@@ -369,6 +400,7 @@ FromHub = (
     | Ack
     | Order
     | Chunk
+    | FileChunk
     | UploadFrom
     | ReleaseInfo
     | ReleaseList

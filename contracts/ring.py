@@ -1,4 +1,4 @@
-"""The way of a decision out of the control process: a bounded shared-memory ring, one writer, one reader.
+"""The way of decisions, and of scans, out of the control process: bounded shared-memory rings, one writer, one reader.
 
 A file in /dev/shm, mapped by both. Either side may be killed and started again at any moment: the writer goes
 on where the header says, the reader too. ``push`` never blocks and never waits for the reader; when the ring
@@ -14,51 +14,68 @@ calls).
 import mmap
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from contracts.canonical import hash_of
 from contracts.decision import DECISION_DTYPE, DECISION_SCHEMA_HASH
 from contracts.errors import RingError
+from contracts.scan import SCAN_DTYPE
 
 RING_SLOTS = 1024
+SCAN_SLOTS = 64
 RING_FOLDER = Path("/dev/shm")
 RING_MAGIC = int.from_bytes(b"OUTRING1", "little")
 _LINE = 8
 _PRODUCED, _CONSUMED, _DROPPED, _HEARTBEAT, _PID, _SCHEMA = (_LINE * n for n in range(1, 7))
 _HEADER_BYTES = 4096
-_SLOT_BYTES = DECISION_DTYPE.itemsize
-_FILE_BYTES = _HEADER_BYTES + RING_SLOTS * _SLOT_BYTES
-_SCHEMA_WORD = int(DECISION_SCHEMA_HASH[:16], 16)
 
 
-def ring_path(name: str) -> Path:
+class RingKind(NamedTuple):
+    """What a ring carries."""
+
+    suffix: str
+    """Of its file's name."""
+    slots: int
+    slot_bytes: int
+    schema: int
+    """Its header's word: two versions do not take each other's rings."""
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of its file."""
+        return _HEADER_BYTES + self.slots * self.slot_bytes
+
+
+DECISIONS = RingKind("", RING_SLOTS, DECISION_DTYPE.itemsize, int(DECISION_SCHEMA_HASH[:16], 16))
+SCANS = RingKind("-scans", SCAN_SLOTS, SCAN_DTYPE.itemsize, int(hash_of(repr(SCAN_DTYPE.descr))[:16], 16))
+
+
+def ring_path(name: str, kind: RingKind = DECISIONS) -> Path:
     """Where the ring called ``name`` lies."""
-    return RING_FOLDER / f"outrider-{name}"
+    return RING_FOLDER / f"outrider-{name}{kind.suffix}"
 
 
 class _Mapping:
     """The mapped file and its header words."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kind: RingKind) -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            if os.fstat(descriptor).st_size != _FILE_BYTES:
-                raise RingError(
-                    f"{path} is no decision ring of this version; restart control, which makes it anew"
-                )
+            if os.fstat(descriptor).st_size != kind.file_bytes:
+                raise RingError(f"{path} is no ring of this version; restart control, which makes it anew")
             self.inode = os.fstat(descriptor).st_ino
-            self.memory = mmap.mmap(descriptor, _FILE_BYTES)
+            self.memory = mmap.mmap(descriptor, kind.file_bytes)
         finally:
             os.close(descriptor)
         self.words: npt.NDArray[np.uint64] = np.frombuffer(
             self.memory, dtype=np.uint64, count=_HEADER_BYTES // 8
         )
-        if int(self.words[0]) != RING_MAGIC or int(self.words[_SCHEMA]) != _SCHEMA_WORD:
+        if int(self.words[0]) != RING_MAGIC or int(self.words[_SCHEMA]) != kind.schema:
             self.close()
-            raise RingError(
-                f"{path} holds decisions of another version; restart control, which makes it anew"
-            )
+            raise RingError(f"{path} holds records of another version; restart control, which makes it anew")
 
     def word(self, at: int) -> int:
         return int(self.words[at])
@@ -72,14 +89,14 @@ class _Mapping:
 class RingWriter:
     """The control process's end."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, kind: RingKind = DECISIONS) -> None:
         """Open the ring called ``name``, go on in it when it fits, make it anew when it does not."""
-        self.path = ring_path(name)
+        self.path, self._slots, self._slot_bytes = ring_path(name, kind), kind.slots, kind.slot_bytes
         try:
-            self._map = _Mapping(self.path)
+            self._map = _Mapping(self.path, kind)
         except (OSError, RingError):
-            _create(self.path)
-            self._map = _Mapping(self.path)
+            _create(self.path, kind)
+            self._map = _Mapping(self.path, kind)
         self._memory = self._map.memory
         self._words = self._map.words
         self._words[_HEARTBEAT] = 0  # the one before's: under our pid it would make us look silent
@@ -91,14 +108,14 @@ class RingWriter:
         """Copy one decision in; False (and counted) when the ring is full.
 
         Args:
-            record: DECISION_DTYPE[1], contiguous; the caller keeps and reuses it.
+            record: DECISION_DTYPE[1] (or SCAN_DTYPE[1]), contiguous; the caller keeps and reuses it.
         """
-        if self._produced - int(self._words[_CONSUMED]) >= RING_SLOTS:
+        if self._produced - int(self._words[_CONSUMED]) >= self._slots:
             self._dropped += 1
             self._words[_DROPPED] = self._dropped
             return False
-        start = _HEADER_BYTES + self._produced % RING_SLOTS * _SLOT_BYTES
-        self._memory[start : start + _SLOT_BYTES] = record.data.cast("B")
+        start = _HEADER_BYTES + self._produced % self._slots * self._slot_bytes
+        self._memory[start : start + self._slot_bytes] = record.data.cast("B")
         self._produced += 1
         self._words[_PRODUCED] = self._produced
         return True
@@ -125,15 +142,13 @@ class RingWriter:
 class RingReader:
     """The comms process's end; also good for a supervisor that only looks at the heartbeat."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, kind: RingKind = DECISIONS) -> None:
         """Attach to the ring called ``name``; raises RingError when control has not made it yet."""
-        self.path = ring_path(name)
+        self.path, self._slots, self._slot_bytes = ring_path(name, kind), kind.slots, kind.slot_bytes
         try:
-            self._map = _Mapping(self.path)
+            self._map = _Mapping(self.path, kind)
         except OSError as error:
-            raise RingError(
-                f"no decision ring at {self.path} ({error.strerror}); start control first"
-            ) from None
+            raise RingError(f"no ring at {self.path} ({error.strerror}); start control first") from None
 
     def peek(self, count_max: int) -> list[bytes]:
         """Copies of the oldest decisions not yet released, at most ``count_max``; releases nothing."""
@@ -141,8 +156,8 @@ class RingReader:
         count = min(self._map.word(_PRODUCED) - consumed, count_max)
         records = []
         for index in range(consumed, consumed + count):
-            start = _HEADER_BYTES + index % RING_SLOTS * _SLOT_BYTES
-            records.append(self._map.memory[start : start + _SLOT_BYTES])
+            start = _HEADER_BYTES + index % self._slots * self._slot_bytes
+            records.append(self._map.memory[start : start + self._slot_bytes])
         return records
 
     def release(self, count: int) -> None:
@@ -186,12 +201,12 @@ class RingReader:
         self._map.close()
 
 
-def _create(path: Path) -> None:
+def _create(path: Path, kind: RingKind) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     words = np.zeros(_HEADER_BYTES // 8, dtype=np.uint64)
-    words[0], words[_SCHEMA] = RING_MAGIC, _SCHEMA_WORD
+    words[0], words[_SCHEMA] = RING_MAGIC, kind.schema
     with temporary.open("wb") as file:
         temporary.chmod(0o600)
         file.write(words.tobytes())
-        file.truncate(_FILE_BYTES)
+        file.truncate(kind.file_bytes)
     temporary.rename(path)

@@ -16,9 +16,9 @@ import msgspec
 
 from contracts.errors import ContractError, RingError
 from contracts.keyring import ROBOT_ID_PATTERN, party_folder
-from contracts.messages import Ack, Chunk, FromHub, Hello, Order, Welcome
+from contracts.messages import Ack, Chunk, FileChunk, FromHub, Hello, Order, Welcome
 from contracts.observation import ROUTING_LAYOUT
-from contracts.ring import RING_SLOTS, RingReader
+from contracts.ring import RING_SLOTS, SCAN_SLOTS, SCANS, RingReader
 from edge_agent.config import load_settings
 from edge_agent.errors import AgentError, ConfigError
 from edge_agent.recorder.recorder import Recorder
@@ -53,7 +53,8 @@ class Comms:
         state.mkdir(parents=True, exist_ok=True)
         keys = party_folder(Path(config.keys_dir), "robots", config.robot_id)
         self._ring: RingReader | None = None
-        self._ring_retry_ns = 0
+        self._ring_retry_ns = self._scan_retry_ns = 0
+        self._scan_ring: RingReader | None = None
         self._ring_dropped = 0
         self._stopping = False
         self._was_online = False
@@ -61,7 +62,7 @@ class Comms:
         seed = zlib.crc32(config.robot_id.encode())
         self.link = HubLink(config.hub_endpoint, keys, self._hello, seed)
         self.uplink = Uplink(self.recorder, self.link.send)
-        checker = BundleChecker(keys, config.robot_model)
+        checker = BundleChecker(keys, config.robot_model, state)
         self.updater = Updater(state, checker, self.link.send, self.recorder.event, keys, config.robot_id)
 
     def stop(self) -> None:
@@ -88,11 +89,13 @@ class Comms:
         self.recorder.close()
         self.uplink.save()
         self.link.close()
-        if self._ring:
-            self._ring.close()
+        for ring in (self._ring, self._scan_ring):
+            if ring:
+                ring.close()
 
     def _turn(self, now_ns: int) -> None:
         self._drain_ring(now_ns)
+        self._drain_scans(now_ns)
         self.recorder.maintain(now_ns)
         for message in self.link.receive(now_ns):
             self._on_message(message, now_ns)
@@ -119,6 +122,8 @@ class Comms:
             self.updater.on_order(message, now_ns)
         elif isinstance(message, Chunk):
             self.updater.on_chunk(message, now_ns)
+        elif isinstance(message, FileChunk):
+            self.updater.on_file(message)
 
     def _drain_ring(self, now_ns: int) -> None:
         ring = self._ring
@@ -150,6 +155,22 @@ class Comms:
             self._ring.release(waiting.index(self.recorder.last_decision) + 1)
         self._ring_dropped = self._ring.dropped
         return self._ring
+
+    def _drain_scans(self, now_ns: int) -> None:
+        """Raw scans into memory, and around an incident into the log; never to the hub (``uplink.cursor``)."""
+        ring = self._scan_ring
+        if (ring is None or (not ring.waiting and ring.replaced())) and now_ns >= self._scan_retry_ns:
+            self._scan_retry_ns = now_ns + int(RING_RETRY_S * 1e9)
+            if ring:
+                ring.close()
+            try:
+                self._scan_ring = ring = RingReader(self._config.ring_name, SCANS)
+            except RingError:
+                self._scan_ring = ring = None
+        if ring is not None and ring.waiting:
+            slots = ring.peek(SCAN_SLOTS)
+            self.recorder.scans(slots)
+            ring.release(len(slots))
 
     def _hello(self) -> Hello:
         active = self.updater.slots.active()

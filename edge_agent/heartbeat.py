@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 
 RING_FOLDER = Path("/dev/shm")
+SCANS_SUFFIX = "-scans"
 HEARTBEAT_OFFSET = 256
 PRODUCER_OFFSET = 320
 _WORD = struct.Struct("<Q")
@@ -26,5 +27,6 @@ def read_heartbeat(ring_name: str) -> tuple[int, int]:
 
 
 def remove_ring(ring_name: str) -> None:
-    """Remove the ring: nobody writes or reads it any more."""
-    (RING_FOLDER / f"outrider-{ring_name}").unlink(missing_ok=True)
+    """Remove the ring, and that of the scans: nobody writes or reads them any more."""
+    for suffix in ("", SCANS_SUFFIX):
+        (RING_FOLDER / f"outrider-{ring_name}{suffix}").unlink(missing_ok=True)

@@ -1,19 +1,31 @@
 """An operator's way to the hub: ask, wait a named time, get an answer or one clear error."""
 
+import errno
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 import zmq
 
-from contracts.bundle import read_bundle
+from contracts.bundle import read_bundle, verify_signed
 from contracts.canonical import digest_hex
-from contracts.keyring import CURVE_FILE, HUB_PUBLIC_FILE, CurvePair, CurvePublic, party_folder, read_key_file
+from contracts.errors import BundleError
+from contracts.keyring import (
+    CURVE_FILE,
+    HUB_PUBLIC_FILE,
+    TRUSTED_FILE,
+    CurvePair,
+    CurvePublic,
+    party_folder,
+    read_key_file,
+)
 from contracts.messages import (
     MESSAGE_MAX_BYTES,
     ActOnRollout,
     ApprovePlan,
     AskAudit,
+    AskFile,
     AskFleet,
     AskRollout,
     AuditEntry,
@@ -21,6 +33,7 @@ from contracts.messages import (
     BeginRelease,
     CheckPlan,
     CommitRelease,
+    FileChunk,
     FleetView,
     FromHub,
     FromOperator,
@@ -35,8 +48,12 @@ from contracts.messages import (
     decode_from_hub,
     encode,
 )
+from contracts.provenance import TrustedKeys
+from contracts.trust import facts_of
 from fleet_hub.errors import HubUnreachableError, RefusedByHubError
 from fleet_hub.limits import HANDSHAKE_MAX_MS, UPLOAD_CHUNK_BYTES
+from fleet_hub.trust.ceremony import Ceremony
+from fleet_hub.trust.keys import passphrase
 
 ANSWER_MAX_S = 5.0
 T = TypeVar("T")
@@ -50,7 +67,7 @@ class HubClient:
         own = party_folder(keys, "operator")
         pair = read_key_file(own / CURVE_FILE, CurvePair, private=True)
         server = read_key_file(own / HUB_PUBLIC_FILE, CurvePublic)
-        self._hub = hub
+        self._hub, self._keys = hub, keys
         self._answer_max_ms = int(answer_max_s * 1000)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
@@ -100,7 +117,12 @@ class HubClient:
         return answer
 
     def release(self, path: Path, progress: Callable[[int, int], None] | None = None) -> ReleaseInfo:
-        """Upload a bundle (resuming a cut upload) and have the hub verify and register it."""
+        """Upload a bundle (resuming a cut upload), sign for it as trainer and release manager, have it registered.
+
+        Raises:
+            KeyFileError: A key of these two is not here.
+            TrustError: The hub shows image targets that these two have not signed.
+        """
         data = read_bundle(path)
         digest = digest_hex(data)
         offset = _expect(UploadFrom, self.call(BeginRelease(digest, len(data)))).offset
@@ -109,7 +131,32 @@ class HubClient:
                 progress(offset, len(data))
             chunk = data[offset : offset + UPLOAD_CHUNK_BYTES]
             offset = _expect(UploadFrom, self.call(ReleaseChunk(digest, offset, chunk))).offset
-        return _expect(ReleaseInfo, self.call(CommitRelease(digest)))
+        ceremony = Ceremony(self._keys, passphrase())
+        targets = self._sign(ceremony, data, digest)
+        info = _expect(ReleaseInfo, self.call(CommitRelease(digest, targets)))
+        if targets:
+            ceremony.keep_targets(targets)
+        return info
+
+    def _sign(self, ceremony: Ceremony, data: bytes, digest: str) -> bytes:
+        """The next image targets; nothing for a bundle that is in them, or that the hub will refuse by itself."""
+        current, now = self.file("image/targets.json"), datetime.now(UTC)
+        try:
+            bundle = verify_signed(data, TrustedKeys.load(self._keys / TRUSTED_FILE))
+        except BundleError:
+            return b""
+        return ceremony.sign_release(current, digest, len(data), facts_of(bundle.manifest), now) or b""
+
+    def file(self, name: str) -> bytes:
+        """A file of a repository, whole; raises FileNotFoundError."""
+        data = b""
+        while True:
+            chunk = _expect(FileChunk, self.call(AskFile(name, len(data))))
+            if not chunk.found:
+                raise FileNotFoundError(errno.ENOENT, "the hub has no such file", name)
+            data += chunk.data
+            if not chunk.data or len(data) >= chunk.size_bytes:
+                return data
 
     def releases(self) -> tuple[ReleaseInfo, ...]:
         """The catalogue, newest first."""

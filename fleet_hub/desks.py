@@ -9,6 +9,7 @@ from contracts.messages import (
     ActOnRollout,
     ApprovePlan,
     AskAudit,
+    AskFile,
     AskFleet,
     AskRollout,
     AuditPage,
@@ -17,6 +18,7 @@ from contracts.messages import (
     Chunk,
     CommitRelease,
     FetchChunk,
+    FetchFile,
     FleetView,
     FromHub,
     FromOperator,
@@ -44,6 +46,7 @@ from fleet_hub.rollout.rollouts import Rollouts
 from fleet_hub.rollout.trip_store import TripStore
 from fleet_hub.store.audit import AuditLog
 from fleet_hub.store.database import Database
+from fleet_hub.trust.room import TrustRoom
 
 
 @dataclass
@@ -69,8 +72,10 @@ class RobotDesk:
         rollouts: Rollouts,
         intake: Intake,
         trips: TripStore,
+        trust: TrustRoom,
     ) -> None:
         """Use the hub's parts."""
+        self._trust = trust
         self._database = database
         self._catalogue = catalogue
         self._rollouts = rollouts
@@ -95,6 +100,8 @@ class RobotDesk:
         if isinstance(message, FetchChunk):
             data = self._catalogue.read_chunk(message.digest, message.offset, DOWNLOAD_CHUNK_BYTES)
             return [Chunk(message.digest, message.offset, data)]
+        if isinstance(message, FetchFile):
+            return [self._trust.read(message.name, message.offset, session.name)]
         if isinstance(message, RolloutReport):
             self._rollouts.report(session.name, message)
             return []
@@ -140,8 +147,10 @@ class OperatorDesk:
         intake: Intake,
         audit: AuditLog,
         robots: frozenset[str],
+        trust: TrustRoom,
     ) -> None:
         """Use the hub's parts; ``robots`` are the names in the allow-list."""
+        self._trust = trust
         self._audit = audit
         self._database = database
         self._catalogue = catalogue
@@ -170,10 +179,12 @@ class OperatorDesk:
             return UploadFrom(self._catalogue.write_chunk(message.digest, message.offset, message.data))
         if isinstance(message, CommitRelease):
             known = self._catalogue.find(message.digest)
-            info = self._catalogue.commit_upload(message.digest)
+            info = self._trust.commit(message.digest, message.targets)
             if known is None:
                 self._audit.append(operator, Released(info.digest, f"{info.policy_name}@{info.version}"))
             return info
+        if isinstance(message, AskFile):
+            return self._trust.read(message.name, message.offset)
         if isinstance(message, ListReleases):
             return ReleaseList(tuple(self._catalogue.releases()))
         if isinstance(message, CheckPlan):

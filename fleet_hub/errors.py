@@ -27,6 +27,12 @@ class ReleaseRefusedError(HubError):
     code = "release_refused"
 
 
+class NotTrustedError(HubError):
+    """Signed image targets are missing, or not what trainer and release manager may sign."""
+
+    code = "not_trusted"
+
+
 class UnknownReleaseError(HubError):
     """No release, or more than one, goes by that name."""
 
@@ -73,6 +79,10 @@ class AuditBrokenError(HubError):
 
 class StoreBusyError(HubError):
     """Another process writes the replay store."""
+
+
+class RetentionError(HubError):
+    """Rules of what is kept are missing, or are none."""
 
 
 class QueryRefusedError(HubError):

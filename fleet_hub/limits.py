@@ -3,11 +3,13 @@
 from contracts.messages import MESSAGE_MAX_BYTES
 
 SOCKET_MESSAGE_MAX_BYTES = MESSAGE_MAX_BYTES
-HANDSHAKE_MAX_MS = 5_000
+HANDSHAKE_MAX_MS = 30_000
+"""As the robots': 4,000 handshakes take many seconds, and one that is cut off has to be made again."""
 SEND_QUEUE_MAX = 64
 """Messages waiting for one slow peer; beyond it a message for that peer is dropped, and counted."""
 RECEIVE_QUEUE_MAX = 256
-BACKLOG_MAX = 1024
+BACKLOG_MAX = 8192
+"""A whole fleet that comes back at once: whom the kernel drops here tries again after seconds that double."""
 HEARTBEAT_MS = 2_000
 HEARTBEAT_TIMEOUT_MS = 6_000
 POLL_MS = 200
@@ -19,6 +21,8 @@ SILENT_MAX_S = 5.0
 SESSION_MAX_SILENCE_S = 60.0
 UPLOAD_CHUNK_BYTES = 128 * 1024
 DOWNLOAD_CHUNK_BYTES = 128 * 1024
+FILE_CHUNK_BYTES = 32 * 1024
+"""Of a repository's file; what a robot's pipe to its checking process holds twice."""
 OPEN_BUNDLES_MAX = 8
 DATABASE_BUSY_MS = 5_000
 DIGEST_PREFIX_MIN = 8

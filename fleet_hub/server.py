@@ -22,6 +22,7 @@ from contracts.messages import (
     short,
 )
 from contracts.provenance import TrustedKeys
+from contracts.trust import TRUST_FOLDER
 from fleet_hub import limits
 from fleet_hub.access import Access, ZapThread
 from fleet_hub.catalogue.catalogue import Catalogue
@@ -37,6 +38,9 @@ from fleet_hub.rollout.trip_store import TripStore
 from fleet_hub.store.audit import AuditLog
 from fleet_hub.store.database import Database
 from fleet_hub.store.folder import DataFolder
+from fleet_hub.store.ingesting import IngestChild
+from fleet_hub.trust.keys import passphrase
+from fleet_hub.trust.room import TrustRoom
 
 
 class Hub:
@@ -50,8 +54,11 @@ class Hub:
         wall_ns: Callable[[], int] = time.time_ns,
         mono_ns: Callable[[], int] = time.monotonic_ns,
         metrics: str = "",
+        ingest: bool = False,
     ) -> None:
         """Read keys, take the data folder, listen; at ``metrics`` ([HOST:]PORT) for Prometheus, too.
+
+        With ``ingest`` a child process keeps the replay store up to date.
 
         Raises:
             KeyFileError: A key is missing or unusable.
@@ -86,10 +93,17 @@ class Hub:
         self._rollouts = Rollouts(
             self._database, audit, self._catalogue, people, cards, EvidenceRoom(trips), wall_ns
         )
-        self._robot_desk = RobotDesk(self._database, self._catalogue, self._rollouts, self._intake, trips)
-        self._operator_desk = OperatorDesk(
-            self._database, self._catalogue, self._rollouts, self._intake, audit, access.robots
+        self._trust = TrustRoom(
+            data / TRUST_FOLDER, own / TRUST_FOLDER, self._catalogue, self._rollouts, access.robots, wall_ns,
+            passphrase(),
+        )  # fmt: skip
+        self._robot_desk = RobotDesk(
+            self._database, self._catalogue, self._rollouts, self._intake, trips, self._trust
         )
+        self._operator_desk = OperatorDesk(
+            self._database, self._catalogue, self._rollouts, self._intake, audit, access.robots, self._trust
+        )
+        self._ingest = IngestChild(data) if ingest else None
         self._heard_wall_ns = dict.fromkeys(access.robots, wall_ns())
         self._sessions: dict[bytes, Session] = {}
         self._robots: dict[str, Session] = {}
@@ -115,13 +129,17 @@ class Hub:
                     self._send_to_robot(robot, Ack(log_id, durable_seq))
                 self._step_rollouts()
                 self._forget_silent()
+                if self._ingest:
+                    self._ingest.step(self._mono_ns())
                 self._turn_worst_ns = max(self._turn_worst_ns, self._mono_ns() - began_ns)
                 self._tell_figures()
         finally:
             self.close()
 
     def close(self) -> None:
-        """Close sockets, files and lock."""
+        """Close sockets, files and lock; end the ingest."""
+        if self._ingest:
+            self._ingest.close()
         if self._metrics:
             self._metrics.close()
         self._socket.close(linger=200)

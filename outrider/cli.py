@@ -22,6 +22,7 @@ VERBS = {
     "keys": "Make the keys of a fleet, name its people.",
     "hub": "Run the fleet's hub.",
     "release": "Register a bundle in the hub's catalogue.",
+    "update": "Update a robot from a USB stick.",
     "rollout": "Send a release to robots, in stages that two people approved.",
     "audit": "Who did what to the fleet, when and why.",
     "fleet": "What the robots run and what they have reported.",

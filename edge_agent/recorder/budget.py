@@ -1,7 +1,9 @@
 """Keeps the log within its share of the disk: drops by class, never an incident, and tells what it dropped.
 
-The order: debug records; what the hub has acknowledged; decisions the hub does not have. Oldest first within each.
-Events stay, and so do all decisions within ``WINDOW_NS`` of an incident, to whole blocks.
+The order: debug records; what the hub has acknowledged; decisions the hub does not have; raw scans. Oldest first within
+each. Events stay, and so do all decisions within ``WINDOW_NS`` of an incident, to whole blocks. Raw scans come from
+incidents alone and are nowhere else: they outlive every other sample. But they are large, and a robot that stops all
+day would fill its disk with them.
 """
 
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ from edge_agent.recorder.incidents import WINDOW_NS
 from edge_agent.recorder.sealed import PartKind, SealedSegment, list_sealed, open_sealed
 from edge_agent.recorder.sealing import thin
 
-ORDER = (LostClass.DEBUG, LostClass.ACKNOWLEDGED, LostClass.SAMPLE)
+ORDER = (LostClass.DEBUG, LostClass.ACKNOWLEDGED, LostClass.SAMPLE, LostClass.SCAN)
 Spans = dict[str, list[tuple[int, int]]]
 """By boot id: times (monotonic ns) that are kept."""
 
@@ -101,12 +103,14 @@ def _plan(
             return
         near = any(low <= block.mono_ns[1] and block.mono_ns[0] <= high for low, high in spans)
         for part, mark in zip(block.parts, segment.dropped[index], strict=True):
-            acknowledged = block.last_seq <= acked_seq
-            goes = (
-                part.kind is PartKind.DEBUG
-                if kind is LostClass.DEBUG
-                else part.kind is PartKind.SAMPLES and not near and (acknowledged or kind is LostClass.SAMPLE)
-            )
+            goes = {
+                LostClass.DEBUG: part.kind is PartKind.DEBUG,
+                LostClass.ACKNOWLEDGED: part.kind is PartKind.SAMPLES
+                and not near
+                and block.last_seq <= acked_seq,
+                LostClass.SAMPLE: part.kind is PartKind.SAMPLES and not near,
+                LostClass.SCAN: part.kind is PartKind.SCANS,
+            }[kind]
             already = part.kind in plan.drops.get(segment.path, {}).get(index, {})
             if goes and not mark and not already:
                 plan.drops.setdefault(segment.path, {}).setdefault(index, {})[part.kind] = kind

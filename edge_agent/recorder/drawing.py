@@ -52,22 +52,50 @@ def draw_beams(
         radius_m: the robot's.
         arrow: speed in m/s and turn rate in rad/s: where it goes within a second.
     """
+    sector = 2.0 * math.pi / max(len(beams_m), 1)
+    polar = [
+        (beam, -math.pi + (number + part / 8.0) * sector)
+        for number, beam in enumerate(beams_m)
+        for part in range(9)
+    ]
+    return _draw(polar, columns, lines, range_max_m, radius_m, arrow)
+
+
+def draw_scan(
+    ranges_m: Sequence[float],
+    angles_rad: tuple[float, float],
+    columns: int,
+    lines: int,
+    range_max_m: float,
+    radius_m: float,
+    arrow: tuple[float, float],
+) -> str:
+    """The same of a raw scan, a dot a ray; ``angles_rad`` are its first angle and the step to the next."""
+    first, step = angles_rad
+    polar = [(value, first + number * step) for number, value in enumerate(ranges_m)]
+    return _draw(polar, columns, lines, range_max_m, radius_m, arrow)
+
+
+def _draw(
+    polar: Sequence[tuple[float, float]],
+    columns: int,
+    lines: int,
+    range_max_m: float,
+    radius_m: float,
+    arrow: tuple[float, float],
+) -> str:
+    """Returns (range in m, angle in rad), the robot and its way; what is not a number between is no return."""
     canvas = Canvas(columns, lines)
-    seen = [beam for beam in beams_m if 0.0 < beam < range_max_m]
-    reach_m = max(min(max(seen, default=2.0) * 1.1, range_max_m), 1.0)
+    returns = [(value, angle) for value, angle in polar if 0.0 < value < range_max_m]
+    reach_m = max(min(max((value for value, _ in returns), default=2.0) * 1.1, range_max_m), 1.0)
     scale = min(canvas.width, canvas.height) / 2.0 / reach_m
     x0, y0 = canvas.width / 2.0, canvas.height / 2.0
 
     def place(ahead_m: float, left_m: float) -> tuple[float, float]:
         return x0 - left_m * scale, y0 - ahead_m * scale
 
-    sector = 2.0 * math.pi / max(len(beams_m), 1)
-    for number, beam in enumerate(beams_m):
-        if not 0.0 < beam < range_max_m:
-            continue
-        for part in range(9):
-            angle = -math.pi + (number + part / 8.0) * sector
-            canvas.dot(*place(beam * math.cos(angle), beam * math.sin(angle)))
+    for value, angle in returns:
+        canvas.dot(*place(value * math.cos(angle), value * math.sin(angle)))
     for degree in range(0, 360, 10):
         angle = math.radians(degree)
         canvas.dot(*place(radius_m * math.cos(angle), radius_m * math.sin(angle)))

@@ -1,12 +1,12 @@
 """A log as MCAP with ROS 2 encoded channels, for any robot viewer; and a Foxglove layout that shows them.
 
 Topics begin with the robot's name, as on the robot. What the decisions hold is written per tick; ``diagnostics`` once a
-second, and for every event.
+second, and for every event; ``scan`` where the log has raw scans, which it has around incidents.
 """
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +16,7 @@ from mcap.writer import Writer
 from contracts.decision import FLAG_ARMED, Reason, Source, Verdict, digest_text, in_words
 from contracts.framelog import Event
 from contracts.observation import BEAMS, ROUTING_LAYOUT
+from contracts.scan import RawScan
 from edge_agent.recorder.reading import Log
 from edge_agent.recorder.ros_messages import definition, encode, schema_name
 from edge_agent.recorder.values import name_of
@@ -25,6 +26,7 @@ BASE_FRAME, MAP_FRAME = "base_link", "map"
 SOURCES = {Source.NONE: 0, Source.RULE_BASED: 1, Source.POLICY: 2, Source.RECOVERY: 3}
 """As ``outrider_msgs/DecisionStatus`` numbers them."""
 TOPICS = {
+    "scan": "sensor_msgs/LaserScan",
     "scan_sectors": "sensor_msgs/LaserScan",
     "odom": "nav_msgs/Odometry",
     "goal": "geometry_msgs/PoseStamped",
@@ -42,25 +44,26 @@ Message = tuple[str, Any]
 """Topic and values."""
 
 
-def export_mcap(log: Log, output: Path) -> int:
-    """Write a log's decisions and events, and a layout beside it; returns how many messages.
+def export_mcap(log: Log, output: Path, scans: Iterable[tuple[int, RawScan]] = ()) -> int:
+    """Write a log's decisions, events and raw scans, and a layout beside it; returns how many messages.
 
     Files appear whole or not at all; OSError when the disk refuses.
     """
     temporary = output.with_name(f".{output.name}.tmp")
     try:
         with temporary.open("wb") as file:
-            count = _write(log, file)
+            count, raw = _write(log, file, scans)
         temporary.rename(output)
     finally:
         temporary.unlink(missing_ok=True)
     layout = output.with_name(output.name.removesuffix(".mcap") + LAYOUT_SUFFIX)
-    layout.write_text(json.dumps(foxglove_layout(log.robot), indent=2) + "\n")
+    layout.write_text(json.dumps(foxglove_layout(log.robot, raw > 0), indent=2) + "\n")
     return count
 
 
-def _write(log: Log, file: BinaryIO) -> int:
-    writer, channels, count = Writer(file), {}, 0
+def _write(log: Log, file: BinaryIO, scans: Iterable[tuple[int, RawScan]]) -> tuple[int, int]:
+    """How many messages, and how many of them are raw scans."""
+    writer, channels, count, raw = Writer(file), {}, 0, 0
     writer.start(profile="ros2", library="outrider")
     for topic, kind in TOPICS.items():
         schema = writer.register_schema(schema_name(kind), "ros2msg", definition(kind).encode())
@@ -72,8 +75,12 @@ def _write(log: Log, file: BinaryIO) -> int:
             data = encode(TOPICS[topic], values)
             writer.add_message(channels[topic], time_ns, data, time_ns, sequence=seq % 2**32)
             count += 1
+    for seq, scan in scans:
+        data, time_ns = encode(TOPICS["scan"], _scan(scan)), max(scan.wall_ns, 0)
+        writer.add_message(channels["scan"], time_ns, data, time_ns, sequence=seq % 2**32)
+        raw += 1
     writer.finish()
-    return count
+    return count + raw, raw
 
 
 def _entries(log: Log) -> Iterator[tuple[int, int, list[Message]]]:
@@ -95,6 +102,13 @@ def _entries(log: Log) -> Iterator[tuple[int, int, list[Message]]]:
 
 def _header(time_ns: int, frame: str) -> tuple[Any, ...]:
     return ((time_ns // NS, time_ns % NS), frame)
+
+
+def _scan(scan: RawScan) -> tuple[Any, ...]:
+    last_rad = scan.angle_min_rad + max(len(scan.ranges_m) - 1, 0) * scan.angle_step_rad
+    angles = (scan.angle_min_rad, last_rad, scan.angle_step_rad)
+    header = _header(max(scan.wall_ns, 0), BASE_FRAME)
+    return (header, *angles, 0.0, 0.0, 0.0, scan.range_max_m, scan.ranges_m, ())
 
 
 def _twist(command: Any) -> tuple[Any, ...]:
@@ -154,7 +168,7 @@ def _event(event: Event, robot: str) -> tuple[Any, ...]:
     return (_header(max(event.wall_ns, 0), ""), [(0, f"{robot}/event", event.name, robot, pairs)])
 
 
-def foxglove_layout(robot: str) -> dict[str, Any]:
+def foxglove_layout(robot: str, raw_scans: bool = False) -> dict[str, Any]:
     """A Foxglove layout: the robot with its scan, wanted and admitted speed, tick time, verdicts, events."""
 
     def plot(title: str, *paths: str) -> dict[str, Any]:
@@ -163,7 +177,8 @@ def foxglove_layout(robot: str) -> dict[str, Any]:
         ]
         return {"title": title, "paths": lines, "showLegend": True, "isSynced": True, "xAxisVal": "timestamp"}
 
-    topics = {f"/{robot}/{topic}": {"visible": True} for topic in ("scan_sectors", "odom", "goal")}
+    shown = (*(("scan",) if raw_scans else ()), "scan_sectors", "odom", "goal")
+    topics = {f"/{robot}/{topic}": {"visible": True} for topic in shown}
     panels = {
         "3D!floor": {"followTf": MAP_FRAME, "topics": topics},
         "Plot!speed": plot("speed, m/s", "cmd_vel_raw.twist.linear.x", "cmd_vel.twist.linear.x"),

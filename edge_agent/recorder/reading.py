@@ -26,12 +26,14 @@ from contracts.framelog import (
     scan_frames,
 )
 from contracts.record_schema import to_present
+from contracts.scan import RawScan, decode_scan
 from edge_agent.errors import LogFolderError
 from edge_agent.recorder.incidents import Before, Incident, find_onsets, of_decision, of_event
 from edge_agent.recorder.sealed import SEALED_SUFFIX, PartKind, SealedSegment, list_sealed, open_sealed
 from edge_agent.uplink.cursor import LogCursor
 
 FOLDERS_MAX = 10_000
+SCAN_SEARCH_NS = 1_000_000_000
 _EMPTY = np.zeros(0, DECISION_DTYPE)
 _EMPTY_SEQS = np.zeros(0, np.uint64)
 _NOTHING = "(no *.olog or *.oseal file); is it the right folder?"
@@ -51,6 +53,8 @@ class Log:
     decision_seqs: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
     events: list[tuple[int, Event]] = field(default_factory=list)
     debug: list[tuple[int, Event]] = field(default_factory=list)
+    scan_seqs: list[int] = field(default_factory=list)
+    """Numbers of the raw scans; their content is ``LogIndex.scans``'s."""
     headers: list[SegmentHeader] = field(default_factory=list)
     lost: dict[LostClass, int] = field(default_factory=dict)
     lost_ranges: list[tuple[int, int]] = field(default_factory=list)
@@ -60,7 +64,13 @@ class Log:
     @property
     def records(self) -> int:
         """All records that are still there."""
-        return len(self.decisions) + len(self.events) + len(self.debug)
+        return len(self.decisions) + len(self.events) + len(self.debug) + len(self.scan_seqs)
+
+    @property
+    def span_ns(self) -> tuple[int, int]:
+        """Wall times of the first and last decision; an empty span without any."""
+        walls = self.decisions["wall_ns"]
+        return (int(walls.min()), int(walls.max())) if len(walls) else (0, 0)
 
     def lose(self, why: LostClass, count: int, first_seq: int, last_seq: int) -> None:
         """Note that records between two sequence numbers are gone."""
@@ -78,6 +88,11 @@ class Window:
     until_tick: int | None = None
     since_s: float | None = None
     until_s: float | None = None
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it leaves anything out."""
+        return self != Window()
 
 
 def parse_window(since: str | None, until: str | None) -> Window:
@@ -135,6 +150,7 @@ class LiveSegment:
     seqs: npt.NDArray[np.uint64]
     events: list[tuple[int, Event]]
     debug: list[tuple[int, Event]]
+    scans: list[tuple[int, bytes]]
     lost: list[tuple[int, LostClass]]
     damage: str
     bytes_read: int
@@ -154,6 +170,7 @@ class LogIndex:
         """Open; raises LogFormatError for foreign files, OSError. One sealed segment of many may be unreadable."""
         self.folder = folder
         self.damage: list[str] = []
+        self._scan_block: tuple[tuple[Path, int], list[tuple[int, bytes]]] | None = None
         sealed: dict[str, SealedSegment] = {}
         for path in list_sealed(folder):
             try:
@@ -233,6 +250,32 @@ class LogIndex:
             for place in np.flatnonzero(np.isin(live.seqs, seqs)):
                 yield int(live.seqs[place]), live.decisions[place]
 
+    def scans(self, low_wall_ns: int = 0, high_wall_ns: int = 2**63 - 1) -> Iterator[tuple[int, RawScan]]:
+        """Numbers and raw scans from between two wall times, as they lie in the log; damaged parts are left out."""
+        for segment in self.sealed:
+            for block, entry in enumerate(segment.blocks):
+                if entry.span_ns[1] >= low_wall_ns and entry.span_ns[0] <= high_wall_ns:
+                    yield from _within(self._block_scans(segment, block), low_wall_ns, high_wall_ns)
+        for live in self.live:
+            yield from _within(live.scans, low_wall_ns, high_wall_ns)
+
+    def _block_scans(self, segment: SealedSegment, block: int) -> list[tuple[int, bytes]]:
+        """The last block asked for stays in memory: a screen asks for one tick after the other."""
+        key = (segment.path, block)
+        if self._scan_block is None or self._scan_block[0] != key:
+            try:
+                self._scan_block = key, segment.scans(block)
+            except LogFormatError:
+                self._scan_block = key, []
+        return self._scan_block[1]
+
+    def scan_of(self, record: np.void) -> RawScan | None:
+        """The raw scan that a decision was made from: the newest that had come in; None where there is none."""
+        now_ns, wall_ns = int(record["mono_ns"]), int(record["wall_ns"])
+        near = self.scans(wall_ns - SCAN_SEARCH_NS, wall_ns + SCAN_SEARCH_NS)
+        before = [scan for _, scan in near if 0 <= now_ns - scan.arrived_ns <= SCAN_SEARCH_NS]
+        return max(before, key=lambda scan: scan.arrived_ns, default=None)
+
     def load(self, window: Window | None = None, fields: tuple[str, ...] | None = None) -> Log:
         """The records, of a window where one is given, decisions with some fields only where named.
 
@@ -262,11 +305,21 @@ class LogIndex:
             seqs.append(live.seqs)
             log.events += live.events
             log.debug += live.debug
+            log.scan_seqs += [seq for seq, _ in live.scans]
             for seq, why in live.lost:
                 log.lose(why, 1, seq, seq)
         if rows:
             log.decisions, log.decision_seqs = np.concatenate(rows), np.concatenate(seqs)
-        return log if window == Window() else _cut(log, window, low_ns, high_ns)
+        return _cut(log, window, low_ns, high_ns) if window.bounded else log
+
+
+def _within(
+    scans: list[tuple[int, bytes]], low_wall_ns: int, high_wall_ns: int
+) -> Iterator[tuple[int, RawScan]]:
+    for seq, payload in scans:
+        scan = decode_scan(payload)
+        if low_wall_ns <= scan.wall_ns <= high_wall_ns:
+            yield seq, scan
 
 
 def _take_block(
@@ -287,8 +340,10 @@ def _take_block(
                 seqs.append(segment.decision_seqs(block))
             elif why is None and part.kind is PartKind.EVENTS:
                 log.events += segment.events(block)
-            elif why is None:
+            elif why is None and part.kind is PartKind.DEBUG:
                 log.debug += segment.events(block, Kind.DEBUG)
+            elif why is None:
+                log.scan_seqs += [entry.first_seq + at for at, kind in entry.others if kind is Kind.SCAN]
         except LogFormatError as error:
             log.damage.append(str(error))
             why = LostClass.DAMAGED
@@ -314,15 +369,18 @@ def _read_live(segment: Segment) -> LiveSegment:
     header, name = segment.header, segment.path.name
     if header is None:
         torn = f"{name}: torn inside its header"
-        return LiveSegment(segment.path, None, _EMPTY, _EMPTY_SEQS, [], [], [], torn, len(data))
+        return LiveSegment(segment.path, None, _EMPTY, _EMPTY_SEQS, [], [], [], [], torn, len(data))
     payloads: list[bytes] = []
     seqs: list[int] = []
     others: dict[Kind, list[tuple[int, Event]]] = {Kind.EVENT: [], Kind.DEBUG: []}
     lost: list[tuple[int, LostClass]] = []
+    scans: list[tuple[int, bytes]] = []
     for frame in iterate_frames(data, segment.data_start, segment.record_bytes):
         if frame.kind is Kind.DECISION:
             payloads.append(frame.payload)
             seqs.append(frame.seq)
+        elif frame.kind is Kind.SCAN:
+            scans.append((frame.seq, frame.payload))
         elif frame.kind is Kind.LOST:
             why = LostClass(frame.payload[0]) if frame.payload[0] in set(LostClass) else LostClass.DAMAGED
             lost.append((frame.seq, why))
@@ -331,7 +389,7 @@ def _read_live(segment: Segment) -> LiveSegment:
     damage = scan_frames(data, segment.data_start, segment.record_bytes).damage
     rows = to_present(np.frombuffer(b"".join(payloads), header.record_dtype(name)))
     return LiveSegment(
-        segment.path, header, rows, np.array(seqs, np.uint64), others[Kind.EVENT], others[Kind.DEBUG], lost,
+        segment.path, header, rows, np.array(seqs, np.uint64), others[Kind.EVENT], others[Kind.DEBUG], scans, lost,
         f"{name}: {damage}" if damage else "", len(data),
     )  # fmt: skip
 
@@ -361,12 +419,13 @@ def _cut(log: Log, window: Window, low_ns: int, high_ns: int) -> Log:
     log.decisions, log.decision_seqs = log.decisions[keep], log.decision_seqs[keep]
     log.events = [(seq, event) for seq, event in log.events if low_ns <= event.wall_ns <= high_ns]
     log.debug = [(seq, event) for seq, event in log.debug if low_ns <= event.wall_ns <= high_ns]
+    log.scan_seqs = []  # of the window's blocks, not of the window
     return log
 
 
 def follow(folder: Path) -> Iterator[tuple[int, Kind, bytes] | None]:
     """Records appended from now on; None whenever there is nothing new. Never ends by itself."""
-    cursor = LogCursor(folder)
+    cursor = LogCursor(folder, withhold=False)
     log_id, seq = _end_of(folder)
     cursor.seek(log_id, seq + 1)
     while True:

@@ -29,6 +29,7 @@ from edge_agent.recorder.budget import Spans, make_room
 from edge_agent.recorder.incidents import INCIDENT_EVENTS, WINDOW_NS, Before, find_onsets
 from edge_agent.recorder.key import load_or_make_key
 from edge_agent.recorder.metrics import Samples, TickFigures, write_metrics
+from edge_agent.recorder.scans import ScanMemory
 from edge_agent.recorder.sealed import SEALED_SUFFIX, SealedSegment, list_sealed, open_sealed
 from edge_agent.recorder.sealing import Sealer
 
@@ -48,6 +49,8 @@ RESERVE_BYTES = 4 * 1024**2
 """Given back on a full disk, so that there is room to drop something: thinning writes before it deletes."""
 SEAL_AT_ONCE_MAX = 256
 RECENT_MAX = 64
+SCANS_AT_ONCE = 128
+"""Raw scans in one write: 1 MB at most."""
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -79,6 +82,7 @@ class Recorder:
         self._seal_ns: int | None = None
         self._room_s = self._told_s = -math.inf
         self._before = Before()
+        self._scans = ScanMemory()
         self._figures = TickFigures()
         self._state_dir, self._robot = state_dir, robot
         self._incident_times: list[int] = []
@@ -90,6 +94,7 @@ class Recorder:
         self.sealed_segments = 0
         self.incidents = 0
         self.sync_worst_us = 0
+        self.scans_left_out = 0
         self._unreported_lost = 0
         self._fault = ""
         self._reserve()
@@ -117,8 +122,23 @@ class Recorder:
             self.last_decision = records[-1]
         if len(onsets):
             self.incidents += len(onsets)
-            self._incident_times = [*self._incident_times, int(rows["mono_ns"][onsets[-1]])][-RECENT_MAX:]
+            began_ns = int(rows["mono_ns"][onsets[-1]])
+            self._incident_times = [*self._incident_times, began_ns][-RECENT_MAX:]
             self._sync_file()
+            for row in onsets.tolist():
+                self._write_scans(self._scans.incident(int(rows["mono_ns"][row])))
+
+    def scans(self, slots: Sequence[bytes]) -> None:
+        """Remember raw scans (SCAN_DTYPE bytes); around an incident they are appended, too."""
+        self._write_scans(self._scans.take(slots))
+
+    def _write_scans(self, payloads: list[bytes]) -> None:
+        """What has no room any more is counted, not told as a loss: it is all about an incident that is kept."""
+        if self.over_budget:
+            self.scans_left_out += len(payloads)
+            return
+        for start in range(0, len(payloads), SCANS_AT_ONCE):
+            self._append(Kind.SCAN, payloads[start : start + SCANS_AT_ONCE], keep=False)
 
     def event(self, name: str, **detail: str | int | float | bool) -> None:
         """Append an event; durable at once when it is an incident."""
@@ -179,6 +199,7 @@ class Recorder:
             "outrider_sync_worst_seconds": self.sync_worst_us / 1e6,
             "outrider_log_bytes": self.used_bytes(),
             "outrider_log_lost_records_total": self.lost_records,
+            "outrider_log_scans_left_out_total": self.scans_left_out,
             "outrider_log_disk_errors_total": self.disk_errors,
             "outrider_log_sealed_segments_total": self.sealed_segments,
             "outrider_uplink_unsent_records": self.last_seq - self.acked_seq,

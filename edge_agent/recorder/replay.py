@@ -1,7 +1,7 @@
 """Recorded observations through a bundle's network again: the same bits are expected where it drove.
 
 Of the monitor, what a record holds is checked: that a stop stood still, that what passed was not touched, that nothing
-was enlarged. To run the monitor itself again one needs the raw scan, which a decision does not hold.
+was enlarged. The monitor itself runs again in ``rerun``, where the log has raw scans.
 """
 
 import zipfile

@@ -11,7 +11,7 @@ from textual.widgets import Footer, Static
 
 from contracts.decision import FLAG_ARMED, digest_text
 from contracts.observation import BEAMS, ROUTING_LAYOUT
-from edge_agent.recorder.drawing import bars, draw_beams
+from edge_agent.recorder.drawing import bars, draw_beams, draw_scan
 from edge_agent.recorder.pages import Pages
 from edge_agent.recorder.reading import LogIndex
 from edge_agent.recorder.values import name_of
@@ -162,11 +162,25 @@ class LogScreen(App[None]):
         self.query_one("#timeline", Static).update(self._timeline())
         command = record["final_command"]
         arrow = (float(command[0]), float(command[1])) if np.isfinite(command).all() else (0.0, 0.0)
-        beams = record["observation"][:BEAMS].tolist()
-        picture = draw_beams(beams, LIDAR_COLUMNS, LIDAR_LINES, RANGE_MAX_M, ROBOT_RADIUS_M, arrow)
-        self.query_one("#lidar", Static).update(picture)
+        self._draw_lidar(record, arrow)
         self.query_one("#detail", Static).update(self._detail(record))
         self.query_one("#bars", Static).update(self._bars(int(record["wall_ns"])))
+
+    def _draw_lidar(self, record: np.void, arrow: tuple[float, float]) -> None:
+        """The raw scan where the log has it, else the sectors that the policy was shown."""
+        lidar = self.query_one("#lidar", Static)
+        scan = self.index.scan_of(record)
+        if scan is None:
+            lidar.border_title = "sectors"
+            beams = record["observation"][:BEAMS].tolist()
+            picture = draw_beams(beams, LIDAR_COLUMNS, LIDAR_LINES, RANGE_MAX_M, ROBOT_RADIUS_M, arrow)
+        else:
+            lidar.border_title = f"raw scan, {len(scan.ranges_m)} rays"
+            picture = draw_scan(
+                scan.ranges_m.tolist(), (scan.angle_min_rad, scan.angle_step_rad), LIDAR_COLUMNS, LIDAR_LINES,
+                min(RANGE_MAX_M, scan.range_max_m), ROBOT_RADIUS_M, arrow,
+            )  # fmt: skip
+        lidar.update(picture)
 
     def _head(self, record: np.void) -> str:
         at_s = (int(record["wall_ns"]) - self.index.first_wall_ns) / NS

@@ -41,7 +41,7 @@ MARK = struct.Struct("<4sII")
 HEADER_MAX_BYTES = 8 * 1024
 ENTRY_MAX_BYTES = 4 * 1024 * 1024
 TAIL_MAX_BYTES = 32 * 1024 * 1024
-PARTS_MAX = 3
+PARTS_MAX = 4
 PART_MAX_BYTES = 64 * 1024 * 1024
 Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 NO_DIGEST = bytes(32)
@@ -54,6 +54,7 @@ class PartKind(enum.IntEnum):
     """Decisions, as columns."""
     EVENTS = 2
     DEBUG = 3
+    SCANS = 4
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True):
@@ -205,6 +206,12 @@ class SealedSegment:
         seqs = [entry.first_seq + offset for offset, other in entry.others if other is kind]
         return [] if payloads is None else [(s, decode_event(p)) for s, p in zip(seqs, payloads, strict=True)]
 
+    def scans(self, block: int) -> list[tuple[int, bytes]]:
+        """Sequence numbers and payloads (``contracts.scan``) of a block's raw scans that are still here."""
+        payloads, entry = self.payloads(block, PartKind.SCANS), self.blocks[block]
+        seqs = [entry.first_seq + offset for offset, other in entry.others if other is Kind.SCAN]
+        return [] if payloads is None else list(zip(seqs, payloads, strict=True))
+
     def lost(self, block: int) -> int:
         """How many records of a block have been dropped."""
         marks = zip(self.blocks[block].parts, self.dropped[block], strict=True)
@@ -218,6 +225,7 @@ class SealedSegment:
             Kind.DECISION: iter([row.tobytes() for row in self.decisions(block)]),
             Kind.EVENT: iter(self.payloads(block, PartKind.EVENTS) or ()),
             Kind.DEBUG: iter(self.payloads(block, PartKind.DEBUG) or ()),
+            Kind.SCAN: iter(self.payloads(block, PartKind.SCANS) or ()),
         }
         lost = {kind: self.lost_class(block, part) for kind, part in _PART_OF.items()}
         frames = []
@@ -234,6 +242,7 @@ _PART_OF = {
     Kind.DECISION: PartKind.SAMPLES,
     Kind.EVENT: PartKind.EVENTS,
     Kind.DEBUG: PartKind.DEBUG,
+    Kind.SCAN: PartKind.SCANS,
 }
 
 

@@ -30,6 +30,7 @@ from contracts.framelog import (
     list_segments,
     scan_frames,
 )
+from contracts.scan import decode_scan
 from edge_agent.recorder.columns import encode_columns
 from edge_agent.recorder.incidents import Before, Incident, find_onsets, of_decision, of_event
 from edge_agent.recorder.key import LogKey
@@ -52,6 +53,11 @@ from edge_agent.recorder.sealed import (
 DAMAGED_SUFFIX = ".damaged"
 BLOCK_RECORDS = 2048
 """100 s at 20 Hz: what an incident keeps is a whole number of blocks."""
+_KEPT_AS_THEY_ARE = (
+    (PartKind.EVENTS, Kind.EVENT),
+    (PartKind.DEBUG, Kind.DEBUG),
+    (PartKind.SCANS, Kind.SCAN),
+)
 
 
 def encode_block(
@@ -68,7 +74,7 @@ def encode_block(
     if len(records):
         payloads.append(stored)
         parts.append(Part(PartKind.SAMPLES, len(stored), sha256(stored).digest(), len(records)))
-    for part, kind in ((PartKind.EVENTS, Kind.EVENT), (PartKind.DEBUG, Kind.DEBUG)):
+    for part, kind in _KEPT_AS_THEY_ARE:
         found = [frame.payload for frame in frames if frame.kind is kind]
         if found:
             payloads.append(pack_payloads(found))
@@ -77,8 +83,10 @@ def encode_block(
     events = list(_events(frames))
     rows = records[["wall_ns", "mono_ns"]][[0, -1]] if len(records) else ()
     walls, monos = [int(row["wall_ns"]) for row in rows], [int(row["mono_ns"]) for row in rows]
-    all_walls = walls + [event.wall_ns for event in events]
-    walls, monos = walls or all_walls, monos or [event.mono_ns for event in events]
+    scans = [decode_scan(frame.payload) for frame in frames if frame.kind is Kind.SCAN]
+    all_walls = walls + [event.wall_ns for event in events] + [scan.wall_ns for scan in scans]
+    walls = walls or all_walls
+    monos = monos or [event.mono_ns for event in events] + [scan.arrived_ns for scan in scans]
     entry = BlockEntry(
         frames[0].seq, len(frames), others, (min(all_walls), max(all_walls)), (walls[0], walls[-1]),
         (monos[0], monos[-1]), *_extremes(records), incidents, columns, tuple(parts),

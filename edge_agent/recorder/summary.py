@@ -39,6 +39,7 @@ class Summary(msgspec.Struct, frozen=True):
     folder: str
     records: int
     decisions: int
+    scans: int
     events: dict[str, int]
     first_wall_ns: int
     last_wall_ns: int
@@ -66,7 +67,12 @@ def summarize(log: Log) -> Summary:
     if len(decisions):
         walls += [int(decisions["wall_ns"].min()), int(decisions["wall_ns"].max())]
     seqs = np.sort(
-        np.concatenate([log.decision_seqs, np.array([s for s, _ in log.events + log.debug], np.uint64)])
+        np.concatenate(
+            [
+                log.decision_seqs,
+                np.array([*(s for s, _ in log.events + log.debug), *log.scan_seqs], np.uint64),
+            ]
+        )
     )
     last_seq = int(seqs[-1]) if len(seqs) else 0
     onsets, _ = find_onsets(decisions, Before())
@@ -79,6 +85,7 @@ def summarize(log: Log) -> Summary:
         folder=str(log.folder),
         records=log.records,
         decisions=len(decisions),
+        scans=len(log.scan_seqs),
         events=dict(Counter(event.name for _, event in log.events)),
         first_wall_ns=min(walls, default=0),
         last_wall_ns=max(walls, default=0),

@@ -1,5 +1,6 @@
 """``/diagnostics``: one array a second, for whoever watches many robots with the standard ROS tools."""
 
+from collections.abc import Callable
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -41,7 +42,14 @@ class Diagnostics:
         """Let go of the publisher."""
         self._node.destroy_publisher(self._publisher)
 
-    def work(self, now_ns: int, latest: Any, slots: Slots, policy: Found | None = None) -> None:
+    def work(
+        self,
+        now_ns: int,
+        latest: Any,
+        slots: Slots,
+        policy: Found | None = None,
+        motors: Callable[[], Found] | None = None,
+    ) -> None:
         """Publish when it is due.
 
         Args:
@@ -49,6 +57,7 @@ class Diagnostics:
             latest: the last tick (``edge_agent.tick.Snapshot`` or ``guard.filter.Filtered``); None before it.
             slots: what the sensors brought.
             policy: of a node that has one, see ``policy_state``.
+            motors: of one with a motor controller; asked when it is due.
         """
         if now_ns < self._due_ns:
             return
@@ -60,6 +69,8 @@ class Diagnostics:
         }
         if policy is not None:
             found["policy"] = policy
+        if motors is not None:
+            found["motor controller"] = motors()
         array = DiagnosticArray()
         array.header.stamp = self._node.get_clock().now().to_msg()
         array.status = [self._status(name, *entry) for name, entry in found.items()]

@@ -1,5 +1,6 @@
 """``outrider_agent``: the lifecycle node around ``edge_agent.stages``. Callbacks only store."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.task import Future
 from sensor_msgs.msg import LaserScan
 
+from contracts.atomic import write_atomically
 from contracts.ring import RingWriter
-from edge_agent.actuate.serial_sink import SerialSink
+from edge_agent.actuate.serial_sink import FIGURES_FILE, SerialSink
 from edge_agent.config import ControlConfig
 from edge_agent.infer.loader import LoadRequest
+from edge_agent.observe.scan_sender import ScanSender
 from edge_agent.ros.diagnostics import Diagnostics, policy_state
+from edge_agent.ros.feedback import Feedback
 from edge_agent.ros.parameters import declare_settings
 from edge_agent.ros.quality import LATCHED, NEWEST, RELIABLE
 from edge_agent.ros.rivals import TOPIC, Rivals
@@ -37,8 +41,12 @@ class AgentNode(LifecycleNode):  # type: ignore[misc]
         super().__init__(NODE_NAME, namespace=config.robot_id, context=context)
         self._config = config = declare_settings(self, config)
         self._ring = RingWriter(config.ring_name)
+        self._scans = ScanSender(config.ring_name)
         self._sink = RosSink()
-        self._serial = SerialSink(config.serial_port, self._sink) if config.serial_port else None
+        self._serial: SerialSink | None = None
+        if config.serial_port:
+            self._serial = SerialSink(config.serial_port, self._sink, config.real_time_factor)
+        self._feedback: Feedback | None = None
         self._control: Control | None = None
         self._entities: list[Any] = []
         self._loads: list[tuple[LoadRequest, Any]] = []
@@ -89,7 +97,10 @@ class AgentNode(LifecycleNode):  # type: ignore[misc]
         self._release()
         if self._serial is not None:
             self._serial.close()
+            figures = json.dumps(self._serial.figures()).encode()
+            write_atomically(Path(self._config.state_dir) / FIGURES_FILE, figures, durable=False)
         self._ring.close()
+        self._scans.close()
 
     def _halt(self) -> None:
         if self._control is not None and self._control.loop.running:
@@ -106,6 +117,7 @@ class AgentNode(LifecycleNode):  # type: ignore[misc]
             destroy(entity)
         self._entities.clear()
         self._sink.publisher = None
+        self._feedback = None
 
     def _open_topics(self, control: Control) -> None:
         add = self._entities.append
@@ -137,6 +149,9 @@ class AgentNode(LifecycleNode):  # type: ignore[misc]
             self, self._config.robot_id, control.gate.monitor.config, self._config.real_time_factor
         )
         add((Diagnostics.close, self._diagnostics))
+        if self._serial is not None:
+            self._feedback = Feedback(self, self._serial)
+            add((Feedback.close, self._feedback))
         self._policy_told = ()
         self._detail = "" if control.ladder.policy else "no policy: the rules drive"
 
@@ -149,6 +164,8 @@ class AgentNode(LifecycleNode):  # type: ignore[misc]
                 message.ranges, message.angle_min, message.angle_increment, message.range_max,
                 (stamp.sec, stamp.nanosec), time.monotonic_ns(),
             )  # fmt: skip
+            scan = self._control.slots.scan
+            self._scans.send(scan, message.angle_min, message.angle_increment, message.range_max)
 
     def _on_odometry(self, message: Any) -> None:
         if self._control is not None:
@@ -193,8 +210,12 @@ class AgentNode(LifecycleNode):  # type: ignore[misc]
         return _answer(response, True, kind)
 
     def _on_reset(self, request: Any, response: Any) -> Any:
-        refusal = self._control.gate.reset() if self._control else "the agent is not configured"
-        self.get_logger().warning(f"{refusal or 'emergency stop reset'} ({request.reason[:128]})")
+        control = self._control
+        latched = control is not None and control.gate.latched
+        refusal = control.gate.reset() if control else "the agent is not configured"
+        if control is not None and self._serial is not None and not (latched and refusal):
+            refusal = self._serial.clear()  # the board's faults are latched too
+        self.get_logger().warning(f"{refusal or 'reset'} ({request.reason[:128]})")
         return _answer(response, not refusal, refusal or "reset; arm the robot to drive")
 
     def _on_set_mode(self, request: Any, response: Any) -> Any:
@@ -251,7 +272,11 @@ class AgentNode(LifecycleNode):  # type: ignore[misc]
             self._detail = event
         self._tell_policy(control)
         told = policy_state(control.ladder, control.modes.mode, self._detail)
-        self._diagnostics.work(now_ns, control.core.latest, control.slots, told)
+        motors = None
+        if self._feedback is not None:
+            self._feedback.work(now_ns)
+            motors = self._feedback.state
+        self._diagnostics.work(now_ns, control.core.latest, control.slots, told, motors)
         if now_ns - self._status_ns >= STATUS_INTERVAL_NS and control.core.latest is not None:
             self._status_ns = now_ns
             stamp = self.get_clock().now().to_msg()

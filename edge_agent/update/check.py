@@ -1,8 +1,8 @@
-"""Checks a bundle file in a process of its own: ``python -m edge_agent.update.check BUNDLE KEYS MODEL``.
+"""Checks a bundle file in a process of its own: ``python -m edge_agent.update.check REQUEST`` (JSON).
 
-A child because it must not hold comms up, because a hostile file should meet a process that holds nothing,
-and because onnxruntime's memory goes when it ends. Prints one line of JSON. Ends by itself within
-CHECK_MAX_S.
+A child because it must not hold comms up, because a hostile file should meet a process that holds nothing but the
+robot's trust folder, and because onnxruntime's memory goes when it ends. Prints lines of JSON: what it wants fetched
+(answered on standard input, see ``fetchers``), at last the result. Ends by itself within CHECK_MAX_S.
 """
 
 import os
@@ -19,32 +19,44 @@ from contracts.keyring import TRUSTED_FILE
 from contracts.observation import ROUTING_LAYOUT
 from contracts.provenance import TrustedKeys
 from contracts.robot import ROBOT_MODELS
-from edge_agent.update.checker import CHECK_MAX_S, CheckResult
+from contracts.trust import TrustError, facts_of
+from edge_agent.update.checker import CHECK_MAX_S, CheckRequest, CheckResult
+from edge_agent.update.fetchers import FolderFetcher, PipeFetcher
 from edge_agent.update.slots import BundleFacts
+from edge_agent.update.trust import RobotTrust
 
 CHECK_CPU_MAX_S = 30
 NICENESS = 10
 
 
-def check(path: Path, keys: Path, model_name: str) -> CheckResult:
-    """Verify signatures, form, layout, robot and limits; then replay the golden vectors."""
-    model = ROBOT_MODELS.get(model_name)
+def check(request: CheckRequest) -> CheckResult:
+    """Verify signatures, form, layout, robot and limits, then both repositories; then replay the golden vectors."""
+    keys, path = Path(request.keys), Path(request.bundle)
+    model = ROBOT_MODELS.get(request.model)
     if model is None:
         return CheckResult(
-            None, "wrong_robot", f"no robot model {model_name!r}; known: {', '.join(ROBOT_MODELS)}"
+            None, "wrong_robot", f"no robot model {request.model!r}; known: {', '.join(ROBOT_MODELS)}"
         )
+    fetcher = FolderFetcher(Path(request.source)) if request.source else PipeFetcher()
+    trust = RobotTrust(Path(request.state), keys, request.wanted.order.robot, model, fetcher)
     try:
         trusted = TrustedKeys.load(keys / TRUSTED_FILE)
         bundle = verify_bundle(path, trusted, ROUTING_LAYOUT.hash(), model)
+        trust.check(request.wanted, path, facts_of(bundle.manifest))
         from edge_agent.update.golden import (
             replay_golden,  # onnxruntime only after everything else has passed
         )
 
         replay_golden(bundle)
-    except BundleError as error:
+        trust.accept()
+    except (BundleError, TrustError) as error:
         return CheckResult(None, error.code, str(error))
     except ContractError as error:
         return CheckResult(None, "refused", str(error))
+    except OSError as error:
+        return CheckResult(None, "disk", str(error))
+    finally:
+        trust.discard()
     manifest = bundle.manifest
     facts = BundleFacts(bundle.digest, manifest.policy_name, manifest.version, manifest.release_counter)
     return CheckResult(facts)
@@ -55,8 +67,8 @@ def main() -> None:
     os.nice(NICENESS)
     signal.alarm(CHECK_MAX_S)
     resource.setrlimit(resource.RLIMIT_CPU, (CHECK_CPU_MAX_S, CHECK_CPU_MAX_S))
-    path, keys, model_name = sys.argv[1:]
-    sys.stdout.buffer.write(msgspec.json.encode(check(Path(path), Path(keys), model_name)) + b"\n")
+    request = msgspec.json.decode(sys.argv[1], type=CheckRequest)
+    sys.stdout.buffer.write(msgspec.json.encode(check(request)) + b"\n")
 
 
 if __name__ == "__main__":

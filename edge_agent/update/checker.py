@@ -1,16 +1,35 @@
-"""Starts the checking child and asks for its result without waiting."""
+"""Starts the checking child, passes on what it wants fetched, and takes its result. Never waits."""
 
+import contextlib
+import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import msgspec
 
+from contracts.messages import FetchFile, FileChunk
+from contracts.trust import Wanted
 from edge_agent.update.slots import BundleFacts
 
 CHECK_MAX_S = 60
-RESULT_MAX_BYTES = 64 * 1024
+OUTPUT_MAX_BYTES = 256 * 1024
+"""Of everything that the child says."""
 GRACE_S = 5
+LENGTH = struct.Struct("<I")
+"""Before each answer on the child's standard input."""
+
+
+class CheckRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the child is told. ``source`` is a folder with repositories; without one it asks the hub."""
+
+    bundle: str
+    keys: str
+    model: str
+    state: str
+    wanted: Wanted
+    source: str = ""
 
 
 class CheckResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -24,49 +43,91 @@ class CheckResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class BundleChecker:
     """One check at a time."""
 
-    def __init__(self, keys: Path, model_name: str) -> None:
-        """``keys`` is the robot's own key folder."""
-        self._arguments = [str(keys), model_name]
+    def __init__(self, keys: Path, model_name: str, state: Path, source: Path | None = None) -> None:
+        """``keys`` is the robot's own key folder, ``source`` a stick to take metadata from in place of the hub."""
+        self._own = str(keys), model_name, str(state)
+        self._source = str(source or "")
         self._child: subprocess.Popen[bytes] | None = None
         self._started_ns = 0
+        self._output = b""
+        self._said = 0
 
-    def start(self, path: Path, now_ns: int) -> None:
+    def start(self, path: Path, now_ns: int, wanted: Wanted) -> None:
         """Begin to check ``path``; a check that still runs is ended."""
         self.cancel()
-        self._started_ns = now_ns
+        self._started_ns, self._output, self._said = now_ns, b"", 0
+        request = CheckRequest(str(path), *self._own, wanted, self._source)
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "edge_agent.update.check", str(path), *self._arguments],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-m", "edge_agent.update.check", msgspec.json.encode(request).decode()],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
+        assert self._child.stdout is not None
+        os.set_blocking(self._child.stdout.fileno(), False)
+
+    def question(self) -> FetchFile | None:
+        """What the child wants from the hub; each question comes once."""
+        self._listen()
+        line, found, rest = self._output.partition(b"\n")
+        if not found or not line.startswith(b"["):
+            return None
+        try:
+            question = msgspec.json.decode(line, type=FetchFile)
+        except msgspec.MsgspecError:
+            return None
+        self._output = rest
+        return question
+
+    def answer(self, chunk: FileChunk) -> None:
+        """The hub's answer, smaller than what the pipe holds: the child reads it all before it asks again."""
+        child = self._child
+        if child is None or child.stdin is None:
+            return
+        data = msgspec.msgpack.encode(chunk)
+        try:
+            child.stdin.write(LENGTH.pack(len(data)) + data)
+            child.stdin.flush()
+        except OSError:
+            return  # it has ended; its result says why
 
     def result(self, now_ns: int) -> CheckResult | None:
         """The result; None while the child still works."""
         child = self._child
         if child is None:
             return CheckResult(None, "check_failed", "no check has been started")
+        self._listen()
         if child.poll() is None:
             if now_ns - self._started_ns < (CHECK_MAX_S + GRACE_S) * 1_000_000_000:
                 return None
             self.cancel()
             return CheckResult(None, "check_failed", f"the check did not end within {CHECK_MAX_S} s")
-        assert child.stdout is not None
-        output = child.stdout.read(RESULT_MAX_BYTES)
-        child.stdout.close()
-        self._child = None
+        self._listen()
+        output, code = self._output, child.returncode
+        self.cancel()
         try:
             return msgspec.json.decode(output, type=CheckResult)
         except msgspec.MsgspecError:
-            return CheckResult(
-                None, "check_failed", f"the checking process ended with code {child.returncode}"
-            )
+            return CheckResult(None, "check_failed", f"the checking process ended with code {code}")
 
     def cancel(self) -> None:
         """End a check that still runs."""
         if self._child is not None:
             self._child.kill()
             self._child.wait()
-            if self._child.stdout:
-                self._child.stdout.close()
+            for stream in (self._child.stdin, self._child.stdout):
+                if stream:
+                    with contextlib.suppress(OSError):  # an answer that it did not read
+                        stream.close()
             self._child = None
+
+    def _listen(self) -> None:
+        """Take what the child has said; one that says too much is ended."""
+        if self._child is None or self._child.stdout is None:
+            return
+        while block := self._child.stdout.read(OUTPUT_MAX_BYTES):
+            self._output += block
+            self._said += len(block)
+            if self._said > OUTPUT_MAX_BYTES:
+                self._child.kill()
+                return

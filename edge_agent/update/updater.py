@@ -16,13 +16,25 @@ import msgspec
 
 from contracts.atomic import write_atomically
 from contracts.errors import BundleError, KeyFileError, OrderError
-from contracts.messages import Chunk, FetchChunk, FromRobot, Order, RolloutReport, Running, short
+from contracts.messages import (
+    Chunk,
+    FetchChunk,
+    FetchFile,
+    FileChunk,
+    FromRobot,
+    Order,
+    RolloutReport,
+    Running,
+    short,
+)
 from contracts.papers import Witness
 from contracts.plan import Release
+from contracts.trust import Code, DirectorFacts, TrustError, Wanted
 from edge_agent.errors import SlotError
 from edge_agent.infer.dropped import DroppedStore
 from edge_agent.update.checker import CheckResult
 from edge_agent.update.download import Download
+from edge_agent.update.floor import Floor, FloorStore
 from edge_agent.update.mailbox import Candidate, CommsMailbox, Kind, new_candidate
 from edge_agent.update.orders import Accepted, OrderBook
 from edge_agent.update.slots import SlotStore
@@ -37,8 +49,14 @@ REFUSED_FILE = "refused.json"
 class Checker(Protocol):
     """Checks a bundle file beside us."""
 
-    def start(self, path: Path, now_ns: int) -> None:
+    def start(self, path: Path, now_ns: int, wanted: Wanted) -> None:
         """Begin."""
+
+    def question(self) -> FetchFile | None:
+        """Metadata that it wants from the hub; each question once."""
+
+    def answer(self, chunk: FileChunk) -> None:
+        """What the hub has of it."""
 
     def result(self, now_ns: int) -> CheckResult | None:
         """None while it lasts."""
@@ -71,6 +89,7 @@ class _Job(msgspec.Struct, frozen=True):
     kind: Kind
     release: Release
     shadow_s: float
+    plan_digest: str
 
     @property
     def digest(self) -> str:
@@ -102,6 +121,7 @@ class Updater:
         self._taking_back: _Job | None = None
         self._later: Order | None = None
         self._download: Download | None = None
+        self._question: FetchFile | None = None
         self._tries = 0
         self._asked_ns = self._looked_ns = 0
         self._candidate = self.mailbox.waiting()
@@ -169,10 +189,19 @@ class Updater:
         except OSError as error:
             self._refuse(f"cannot store the bundle: {error.strerror}; free some space", "disk")
 
+    def on_file(self, chunk: FileChunk) -> None:
+        """Metadata has come: hand it to the check that asked for it."""
+        asked = self._question
+        if asked is not None and (chunk.name, chunk.offset) == (asked.name, asked.offset):
+            self._question = None
+            self._checker.answer(chunk)
+
     def on_online(self, now_ns: int) -> None:
         """The hub is there (again): go on asking at once."""
         if self.state is State.DOWNLOADING:
             self._ask(now_ns)
+        elif self._question is not None:
+            self._send(self._question)
 
     def step(self, now_ns: int) -> None:
         """What is due now."""
@@ -232,8 +261,9 @@ class Updater:
             self._refuse(f"cannot store the bundle: {error.strerror}", "disk")
             return
         if whole:
-            self.state = State.CHECKING
-            self._checker.start(self._download.path, now_ns)
+            assert self._job is not None
+            self.state, self._question = State.CHECKING, None
+            self._checker.start(self._download.path, now_ns, _wanted(self._job, self._robot))
             return
         self._tries += 1
         self._download.restart()
@@ -247,12 +277,17 @@ class Updater:
         self._send(FetchChunk(self._download.digest, 0))
 
     def _step_checking(self, now_ns: int) -> None:
+        self._pass_question(now_ns)
         result = self._checker.result(now_ns)
         if result is None:
             return
         job, download, facts = self._job, self._download, result.facts
+        self._question = None
         assert job is not None
         assert download is not None
+        if facts is None and result.code == Code.UNREACHABLE:
+            self.state, self._asked_ns = State.DOWNLOADING, now_ns  # the bundle stays; the check begins again
+            return
         if facts is None:
             self._refuse(f"{result.code}: {result.reason}", result.code)
             return
@@ -271,6 +306,16 @@ class Updater:
         self.state = State.WAITING
         self._note("update_staged", digest=facts.digest, version=facts.version)
         self._report("staged")
+
+    def _pass_question(self, now_ns: int) -> None:
+        """Ask the hub what the check asks; again where the answer stays away."""
+        if question := self._checker.question():
+            self._question = question
+        elif self._question is None or now_ns - self._asked_ns < CHUNK_WAIT_MAX_S * 1e9:
+            return
+        assert self._question is not None
+        self._asked_ns = now_ns
+        self._send(self._question)
 
     def _step_waiting(self) -> None:
         candidate = self._candidate
@@ -292,13 +337,16 @@ class Updater:
             self._take_back(job)
 
     def _commit(self, candidate: Candidate) -> None:
-        active = self.slots.active()
+        active, facts = self.slots.active(), candidate.entry.facts
+        try:
+            FloorStore(self._state_dir).lift(Floor({facts.policy_name: facts.release_counter}))
+        except (OSError, TrustError) as error:
+            self._note("disk_error", what="floor", error=str(error))
         if active is None or active.digest != candidate.digest:
             self.slots.commit(candidate.entry)
         self.orders.drives_since(self._wall_ns())
         self.mailbox.withdraw()
         self._candidate, self.state = None, State.IDLE
-        facts = candidate.entry.facts
         self._note("update_active", digest=facts.digest, version=facts.version)
         self._send(Running(facts.digest, facts.version))
         self._send(RolloutReport(candidate.rollout, candidate.stage, candidate.digest, "active"))
@@ -427,10 +475,14 @@ class Updater:
             return None
 
 
+def _wanted(job: _Job, robot: str) -> Wanted:
+    return Wanted(job.digest, DirectorFacts(robot, job.rollout, job.stage, job.kind, job.plan_digest))
+
+
 def _job_of(accepted: Accepted) -> _Job:
     order, stage = accepted.order, accepted.stage
     kind: Kind = "run"
     if order.action != "run":
         kind = "revert" if order.action == "revert" else "shadow"
     shadow_s = stage.soak_s if kind == "shadow" else 0.0
-    return _Job(order.rollout, order.stage, kind, accepted.plan.release, shadow_s)
+    return _Job(order.rollout, order.stage, kind, accepted.plan.release, shadow_s, accepted.plan_digest)

@@ -1,8 +1,8 @@
 """Reads frames back out of the log that is being written: the log is the send queue.
 
 Live segments are read as they lie; sealed ones, and those of an older record schema, are turned back into the frames
-they were, in today's schema. What the disk budget dropped, and what cannot be read any more, comes as LOST frames, so
-that the numbers have no gap.
+they were, in today's schema. What the disk budget dropped, what cannot be read any more, and raw scans, which do not
+leave the robot, come as LOST frames, so that the numbers have no gap.
 """
 
 from pathlib import Path
@@ -20,6 +20,7 @@ from contracts.framelog import (
     iterate_frames,
     list_segments,
     walk_frames,
+    walk_runs,
 )
 from contracts.record_schema import to_present
 from edge_agent.recorder.sealed import SealedSegment, list_sealed, open_sealed
@@ -31,9 +32,9 @@ LOST_AT_ONCE = 4096
 class LogCursor:
     """A place in one log: the next record to be read."""
 
-    def __init__(self, folder: Path) -> None:
-        """Nothing is opened before ``seek``."""
-        self._folder = folder
+    def __init__(self, folder: Path, withhold: bool = True) -> None:
+        """Nothing is opened before ``seek``. Only who reads on the robot itself may set ``withhold`` to False."""
+        self._folder, self._withhold = folder, withhold
         self._log_id = ""
         self._path: Path | None = None
         self._frames: bytes | None = None
@@ -116,12 +117,15 @@ class LogCursor:
             except FileNotFoundError:
                 return self.next_seq, 0, b""
         count = end = 0
-        for _, seq, at in walk_frames(data):
-            if seq != self.next_seq + count or seq > last_seq or count >= count_max:
+        for run in walk_runs(data):
+            if run.first_seq != self.next_seq + count:
                 break
-            count, end = count + 1, frame_end(data, at)
+            taken = min(run.frames, count_max - count, last_seq - run.first_seq + 1)
+            count, end = count + max(taken, 0), run.start + max(taken, 0) * run.stride
+            if taken < run.frames:
+                break
         self._offset += end
-        return self.next_seq, count, data[:end]
+        return self.next_seq, count, _without_scans(data[:end]) if self._withhold else data[:end]
 
 
 def _block_frames(sealed: SealedSegment, seq: int) -> bytes:
@@ -133,9 +137,18 @@ def _block_frames(sealed: SealedSegment, seq: int) -> bytes:
         return _lost(seq, sealed.blocks[place].last_seq - seq + 1)
 
 
-def _lost(first_seq: int, count: int) -> bytes:
-    why = bytes([LostClass.DAMAGED])
-    return b"".join(encode_frame(Kind.LOST, first_seq + n, why) for n in range(count))
+def _lost(first_seq: int, count: int, why: LostClass = LostClass.DAMAGED) -> bytes:
+    return b"".join(encode_frame(Kind.LOST, first_seq + n, bytes([why])) for n in range(count))
+
+
+def _without_scans(frames: bytes) -> bytes:
+    """The same numbers; for each raw scan only that there is one."""
+    parts, at = [], 0
+    for run in walk_runs(frames, checked=True):
+        if run.kind == Kind.SCAN:
+            parts += [frames[at : run.start], _lost(run.first_seq, run.frames, LostClass.WITHHELD)]
+            at = run.end
+    return b"".join([*parts, frames[at:]]) if parts else frames
 
 
 def _transcoded(segment: Segment, data: bytes) -> bytes:

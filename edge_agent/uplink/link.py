@@ -21,31 +21,51 @@ from contracts.messages import (
     encode,
 )
 
-HEARTBEAT_INTERVAL_S = 1.0
-SILENT_MAX_S = 5.0
-BACKOFF_MIN_S = 0.1
+HEARTBEAT_INTERVAL_S = 2.0
+"""Half of what the hub takes for silence, and less."""
+SILENT_MAX_S = 10.0
+"""A hub that thousands talk to after a restart answers late; who says Hello again only makes it later."""
+BACKOFF_MIN_S = 0.5
 BACKOFF_MAX_S = 5.0
-HELLOS_BEFORE_REOPEN = 4
+RECONNECT_MIN_S = 0.1
+NO_CONNECTION_S = 0.5
+"""Between two looks whether there is a connection by now."""
+REOPEN_AFTER_S = 60.0
+"""A connection that brings no Welcome for so long is begun anew: ZeroMQ does not try again where it was refused. Not
+sooner, for a hub that thousands come back to at once is still shaking hands.
+"""
 SEND_QUEUE_MAX = 32
 RECEIVE_QUEUE_MAX = 64
-HANDSHAKE_MAX_MS = 5_000
+HANDSHAKE_MAX_MS = 30_000
+"""A hub that thousands come back to at once shakes hands with some late; whoever begins anew makes it worse."""
 RECEIVE_MAX = 64
 
 
 class HubLink:
     """Knows whether the hub is there; everything else passes through."""
 
-    def __init__(self, endpoint: str, keys: Path, hello: Callable[[], Hello], seed: int) -> None:
-        """``keys`` is the robot's own folder, ``hello`` makes the first message; raises KeyFileError."""
+    def __init__(
+        self,
+        endpoint: str,
+        keys: Path,
+        hello: Callable[[], Hello],
+        seed: int,
+        context: "zmq.Context[zmq.Socket[bytes]] | None" = None,
+    ) -> None:
+        """``keys`` is the robot's own folder, ``hello`` makes the first message; raises KeyFileError.
+
+        Many links in one process may share a ``context``, which they leave open.
+        """
         self._pair = read_key_file(keys / CURVE_FILE, CurvePair, private=True)
         self._server = read_key_file(keys / HUB_PUBLIC_FILE, CurvePublic)
         self._endpoint, self._hello = endpoint, hello
         self._random = random.Random(seed)
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._own_context = context is None
+        self._context: zmq.Context[zmq.Socket[bytes]] = context or zmq.Context()
         self._socket = self._open()
         self.online = False
         self.last_refusal = ""
-        self._heard_ns = self._beat_ns = self._next_hello_ns = 0
+        self._heard_ns = self._beat_ns = self._next_hello_ns = self._opened_ns = 0
         self._hellos = 0
 
     def _open(self) -> "zmq.Socket[bytes]":
@@ -56,7 +76,7 @@ class HubLink:
         socket.setsockopt(zmq.SNDHWM, SEND_QUEUE_MAX)
         socket.setsockopt(zmq.RCVHWM, RECEIVE_QUEUE_MAX)
         socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MAX_MS)
-        socket.setsockopt(zmq.RECONNECT_IVL, int(BACKOFF_MIN_S * 1000))
+        socket.setsockopt(zmq.RECONNECT_IVL, int(RECONNECT_MIN_S * 1000))
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, int(BACKOFF_MAX_S * 1000))
         socket.curve_publickey, socket.curve_secretkey = (
             self._pair.public.encode(),
@@ -113,18 +133,22 @@ class HubLink:
         if self.online and now_ns - self._heard_ns > SILENT_MAX_S * 1e9:
             self.online = False
         if self.online:
+            self._opened_ns = 0
             if now_ns - self._beat_ns >= HEARTBEAT_INTERVAL_S * 1e9:
                 self._beat_ns = now_ns
                 self._put(Heartbeat(last_seq))
-            return
-        if now_ns < self._next_hello_ns:
-            return
-        self._hellos += 1
-        if self._hellos % HELLOS_BEFORE_REOPEN == 0:
+        elif now_ns >= self._next_hello_ns:
+            self._say_hello(now_ns)
+
+    def _say_hello(self, now_ns: int) -> None:
+        self._opened_ns = self._opened_ns or now_ns
+        if now_ns - self._opened_ns > REOPEN_AFTER_S * 1e9:
             self._socket.close()
-            self._socket = self._open()
-        self._put(self._hello())
-        ceiling_s = min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2.0 ** min(self._hellos, 10))
+            self._socket, self._opened_ns = self._open(), now_ns
+        ceiling_s = NO_CONNECTION_S  # ZeroMQ itself backs off from one that cannot be made
+        if self._put(self._hello()):
+            self._hellos += 1
+            ceiling_s = min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2.0 ** min(self._hellos, 10))
         self._next_hello_ns = now_ns + int(self._random.uniform(0.5, 1.0) * ceiling_s * 1e9)
 
     def restart(self) -> None:
@@ -134,4 +158,5 @@ class HubLink:
     def close(self) -> None:
         """Close the connection."""
         self._socket.close()
-        self._context.term()
+        if self._own_context:
+            self._context.term()

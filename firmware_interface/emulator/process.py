@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from firmware_interface.emulator.build import build
+from firmware_interface.emulator.plant import SILENT_MAX_S
 from firmware_interface.errors import EmulatorError
 
 EVENTS_MAX = 100_000
@@ -17,7 +18,7 @@ ANSWER_MAX_S = 5.0
 
 
 class Emulator:
-    """Runs until ``close``. Its events are dicts with ``event`` and ``us``, on the clock of ``time.monotonic_ns``.
+    """Runs until ``close``. Its events are dicts with ``event`` and ``us``, on the board's clock.
 
     Args:
         program: as ``build`` gives it.
@@ -26,6 +27,9 @@ class Emulator:
         flash: file of the board's memory; without it, it forgets.
         plant: socket on which an outside plant speaks (``emulator.plant``).
         seed: of the line's faults.
+        rate: of the board's clock, which is ``rate`` times ``time.monotonic_ns``: all its time-outs, ramps and loops
+            go by it, as those of a robot must that lives in a faster simulation.
+        silent_max_s: an outside plant that says nothing for longer is a silent sensor; on the board's clock.
     """
 
     def __init__(
@@ -37,12 +41,14 @@ class Emulator:
         flash: Path | None = None,
         plant: Path | None = None,
         seed: int = 1,
+        rate: float = 1.0,
+        silent_max_s: float = SILENT_MAX_S,
     ) -> None:
-        command = [str(program or build()), "emulate", "--seed", str(seed)]
+        command = [str(program or build()), "emulate", "--rate", repr(rate), "--seed", str(seed)]
         command += ["--link", str(link)] if link else []
         command += ["--tcp", str(tcp_port)] if tcp_port is not None else []
         command += ["--flash", str(flash)] if flash else []
-        command += ["--plant", str(plant)] if plant else []
+        command += ["--plant", str(plant), "--silent", repr(silent_max_s)] if plant else []
         # A session of its own: Ctrl-C in the terminal is for the one who runs it.
         self.process = subprocess.Popen(
             command,

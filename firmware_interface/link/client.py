@@ -42,6 +42,8 @@ class FirmwareLink:
         repeat_s: send the last command again, older, when no new one came for so long, until it expires: bridges lost
             frames, not a frozen caller. 0: never.
         stop_on_close: send the stop frame when closed; False for one who only looks on.
+        rate: board seconds in a second: 1, or that of ``Emulator(rate=...)``. ``now_ns`` goes by it, and with it
+            everything that this link times for the board.
     """
 
     def __init__(
@@ -50,9 +52,10 @@ class FirmwareLink:
         on_event: Callable[[Event], None] | None = None,
         repeat_s: float = 0.0,
         stop_on_close: bool = True,
+        rate: float = 1.0,
     ) -> None:
         self._open_line, self._on_event = open_line, on_event
-        self._stop_on_close = stop_on_close
+        self._stop_on_close, self._rate = stop_on_close, rate
         self._repeat_ns = round(repeat_s * 1e9)
         self._line: Transport | None = None
         self._writing = threading.Lock()
@@ -87,6 +90,11 @@ class FirmwareLink:
         self._ending.set()
         self._thread.join()
 
+    def now_ns(self) -> int:
+        """The host's clock as this link keeps it: monotonic, at the board's rate."""
+        now_ns = time.monotonic_ns()
+        return now_ns if self._rate == 1.0 else round(now_ns * self._rate)
+
     # The link's thread
 
     def _run(self) -> None:
@@ -107,7 +115,7 @@ class FirmwareLink:
         """One life of the line; whether a session was opened."""
         heard = 0
         self._line, self._broken_off = line, True
-        self._machine.start(time.monotonic_ns())
+        self._machine.start(self.now_ns())
         poller = select.poll()
         poller.register(line.fileno(), select.POLLIN)
         opened = False
@@ -118,8 +126,8 @@ class FirmwareLink:
                 heard += len(data)
                 if ready and not data:
                     raise OSError("hung up")
-                events = self._machine.receive(data, time.monotonic_ns()) if data else []
-                events += self._machine.poll(time.monotonic_ns())
+                events = self._machine.receive(data, self.now_ns()) if data else []
+                events += self._machine.poll(self.now_ns())
                 self._repeat()
                 for event in events:
                     opened = opened or isinstance(event, Opened)
@@ -139,9 +147,8 @@ class FirmwareLink:
                 case Opened():
                     self._failure = None
                     self.statistics.sessions += 1
-                    with self._writing:
-                        self._sequence = 0
-                        self._last = None
+                    # The sequence goes on: a command of another thread may have been first in this session.
+                    self._last = None
                 case Mismatch():
                     self._failure = SchemaMismatchError(event.advice())
                 case Lost():
@@ -163,7 +170,7 @@ class FirmwareLink:
             self._news.notify_all()
 
     def _repeat(self) -> None:
-        last, now_ns = self._last, time.monotonic_ns()
+        last, now_ns = self._last, self.now_ns()
         if last is None or not self._repeat_ns or now_ns - self._sent_ns < self._repeat_ns:
             return
         linear, angular, made_ns, expiry_us = last
@@ -198,10 +205,10 @@ class FirmwareLink:
 
         Args:
             linear_mps, angular_radps: in the base frame (REP 103); raises FieldRangeError beyond the protocol's bounds.
-            made_ns: ``time.monotonic_ns`` of the decision; now when None.
+            made_ns: ``now_ns()`` at the decision; now when None.
             expiry_us: how long after the decision the board may execute it, 1 to 200,000.
         """
-        made_ns = time.monotonic_ns() if made_ns is None else made_ns
+        made_ns = self.now_ns() if made_ns is None else made_ns
         self._last = (linear_mps, angular_radps, made_ns, expiry_us)
         return self._command(linear_mps, angular_radps, made_ns, expiry_us)
 
@@ -211,7 +218,7 @@ class FirmwareLink:
             self.statistics.frames_unsent += 1
             return False
         try:
-            now_ns = time.monotonic_ns()
+            now_ns = self.now_ns()
             self._sequence += 1
             command = frames.VelocityCommand(
                 machine.session,
@@ -252,6 +259,11 @@ class FirmwareLink:
     def open(self) -> bool:
         """Whether commands may be sent."""
         return self._machine.state is LinkState.OPEN
+
+    @property
+    def failure(self) -> FirmwareError | None:
+        """Why there is no session, or was none the last time."""
+        return self._failure
 
     def latest(self, kind: type[FrameKind]) -> FrameKind | None:
         """The newest frame of a kind; None before the first."""
@@ -298,9 +310,7 @@ class FirmwareLink:
     def arm(self) -> None:
         """Allow motion; the first command must follow within the board's watchdog. Raises RefusedError."""
         self.ask(
-            lambda session, sequence: frames.Arm(
-                session, sequence, self._machine.stamp_us(time.monotonic_ns())
-            )
+            lambda session, sequence: frames.Arm(session, sequence, self._machine.stamp_us(self.now_ns()))
         )
 
     def disarm(self) -> None:

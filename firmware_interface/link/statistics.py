@@ -21,6 +21,7 @@ class Statistics:
     commands_out: int = 0
     round_trip_us: int = 0
     """Of the newest time exchange, the board's own share taken off."""
+    round_trip_max_us: int = 0
     clock_error_us: float = 0.0
     drift_ppm: float = 0.0
 
@@ -30,6 +31,7 @@ class Statistics:
         self.frames_in, self.frames_bad, self.resyncs = reader.good, reader.bad_total, reader.resyncs
         self.crc_errors = reader.bad.get(Verdict.BAD_CRC, 0)
         self.round_trip_us = machine.clock.round_trip_us
+        self.round_trip_max_us = max(self.round_trip_max_us, self.round_trip_us)
         estimate = machine.clock.estimate
         if estimate is not None:
             self.clock_error_us, self.drift_ppm = estimate.error_us, 1e6 * estimate.drift

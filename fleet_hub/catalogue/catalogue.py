@@ -7,9 +7,10 @@ and renamed into ``bundles/``; only then does a row make it a release. A refused
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from contracts.atomic import sync_folder
-from contracts.bundle import VerifiedBundle, verify_signed
+from contracts.bundle import VerifiedBundle, read_bundle, verify_signed
 from contracts.errors import BundleError
 from contracts.manifest import BUNDLE_MAX_BYTES
 from contracts.messages import LIST_MAX, ReleaseInfo
@@ -58,6 +59,16 @@ class Catalogue:
             file.write(data)
         return offset + len(data)
 
+    def look(self, digest: str) -> tuple[VerifiedBundle, int]:
+        """The bundle, uploaded or released, as its own signatures prove it, and its size; raises BundleError."""
+        path = self._folder.staging / f"{digest}.part"
+        data = read_bundle(path if path.exists() else self.path_of(digest))
+        return verify_signed(data, self._trusted), len(data)
+
+    def path_of(self, digest: str) -> Path:
+        """Where a released bundle lies."""
+        return self._folder.bundles / f"{digest}.outrider"
+
     def commit_upload(self, digest: str) -> ReleaseInfo:
         """Verify what was uploaded and make it a release; the same bundle twice is the same release.
 
@@ -80,7 +91,7 @@ class Catalogue:
         size_bytes = part.stat().st_size
         with part.open("rb") as file:
             os.fsync(file.fileno())
-        part.rename(self._folder.bundles / f"{digest}.outrider")
+        part.rename(self.path_of(digest))
         sync_folder(self._folder.bundles)
         return self._insert(bundle, size_bytes)
 
@@ -131,7 +142,7 @@ class Catalogue:
         if descriptor is None:
             if not self.find(digest):
                 return b""
-            descriptor = os.open(self._folder.bundles / f"{digest}.outrider", os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(self.path_of(digest), os.O_RDONLY | os.O_CLOEXEC)
             self._open[digest] = descriptor
             if len(self._open) > OPEN_BUNDLES_MAX:
                 os.close(self._open.popitem(last=False)[1])

@@ -149,7 +149,27 @@ class Denied(_Event, frozen=True):
     reason: str
 
 
-Entry = RolloutEvent | Approved | Released | Denied
+class ErasureBegan(_Event, frozen=True):
+    """What a robot recorded in some time is to go: no ingest takes it in again (``fleet_hub.store.erasure``)."""
+
+    robot: str
+    since_ns: int
+    until_ns: int
+    reason: str
+
+
+class Erased(_Event, frozen=True):
+    """It is gone."""
+
+    began: int
+    """The entry with which it began."""
+    rows: int
+    records: int
+    trips: int
+    receipt_sha256: str
+
+
+Entry = RolloutEvent | Approved | Released | Denied | ErasureBegan | Erased
 _decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
 
 

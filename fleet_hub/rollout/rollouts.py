@@ -212,6 +212,19 @@ class Rollouts:
                 return None
         return None
 
+    def offer_for(self, robot: str) -> Order | None:
+        """What the robot would be told if it were here: what the director signs, and what goes on a stick."""
+        told = self.told_for(robot)
+        for number in sorted(self._live, reverse=True) if told is None else ():
+            state = self._live[number].state
+            if state.state == "running" and robot not in state.robots:
+                stage = state.stage
+                if state.stage_began_ns.get(stage) and robot in self._live[number].members[stage]:
+                    kind = state.plan.stages[stage].kind
+                    told = number, stage, "shadow" if kind == "shadow" else "run"
+                break
+        return self.order(told) if told else None
+
     def order(self, told: Told) -> Order | None:
         """The same with its papers; None while there is no access file."""
         number, stage, action = told

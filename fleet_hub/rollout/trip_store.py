@@ -5,9 +5,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from contracts.decision import DECISION_DTYPE
 from contracts.errors import LogFormatError
-from contracts.framelog import Kind, iterate_frames, list_segments
+from contracts.framelog import decisions_in, list_segments
 from fleet_hub.rollout.trips import Trip, TripWatch
 from fleet_hub.store.database import Database
 
@@ -29,9 +28,9 @@ class TripStore:
         self._watches: dict[tuple[str, str], tuple[TripWatch, int]] = {}
 
     def add(self, robot: str, log_id: str, frames: bytes) -> int:
-        """Take frames that have been stored; returns how many trips ended in them."""
+        """Take frames that the intake has checked and stored; returns how many trips ended in them."""
         watch, next_seq = self._watches.get((robot, log_id)) or self._begin(robot, log_id)
-        trips, next_seq = _feed(watch, frames, next_seq)
+        trips, next_seq = _feed(watch, frames, next_seq, checked=True)
         self._watches[robot, log_id] = watch, next_seq
         self.keep(robot, log_id, trips)
         return len(trips)
@@ -82,14 +81,10 @@ class TripStore:
         return [msgspec.msgpack.decode(row[0], type=Trip) for row in rows]
 
 
-def _feed(watch: TripWatch, frames: bytes, next_seq: int) -> tuple[list[Trip], int]:
-    payloads, seqs = [], []
-    for frame in iterate_frames(frames):
-        if frame.seq < next_seq:
-            continue
-        next_seq = frame.seq + 1
-        if frame.kind is Kind.DECISION and len(frame.payload) == DECISION_DTYPE.itemsize:
-            payloads.append(frame.payload)
-            seqs.append(frame.seq)
-    records = np.frombuffer(b"".join(payloads), dtype=DECISION_DTYPE)
-    return watch.add(records, np.array(seqs, dtype=np.int64)), next_seq
+def _feed(watch: TripWatch, frames: bytes, next_seq: int, checked: bool = False) -> tuple[list[Trip], int]:
+    trips: list[Trip] = []
+    for records, seqs in decisions_in(frames, checked):
+        old = int(np.searchsorted(seqs, next_seq))
+        trips += watch.add(records[old:], seqs[old:])
+        next_seq = max(next_seq, int(seqs[-1]) + 1)
+    return trips, next_seq

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contracts.decision import (
+    DECISION_DTYPE,
     FLAG_ARMED,
     INTERVENTION_SHARE,
     INTERVENTIONS,
@@ -26,6 +27,14 @@ ARRIVED_M = 0.6
 NEAR_M = 0.05
 SLOW_TICK_US = 20_000
 """Observation, inference and monitor together: beyond this a tick is a slow one."""
+KEPT_FIELDS = (
+    "mono_ns", "wall_ns", "policy_digest", "reason", "mode", "source", "clearance_m", "raw_command", "final_command",
+    "total_us",
+)  # fmt: skip
+"""All that a trip's summary reads: of a trip under way nothing else stays in memory."""
+_KEPT_DTYPE = np.dtype(
+    [(name, DECISION_DTYPE[name].base, DECISION_DTYPE[name].shape) for name in KEPT_FIELDS]
+)
 _INTERVENTIONS = np.array(sorted(INTERVENTIONS))
 Records = npt.NDArray[np.void]
 
@@ -93,13 +102,20 @@ class TripWatch:
         late = records["mono_ns"] - began_ns >= TRIP_MAX_S * 1e9
         over = np.flatnonzero((away_m < ARRIVED_M) | late)
         if not len(over):
-            self._ticks.append((records, seqs))
+            self._ticks.append((_kept(records), seqs))
             return []
         end = int(over[0])
-        self._ticks.append((records[: end + 1], seqs[: end + 1]))
+        self._ticks.append((_kept(records[: end + 1]), seqs[: end + 1]))
         trip = _summary(self._ticks, arrived=bool(away_m[end] < ARRIVED_M))
         self._done, self._ticks = True, []
         return [trip]
+
+
+def _kept(records: Records) -> Records:
+    kept = np.empty(len(records), _KEPT_DTYPE)
+    for name in KEPT_FIELDS:
+        kept[name] = records[name]
+    return kept
 
 
 def intervened(records: Records) -> npt.NDArray[np.bool_]:

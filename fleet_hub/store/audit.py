@@ -49,6 +49,11 @@ class AuditLog:
         self._seq, self._head = entry.seq, found
         return now
 
+    @property
+    def head(self) -> tuple[int, str]:
+        """Number and hash of the newest entry."""
+        return self._seq, self._head
+
     def page(self, first_seq: int) -> tuple[AuditEntry, ...]:
         """Entries from ``first_seq`` on, as many as fit into a message."""
         rows = self._database.rows(

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -48,6 +48,7 @@ from fleet_hub.store.segments import (
     first_seq,
     read_stretch,
 )
+from fleet_hub.store.tombstones import Tombstone, may_stay, tombstones, touched
 
 CONTEXT_RECORDS = 6_000
 """Read again before a batch, for a trip that was under way: two longest trips at 50 Hz."""
@@ -109,7 +110,8 @@ class Ingest:
             DataFolderError: ``data`` is no hub's folder, or holds a catalogue that is none.
             StoreBusyError: Another process ingests into it.
         """
-        self._telemetry, self._bundles = data / "telemetry", data / "bundles"
+        self._data, self._telemetry, self._bundles = data, data / "telemetry", data / "bundles"
+        self._stones: list[Tombstone] = []
         if not self._telemetry.is_dir():
             raise DataFolderError(f"{data} has no telemetry folder; give the hub's --data folder")
         self.store = data / STORE_FOLDER
@@ -136,17 +138,25 @@ class Ingest:
         self._catalogue.close()
         os.close(self._lock)
 
-    def run(self, all_now: bool = False, wall_ns: int | None = None) -> Ingested:
+    def run(
+        self,
+        all_now: bool = False,
+        wall_ns: int | None = None,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> Ingested:
         """Take every log's closed segments; with ``all_now`` what is still being written too, small files or not.
+
+        ``stopping`` is asked between two batches.
 
         Raises:
             OSError: The disk refused; what was taken before stays.
         """
         self._remove_orphans()
+        self._stones = tombstones(self._data)
         found, now_ns = Ingested(), time.time_ns() if wall_ns is None else wall_ns
         for folder in sorted(self._telemetry.glob("*/*")):
             try:
-                while self._take_batch(folder, now_ns, all_now, found):
+                while not stopping() and self._take_batch(folder, now_ns, all_now, found):
                     pass
             except LogFormatError as error:
                 found.unreadable.append(f"{folder.parent.name}/{folder.name}: {error}")
@@ -157,10 +167,7 @@ class Ingest:
     def _take_batch(self, folder: Path, now_ns: int, all_now: bool, found: Ingested) -> bool:
         """One batch of one log; whether there may be another."""
         robot, log_id = folder.parent.name, folder.name
-        rows = self._catalogue.execute(
-            "SELECT last_seq FROM log WHERE robot = ? AND log_id = ?", (robot, log_id)
-        ).fetchall()
-        high = int(rows[0][0]) if rows else 0
+        high = self.taken(robot, log_id)
         closed = closed_segments(folder, now_ns / 1e9, all_now)
         ends = [first_seq(segment) - 1 for segment in closed[1:]]
         done = sum(end <= high for end in ends)
@@ -182,8 +189,12 @@ class Ingest:
         """Files of the records behind ``high`` up to ``last_seq``, then their names in one transaction."""
         upto = stretch.seqs <= last_seq
         trips = TripWatch().add(stretch.records[upto], stretch.seqs[upto])
-        trips = [trip for trip in trips if trip.last_seq > high]
-        own = upto & (stretch.seqs > high)
+        trips = [
+            trip
+            for trip in trips
+            if trip.last_seq > high and not touched(self._stones, robot, trip.began_wall_ns, end_ns(trip))
+        ]
+        own = upto & (stretch.seqs > high) & may_stay(self._stones, robot, stretch.records["wall_ns"])
         files: list[StoredFile] = []
         for group in _groups(stretch.records[own], stretch.seqs[own], trips):
             files += self._write_group(robot, log_id, group)
@@ -231,6 +242,35 @@ class Ingest:
             yield StoredFile(
                 kind, path, robot, log_id, first, last, *wall, table.num_rows, group.day, digest, size, sha256
             )
+
+    def taken(self, robot: str, log_id: str) -> int:
+        """Up to which number a log has been taken."""
+        rows = self._catalogue.execute(
+            "SELECT last_seq FROM log WHERE robot = ? AND log_id = ?", (robot, log_id)
+        ).fetchall()
+        return int(rows[0][0]) if rows else 0
+
+    def replace(self, file: StoredFile, left: Any) -> StoredFile | None:
+        """Name what is left of a file instead of it, and remove it; None where nothing is left."""
+        fresh = None
+        if left.num_rows:
+            stem, _, turn = Path(file.path).stem.partition("~")
+            path = str(Path(file.path).with_name(f"{stem}~{int(turn or 0) + 1}.parquet"))
+            size, sha256 = self._write_file(left, self.store / path)
+            fresh = msgspec.structs.replace(
+                file, path=path, rows=left.num_rows, size_bytes=size, sha256=sha256
+            )
+        with self._transaction():
+            self._catalogue.execute("DELETE FROM file WHERE path = ?", (file.path,))
+            self._name_files([fresh] if fresh else [])
+        (self.store / file.path).unlink(missing_ok=True)
+        return fresh
+
+    def forget(self, name: str, path: Path) -> None:
+        """Remove a file, and its name ("" for one that has none here)."""
+        if name:
+            self._catalogue.execute("DELETE FROM file WHERE path = ?", (name,))
+        path.unlink(missing_ok=True)
 
     def _write_file(self, table: Any, path: Path) -> tuple[int, str]:
         """Write, sync, rename, sync the folders; returns size and SHA-256."""

@@ -7,7 +7,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,17 @@ import msgspec
 import psutil
 from rich.console import Console
 
+from firmware_interface.emulator.build import build
+from firmware_interface.errors import BuildError
 from fleet_hub.client import HubClient
 from outrider.demo.children import Children, DemoError
+from outrider.demo.line import read_board_events
 from outrider.demo.settings import MARKER_FILE, PEOPLE, POLICY_NAME, ROBOTS, DemoSettings
 
 VERSIONS = ("1.0.0", "2.0.0")
 WAIT_MAX_S = 90.0
 POLL_S = 0.05
+TEND_S = 1.0
 TIMER_FILE = "timer.jsonl"
 
 
@@ -36,6 +40,8 @@ class Facts(msgspec.Struct):
     """Robot -> process -> proportional set size in MB."""
     stored: dict[str, tuple[int, int, int]] = {}
     """Robot -> records stored at the hub, durable sequence, last sequence sent."""
+    armed_again: dict[str, int] = {}
+    """Robot -> how often it was armed again after its motor controller had stopped by itself."""
 
 
 class Demo:
@@ -62,6 +68,9 @@ class Demo:
         self.run_folder = folder / "training"
         self.floor = folder / "floor"
         self.bundles = {version: folder / f"v{version[0]}.outrider" for version in VERSIONS}
+        self.ports = folder / "ports"
+        self.serial = settings.serial and self._firmware_compiles()
+        self._tended_s = 0.0
         self.hub = f"tcp://127.0.0.1:{free_port()}"
         self._environment = {
             **os.environ,
@@ -71,6 +80,16 @@ class Demo:
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
             "PYTHONUNBUFFERED": "1",
         }
+
+    def _firmware_compiles(self) -> bool:
+        """Compile the boards' firmware; where that is not possible, say so: cmd_vel over ROS drives then."""
+        try:
+            build()
+        except BuildError as error:
+            why = str(error).splitlines()[0]
+            self.console.print(f"no motor controllers, ROS cmd_vel drives instead: {why}", highlight=False)
+            return False
+        return True
 
     def drive(self) -> None:
         """Everything but the report. KeyboardInterrupt passes through after all processes are gone."""
@@ -125,13 +144,14 @@ class Demo:
     def _start_fleet(self, children: Children) -> None:
         settings = self.settings
         factor = str(settings.real_time_factor)
+        wheels = ("--serial", str(self.ports)) if self.serial else ()
         with self._stage("start the hub, the floor and three robots; arm them"):
             children.start("hub", "hub", "run", "--data", str(self.folder / "hub"), "--listen", self.hub)
             children.start(
                 "floor",
                 *("sim", "run", "--layout", settings.layout, "--seed", str(settings.seed)),
                 *("--robots", str(len(ROBOTS)), "--ros", "--rate", factor, "--physics", settings.physics),
-                *("--out", str(self.floor)),
+                *("--out", str(self.floor), *wheels),
             )
             layout = self.floor / "floor.yaml"
             self._wait("the floor to be laid out", children, layout.exists)
@@ -141,6 +161,7 @@ class Demo:
                     *("agent", "run", "--robot", robot, "--layout", str(layout)),
                     *("--state", str(self.folder / robot), "--hub", self.hub, "--keys", str(self.keys)),
                     *("--rate", str(settings.rate_hz), "--real-time-factor", factor),
+                    *(("--serial", str(self.ports / robot)) if self.serial else ()),
                     *(() if settings.forgiven is None else ("--forgiven", str(settings.forgiven))),
                 )
             period_ms = 1000.0 / (settings.rate_hz * settings.real_time_factor)
@@ -157,13 +178,35 @@ class Demo:
         deadline = time.monotonic() + WAIT_MAX_S
         while True:
             try:
-                children.run("agent", "arm", robot, "--timeout", "10")
+                self._ask_to_arm(children, robot)
                 return
             except DemoError:
                 children.check()
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.5)
+
+    def _ask_to_arm(self, children: Children, robot: str) -> None:
+        """As a person would: release what a fault has latched, then arm. Raises DemoError when the robot refuses."""
+        if self._board_states().get(robot) == "faulted":
+            children.run("agent", "reset", robot, "--timeout", "10")
+        children.run("agent", "arm", robot, "--timeout", "10")
+
+    def _tend(self, children: Children) -> None:
+        """A motor controller that has stopped stays stopped until somebody arms it: here that is the demonstration."""
+        if not self.serial or time.monotonic() - self._tended_s < TEND_S:
+            return
+        state = self._board_states()
+        for robot in ROBOTS:
+            if state.get(robot) in ("disarmed", "faulted"):
+                with suppress(DemoError):  # it moves, or the cause is still there: the next time
+                    self._ask_to_arm(children, robot)
+                    self.facts.armed_again[robot] = self.facts.armed_again.get(robot, 0) + 1
+        self._tended_s = time.monotonic()
+
+    def _board_states(self) -> dict[str, str]:
+        """The last that happened to each board; empty without boards."""
+        return {event.robot: event.what for event in read_board_events(self.ports)}
 
     def _push(self, children: Children, version: str) -> None:
         children.run("release", str(self.bundles[version]))
@@ -185,6 +228,7 @@ class Demo:
                     known.append((state, time.time()))
                 if row.state == "refused":
                     raise DemoError(f"{row.robot} refused {version}: {row.reason}")
+            self._tend(children)
             return all(row.state in ("active", "soaked") for row in rows)
 
         self._wait(f"{version} to drive on all robots", children, arrived)
@@ -193,6 +237,7 @@ class Demo:
         until = time.monotonic() + self.settings.phase_s
         while time.monotonic() < until:
             children.check()
+            self._tend(children)
             time.sleep(min(0.5, max(0.0, until - time.monotonic())))
 
     def _land(self, children: Children) -> None:

@@ -23,6 +23,8 @@ class DemoSettings(msgspec.Struct, frozen=True):
     phase_s: float = 34.0
     """Wall time to drive with each of: rule-based controller, v1, v2."""
     seed: int = 7
+    serial: bool = True
+    """The robots' wheels are turned by emulated motor controllers, over the serial protocol; otherwise by cmd_vel."""
     forgiven: int | None = None
     """See ``outrider agent run --forgiven``."""
 

@@ -14,6 +14,7 @@ from edge_agent.recorder.reading import Log, find_folders, load_log
 from edge_agent.recorder.summary import summarize
 from navigation.warehouse import Warehouse, load_warehouse
 from outrider.demo import figures, measure
+from outrider.demo.line import LINE_HEAD, Line, line_cells, read_lines
 from outrider.demo.report import Report
 from outrider.demo.run import TIMER_FILE, VERSIONS, Demo
 from outrider.demo.settings import ROBOTS
@@ -41,6 +42,8 @@ class Outcome(msgspec.Struct, frozen=True):
     memory_mb: dict[str, float]
     records: dict[str, dict[str, int]]
     records_agree: bool
+    lines: list[Line]
+    """Of the motor controllers; empty where ROS cmd_vel drove."""
 
 
 def finish(demo: Demo, total_s: float) -> Outcome:
@@ -68,12 +71,20 @@ def finish(demo: Demo, total_s: float) -> Outcome:
             row["recorded"] == row["stored"] == row["last_seq"] and row["gaps"] == 0
             for row in records.values()
         ),
+        lines=_lines(demo),
     )
     (demo.folder / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(outcome)))
     warehouse = load_warehouse(demo.floor / "floor.yaml")
     write_report(demo, outcome, logs, track, warehouse)
     print_summary(demo.console, demo.folder, outcome)
     return outcome
+
+
+def _lines(demo: Demo) -> list[Line]:
+    if not demo.serial:
+        return []
+    floor = json.loads((demo.floor / "summary.json").read_bytes())
+    return read_lines(demo.folder, floor, demo.ports, demo.facts.armed_again)
 
 
 def _evaluation_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -182,8 +193,24 @@ def plain_lines(outcome: Outcome) -> list[str]:
         f"Records: {recorded:,} on the robots, {stored:,} at the hub:"
         f" {'they agree' if outcome.records_agree else 'THEY DIFFER'}",
         f"Agent's memory: {memory:.0f} MB a robot (proportional set size of its three processes)",
+        _serial_words(outcome.lines),
         f"Whole demonstration: {outcome.total_s:.0f} s",
     ]
+
+
+def _serial_words(lines: list[Line]) -> str:
+    if not lines:
+        return "Wheels: by cmd_vel over ROS, no motor controllers"
+    frames = sum(line.to_board + line.from_board for line in lines)
+    lost = [line.lost for line in lines if line.lost is not None]
+    worst_ms = max(line.round_trip_max_ms or 0.0 for line in lines)
+    stops = sum(sum(line.stops.values()) for line in lines)
+    unknown = f" (unknown on {len(lines) - len(lost)} lines)" if len(lost) < len(lines) else ""
+    return (
+        f"Wheels: by motor controllers over the serial protocol: {frames:,} frames, {sum(lost)} lost{unknown},"
+        f" worst round trip {worst_ms:.1f} ms; {stops} stops by themselves,"
+        f" armed again {sum(line.armed_again for line in lines)} times"
+    )
 
 
 def write_report(
@@ -270,6 +297,12 @@ def write_report(
             for robot, row in outcome.records.items()
         ],
     )
+    if outcome.lines:
+        report.section(
+            "Serial lines",
+            "Agent to motor controller: the reference firmware, with PyBullet's motors and sensors.",
+        )
+        report.table(LINE_HEAD, [line_cells(line) for line in outcome.lines])
     report.section("Memory", "Proportional set size, MB, at the end of the drive.")
     report.table(
         ["robot", "supervisor", "control", "comms", "all"],

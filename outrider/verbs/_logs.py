@@ -11,6 +11,8 @@ from outrider.verbs._operator import clock_text
 
 if TYPE_CHECKING:
     from edge_agent.recorder.reading import Log, LogIndex, Window
+    from edge_agent.recorder.replay import Replay
+    from edge_agent.recorder.rerun import Rerun
     from edge_agent.recorder.summary import Spread, Summary
 
 Folder = Annotated[
@@ -89,7 +91,10 @@ def print_summary(found: "Summary") -> None:
     events = sum(found.events.values())
     lines = [
         ("robot", f"{found.robot}  ({found.folder})"),
-        ("records", f"{found.records}: {found.decisions} decisions, {events} events"),
+        (
+            "records",
+            f"{found.records}: {found.decisions} decisions, {events} events, {found.scans} raw scans",
+        ),
         ("time", f"{first} .. {last} ({span_s:.1f} s), {found.boots} boots"),
     ]
     for use in found.policies:
@@ -111,6 +116,35 @@ def print_summary(found: "Summary") -> None:
     lines += [("torn", damage) for damage in found.damage]
     for title, text in lines:
         typer.echo(f"{title:10} {text}")
+
+
+def print_replay(found: "Replay | None", again: "Rerun | None") -> None:
+    """What came of a replay, of the bundle and of the monitor."""
+    if found:
+        drove = (
+            "drove in this log" if found.drove else "never drove in this log: differences are to be expected"
+        )
+        typer.echo(f"bundle     {found.digest[:12]} {drove}")
+        typer.echo(
+            f"asked      {found.asked} observations, {found.skipped} decisions of others or without one"
+        )
+        typer.echo(f"same bits  {found.equal}; worst difference {found.worst:.3g}")
+        for change in found.changed:
+            was, now = text_of(list(change.recorded)), text_of(list(change.replayed))
+            typer.echo(f"  tick {change.tick}: was {was}, is {now}")
+        typer.echo(
+            f"rulings    {found.rulings} checked; "
+            + ("; ".join(found.odd_rulings) or "none contradicts itself")
+        )
+    if again:
+        typer.echo(f"monitor    {again.monitor}")
+        reasons = f", {again.other_reason} of them for another reason" if again.other_reason else ""
+        typer.echo(f"ruled      {again.same} of {again.compared} decisions the same{reasons}")
+        for one in again.differs:
+            typer.echo(f"  tick {one.tick}: was {one.recorded}; is {one.again}")
+        for why, count in again.left_out.items():
+            typer.echo(f"left out   {count} decisions {why}")
+        typer.echo(f"cannot     {again.cannot}")
 
 
 def _spread_text(spread: "Spread | None") -> str:

@@ -27,8 +27,12 @@ def demo(
     short: Annotated[
         bool, typer.Option("--short", help="A minute's form: barely trained, for a look at the loop.")
     ] = False,
+    serial: Annotated[
+        bool, typer.Option(help="Wheels by motor controllers over the serial protocol, or by ROS cmd_vel.")
+    ] = True,
 ) -> None:
     """Train, evaluate, release, drive three robots through ROS 2, push an update while they drive, report."""
+    import msgspec
     from rich.console import Console
 
     from outrider.demo.children import DemoError
@@ -52,7 +56,8 @@ def demo(
     started = time.monotonic()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        run = Demo(out, SHORT if short else DemoSettings(), console)
+        settings = msgspec.structs.replace(SHORT if short else DemoSettings(), serial=serial)
+        run = Demo(out, settings, console)
         run.drive()
         from outrider.demo.summary import finish
 

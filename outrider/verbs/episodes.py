@@ -36,6 +36,7 @@ app = typer.Typer(
 )
 Data = Annotated[Path, typer.Option("--data", envvar="OUTRIDER_DATA", help="The hub's data folder.")]
 DEFAULT_DATA = Path("hub")
+REASON_MAX_CHARS = 500
 Where = Annotated[str, typer.Option(help="SQL condition on the columns of episodes.")]
 Robot = Annotated[str, typer.Option(help="Open only files of this robot.")]
 Since = Annotated[str, typer.Option(help="Open only files that reach this time, 2026-11-23T10:00 (UTC).")]
@@ -62,9 +63,10 @@ def ingest(
     if every:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-    with clear_errors(), Ingest(data) as store:
+    with clear_errors():
         while True:
-            found = store.run(all_now)
+            with Ingest(data) as store:  # locked for a pass only: others get their turn
+                found = store.run(all_now, stopping=stop.is_set)
             if as_json:
                 typer.echo(msgspec.json.encode(found).decode())
             elif found.files or not every:
@@ -76,6 +78,77 @@ def ingest(
                 typer.secho(f"left alone: {line}", err=True, fg=typer.colors.YELLOW)
             if not every or stop.wait(every):
                 return
+
+
+@app.command(epilog="Example:  outrider episodes retain --data hub --rules retention.yaml --dry-run")
+def retain(
+    rules: Annotated[Path, typer.Option(help="YAML: what is kept how long, and holds.")],
+    data: Data = DEFAULT_DATA,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove what the rules do not keep: by class, age and size, never what is held. Runs beside the hub."""
+    import msgspec
+
+    from fleet_hub.store.retention import load_retention
+    from fleet_hub.store.retention import retain as retain_now
+
+    with clear_errors():
+        found = retain_now(data, load_retention(rules), dry_run=dry_run)
+    if as_json:
+        typer.echo(msgspec.json.encode(found).decode())
+        return
+    goes = "would go" if dry_run else "removed"
+    for one in found:
+        typer.echo(
+            f"{one.data:10} {one.files} files, {one.size_bytes / 1e6:,.1f} MB; {goes}: {one.removed_files} files, "
+            f"{one.removed_bytes / 1e6:,.1f} MB; held: {one.held_files}"
+        )
+
+
+@app.command(epilog='Example:  outrider episodes erase --data hub --robot robot_3 --reason "request 17"')
+def erase(
+    robot: Annotated[str, typer.Option(help="Whose records.")],
+    reason: Annotated[str, typer.Option(help="Why; it stays in the audit log.")],
+    data: Data = DEFAULT_DATA,
+    since: Annotated[
+        str, typer.Option(help="From this time on, 2026-11-23T10:00 (UTC, the robot's clock).")
+    ] = "",
+    until: Annotated[str, typer.Option(help="Up to this time.")] = "",
+    who: Annotated[str, typer.Option(help="Who asks for it.", envvar="USER")] = "operator",
+    as_json: AsJson = False,
+) -> None:
+    """Erase what a robot recorded, at the hub, for good; writes a receipt. The hub must not run meanwhile.
+
+    The robot keeps its own log, and its records wait there until the hub runs again.
+    """
+    import re
+
+    import msgspec
+
+    from contracts.keyring import ROBOT_ID_PATTERN
+    from contracts.replay import WALL_MAX_NS
+    from fleet_hub.store.erasure import erase as erase_now
+    from fleet_hub.store.tombstones import Tombstone
+
+    if not re.match(ROBOT_ID_PATTERN, robot) or not reason.strip() or len(reason) > REASON_MAX_CHARS:
+        raise fail(
+            f"--robot: expected a robot's name; --reason: 1 to {REASON_MAX_CHARS} characters", USAGE_ERROR
+        )
+    what = Tombstone(robot, _wall_ns(since, 0), _wall_ns(until, WALL_MAX_NS))
+    if what.since_ns > what.until_ns:
+        raise fail("--since is after --until; nothing was erased", USAGE_ERROR)
+    if not (data / "telemetry" / robot).is_dir():
+        raise fail(f"{data} has no records of {robot}; nothing was erased")
+    with clear_errors():
+        receipt, path = erase_now(data, what, who[:128], reason)
+    if as_json:
+        typer.echo(msgspec.json.encode({**msgspec.to_builtins(receipt), "receipt": str(path)}).decode())
+        return
+    counts = ", ".join(f"{count} {kind}" for kind, count in receipt.rows.items())
+    typer.echo(f"erased: {counts}, {receipt.records} records of the intake, {receipt.trips} trips")
+    typer.echo(f"not reached: {receipt.not_reached}")
+    typer.echo(f"receipt {path}; audit entries {receipt.audit_seq} and the one after it bear its hash")
 
 
 @app.command(epilog=EXAMPLES)

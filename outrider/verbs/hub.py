@@ -24,12 +24,15 @@ def run(
     metrics: Annotated[
         str, typer.Option(help="Serve /metrics for Prometheus at this [HOST:]PORT; off without it.")
     ] = "",
+    ingest: Annotated[
+        bool, typer.Option(help="Keep the replay store up to date, in a process of its own.")
+    ] = True,
 ) -> None:
     """Serve robots and operators until Ctrl-C or SIGTERM."""
     from fleet_hub.server import Hub
 
     with clear_errors():
-        hub = Hub(data, keys, listen, metrics=metrics)
+        hub = Hub(data, keys, listen, metrics=metrics, ingest=ingest)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: hub.stop())
         typer.echo(f"hub listens at {hub.endpoint}, data in {data}")

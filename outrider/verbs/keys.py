@@ -10,6 +10,7 @@ import typer
 from outrider.cli import fail
 from outrider.verbs._operator import DEFAULT_KEYS, AsJson, Keys, clear_errors
 from outrider.verbs.sign_safety import EXAMPLE, sign_safety
+from outrider.verbs.trust_keys import ROTATE_EXAMPLE, make_trust, revoke, rotate, status, trust
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Signer
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 app = typer.Typer(no_args_is_help=True, help="Make the keys of a fleet, name its people.")
 app.command("sign-safety", epilog=EXAMPLE)(sign_safety)
+app.command()(trust)
+app.command()(status)
+app.command(epilog=ROTATE_EXAMPLE)(rotate)
+app.command(epilog=ROTATE_EXAMPLE.replace("rotate", "revoke"))(revoke)
 PEOPLE_EXAMPLE = """Example:  outrider keys person anna --roles approver
 
 And:  outrider keys person boris --roles releaser,safety_officer"""
@@ -59,6 +64,7 @@ def init(
         for name in names:
             made = create_release_key(folder / "robots" / name / ROBOT_KEY_FILE, name)
             _write_card(folder, RobotCard(name, made.public_hex), signer)
+        make_trust(folder)
     typer.echo(f"keys for {len(names)} robot(s), one hub, one operator and one release key in {folder}")
     typer.echo(
         f"keep {folder / RELEASE_KEY_FILE} away from robots and hub; give each robot only its own folder"

@@ -16,6 +16,7 @@ from outrider.verbs._logs import (
     load_one,
     open_all,
     open_one,
+    print_replay,
     print_summary,
     record_line,
     text_of,
@@ -153,7 +154,7 @@ def _record_value(seq: int, kind: Any, payload: bytes) -> dict[str, Any] | None:
 
     if kind is Kind.DECISION:
         return decision_value(seq, np.frombuffer(payload, DECISION_DTYPE)[0])
-    return None if kind is Kind.LOST else event_value(seq, decode_event(payload))
+    return None if kind in (Kind.LOST, Kind.SCAN) else event_value(seq, decode_event(payload))
 
 
 @app.command()
@@ -223,15 +224,19 @@ def export(
     asked = [("mcap", mcap), ("csv", csv), ("parquet", parquet)]
     if not any(output for _, output in asked):
         raise fail("give --mcap, --csv or --parquet FILE", 2)
-    log = load_one(folder, robot, since, until)
+    window, index = window_of(since, until), open_one(folder, robot)
     with clear_errors():
         from edge_agent.recorder.mcap_file import export_mcap
         from edge_agent.recorder.tables import export_csv, export_parquet
 
-        writers = {"mcap": export_mcap, "csv": export_csv, "parquet": export_parquet}
+        log = index.load(window)
+        scans = index.scans(*log.span_ns) if window.bounded else index.scans()
         for kind, output in asked:
             if output is not None:
-                count = writers[kind](log, output)
+                if kind == "mcap":
+                    count = export_mcap(log, output, scans)
+                else:
+                    count = (export_csv if kind == "csv" else export_parquet)(log, output)
                 what = "messages" if kind == "mcap" else "records"
                 typer.echo(f"{count} {what} of {log.robot} in {output} ({output.stat().st_size} bytes)")
 
@@ -317,42 +322,43 @@ def diff(
 @app.command()
 def replay(
     folder: Folder,
-    bundle: Annotated[Path, typer.Option(help="The bundle (.outrider) that drove, or another.")],
+    bundle: Annotated[
+        Path | None, typer.Option(help="The bundle (.outrider) that drove, or another.")
+    ] = None,
+    monitor: Annotated[bool, typer.Option(help="Run the monitor again where raw scans are.")] = True,
+    layout: Annotated[
+        Path | None, typer.Option(help="The floor with its zones; else the one control.json names.")
+    ] = None,
     robot: Robot = None,
     since: Since = None,
     until: Until = None,
     as_json: AsJson = False,
 ) -> None:
-    """Feed recorded observations through a bundle again; exit code 1 for any difference.
+    """Feed what was recorded through a bundle and through the monitor again; exit code 1 for any difference.
 
     outrider logs replay STATE --bundle STATE/slots/a/policy.outrider
+
+    outrider logs replay STATE --since 51000 --until 52000 --layout hall.yaml
     """
     import msgspec
 
     from edge_agent.recorder.replay import replay as replay_log
+    from edge_agent.recorder.rerun import rerun
 
-    log = load_one(folder, robot, since, until)
+    if bundle is None and not monitor:
+        raise fail("nothing to run again: give --bundle, or leave out --no-monitor", 2)
+    window, index = window_of(since, until), open_one(folder, robot)
     with clear_errors():
-        found = replay_log(log, bundle)
+        log = index.load(window)
+        found = replay_log(log, bundle) if bundle else None
+        again = rerun(log, index, layout) if monitor else None
+    same = (found is None or found.same) and (again is None or again.same == again.compared)
     if as_json:
-        typer.echo(msgspec.json.encode({**msgspec.to_builtins(found), "same": found.same}).decode())
+        value = {**msgspec.to_builtins(found)} if found else {}
+        typer.echo(msgspec.json.encode({**value, "monitor": again, "same": same}).decode())
     else:
-        drove = (
-            "drove in this log" if found.drove else "never drove in this log: differences are to be expected"
-        )
-        typer.echo(f"bundle     {found.digest[:12]} {drove}")
-        typer.echo(
-            f"asked      {found.asked} observations, {found.skipped} decisions of others or without one"
-        )
-        typer.echo(f"same bits  {found.equal}; worst difference {found.worst:.3g}")
-        for change in found.changed:
-            was, now = text_of(list(change.recorded)), text_of(list(change.replayed))
-            typer.echo(f"  tick {change.tick}: was {was}, is {now}")
-        typer.echo(
-            f"rulings    {found.rulings} checked; "
-            + ("; ".join(found.odd_rulings) or "none contradicts itself")
-        )
-    if not found.same:
+        print_replay(found, again)
+    if not same:
         raise typer.Exit(EXIT_DIFFERENT)
 
 

@@ -18,21 +18,32 @@ from outrider.verbs._operator import (
 )
 
 app = typer.Typer(help="Register a bundle in the hub's catalogue.")
+EXAMPLE = "Example:  outrider release v1.outrider      Or:  outrider release --stick /media/stick/fleet"
 
 
-@app.command()
+@app.command(epilog=EXAMPLE)
 def release(
     bundle: Annotated[Path | None, typer.Argument(help="The bundle file.")] = None,
     listed: Annotated[bool, typer.Option("--list", help="Show the catalogue instead.")] = False,
+    stick: Annotated[
+        Path | None,
+        typer.Option(help="Write a folder for `outrider update --from`, with every robot's order."),
+    ] = None,
     keys: Keys = DEFAULT_KEYS,
     hub: HubAddress = DEFAULT_HUB,
     as_json: AsJson = False,
 ) -> None:
-    """Send a bundle to the hub, which verifies and registers it; or show what is registered."""
+    """Send a bundle to the hub, which verifies and registers it; or show what is registered; or write a stick.
+
+    To release takes the keys of trainer and release manager: both sign the image repository's next targets.
+    """
     from fleet_hub.client import HubClient
 
-    if (bundle is None) != listed:
-        raise fail("give a bundle file, or --list", 2)
+    if (bundle is not None) + listed + (stick is not None) != 1:
+        raise fail("give a bundle file, --list or --stick DIR", 2)
+    if stick is not None:
+        _write_stick(stick, keys, hub, as_json)
+        return
     with clear_errors(), HubClient(hub, keys) as client:
         releases = [client.release(bundle)] if bundle else list(client.releases())
     if as_json:
@@ -45,3 +56,19 @@ def release(
         )
     if listed and not releases:
         typer.echo("no release yet; register one: outrider release BUNDLE")
+
+
+def _write_stick(folder: Path, keys: Path, hub: str, as_json: bool) -> None:
+    from fleet_hub.client import HubClient
+    from fleet_hub.trust.stick import write_stick
+
+    with clear_errors(), HubClient(hub, keys) as client:
+        given = write_stick(folder, client.file, [status.robot for status in client.fleet().robots])
+    if as_json:
+        print_json(given)
+        return
+    for robot, digest in given.items():
+        typer.echo(f"{robot}: {digest[:12] or 'nothing ordered'}")
+    typer.echo(
+        f"{folder} is good for six days; at the robot: outrider update --from {folder} --state ... --robot ..."
+    )

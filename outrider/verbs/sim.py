@@ -1,7 +1,7 @@
 """``outrider sim generate|families|import-map|check|render|run``: warehouses as files, as pictures, at work."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +11,7 @@ from outrider.cli import USAGE_ERROR, fail, failing_plainly
 
 if TYPE_CHECKING:
     from navigation.warehouse import Warehouse
+    from sim.physics.boards import BoardDrive
     from sim.world.generate import Family
     from sim.world.run import FloorRun
 
@@ -29,6 +30,8 @@ FRAMES_PER_S = 10
 FILM_STEPS = 2
 FILM_MAX_S = 600.0
 FORCED_EXIT = 130
+BOARDS_PRIORITY = -5
+"""The simulator is the boards' hardware: it goes before what drives no wheels, where permitted."""
 
 
 def clear_errors() -> AbstractContextManager[None]:
@@ -229,6 +232,7 @@ def render(
 @app.command(
     epilog="Examples:  outrider sim run --seed 7 --robots 3 --ros --out run\n\n"
     "outrider sim run --layout standard --ros --rate 4 --duration 120\n\noutrider sim run --seed 7 --gui\n\n"
+    "outrider sim run --layout standard --ros --physics wheeled --serial ports\n\n"
     "outrider sim run --seed 7 --randomise --fault robot_1:dead_lidar@10-20 --fault robot_2:slipping_wheel@30"
 )
 def run(
@@ -241,6 +245,13 @@ def run(
     ros: Annotated[
         bool, typer.Option("--ros", help="Drive through ROS 2; without it the rule-based controller drives.")
     ] = False,
+    serial: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --ros: a motor controller for each robot turns its wheels; their ports in this folder.",
+            show_default=False,
+        ),
+    ] = None,
     rate: Annotated[float, typer.Option(help="Simulated seconds per second.")] = 1.0,
     physics: PhysicsKind = "planar",
     gui: Annotated[bool, typer.Option("--gui", help="Open PyBullet's window.")] = False,
@@ -261,10 +272,14 @@ def run(
     """Let robots deliver on a floor, in real time or faster, until the time is over or Ctrl-C."""
     if layout is None and seed is None:
         raise fail("which floor? give --layout FILE or --seed N", USAGE_ERROR)
+    if serial is not None and (not ros or randomise or fault):
+        raise fail(
+            "--serial needs --ros, and neither --randomise nor --fault: they act on cmd_vel", USAGE_ERROR
+        )
     with clear_errors():
         warehouse = _load(layout) if layout is not None else _generate(seed or 0)
         floor = _make_run(warehouse, seed or 0, robots, physics, gui, model, randomise, tuple(fault or ()))
-        summary = _run(floor, ros, rate, duration, out)
+        summary = _run(floor, ros, rate, duration, out, serial)
     if as_json:
         _print_json(summary)
         return
@@ -277,12 +292,12 @@ def run(
 
 
 def _run(
-    floor: "FloorRun", ros: bool, rate: float, duration: float | None, out: Path | None
+    floor: "FloorRun", ros: bool, rate: float, duration: float | None, out: Path | None, serial: Path | None
 ) -> dict[str, Any]:
     try:
         with _stop_signals() as stopped:
             if ros:
-                return _run_with_ros(floor, rate, duration, out, stopped)
+                return _run_with_ros(floor, rate, duration, out, stopped, serial)
             from sim.world.solo import run_alone
 
             return run_alone(floor, rate, duration, out, stopped)
@@ -291,22 +306,50 @@ def _run(
 
 
 def _run_with_ros(
-    floor: "FloorRun", rate: float, duration: float | None, out: Path | None, stopped: Callable[[], bool]
+    floor: "FloorRun",
+    rate: float,
+    duration: float | None,
+    out: Path | None,
+    stopped: Callable[[], bool],
+    serial: Path | None,
 ) -> dict[str, Any]:
     try:
         from sim.ros.bridge import FloorBridge
     except ImportError as error:
         raise fail(f"no ROS 2 here ({error}); run tools/setup.py, or source a ROS distribution") from None
 
-    bridge = FloorBridge(floor, rate, out)
-    try:
-        typer.echo(
-            f"outrider sim: {_one_line(floor.warehouse)}; {len(floor.names)} robots, rate {rate:g}", err=True
-        )
-        bridge.run(stopped, duration)
-    finally:
-        summary = bridge.close()
+    with _boards(floor, serial, rate) as boards:
+        bridge = FloorBridge(floor, rate, out, boards)
+        try:
+            typer.echo(
+                f"outrider sim: {_one_line(floor.warehouse)}; {len(floor.names)} robots, rate {rate:g}",
+                err=True,
+            )
+            bridge.run(stopped, duration)
+        finally:
+            summary = bridge.close()
     return summary
+
+
+@contextmanager
+def _boards(floor: "FloorRun", folder: Path | None, rate: float) -> "Iterator[BoardDrive | None]":
+    """A motor controller for each robot, with its port in ``folder``; nothing without one."""
+    if folder is None:
+        yield None
+        return
+    import os
+
+    from firmware_interface.emulator.fleet import BoardFleet
+    from firmware_interface.errors import FirmwareError
+    from sim.physics.boards import BoardDrive, check_run
+
+    check_run(floor)
+    with suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, BOARDS_PRIORITY)
+    with failing_plainly(FirmwareError), BoardFleet(floor.names, folder, rate) as fleet:
+        for name, port in fleet.ports.items():
+            typer.echo(f"{name}: motor controller on {port}", err=True)
+        yield BoardDrive(floor, fleet)
 
 
 @contextmanager

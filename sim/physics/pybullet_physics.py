@@ -3,7 +3,7 @@
 import math
 import os
 import sys
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,28 @@ WHEEL_TORQUE_MAX_NM = 20.0
 SELF_GROUP = 64
 """Collision group of a robot while its own lidar looks past it."""
 
+MOTOR_TORQUE_MAX_NM = 8.0
+"""Of a wheel that a motor controller turns: its driver stage limits the current."""
+BUMPER_FRONT, BUMPER_LEFT, BUMPER_RIGHT, BUMPER_REAR = 1, 2, 4, 8
+
 _CONTACT_BODY_A, _CONTACT_BODY_B, _CONTACT_DISTANCE, _CONTACT_FORCE = 1, 2, 8, 9
+_CONTACT_ON_A, _CONTACT_ON_B = 5, 6
+
+
+class WheelReading(NamedTuple):
+    """What the sensors of one world's wheeled robots see.
+
+    Attributes:
+        wheels_radps: float64[R, 2], left and right.
+        torque_nm: float64[R, 2], of the motors.
+        velocity: float64[R, 3], forward and sideways in m/s, turn rate in rad/s; base frame.
+        bumpers: uint8[R], bits ``BUMPER_FRONT`` and so on, for the last advance.
+    """
+
+    wheels_radps: npt.NDArray[np.float64]
+    torque_nm: npt.NDArray[np.float64]
+    velocity: npt.NDArray[np.float64]
+    bumpers: npt.NDArray[np.uint8]
 
 
 class PyBulletPhysics:
@@ -53,6 +74,10 @@ class PyBulletPhysics:
 
     Raises:
         SimConfigError: unknown kind, a sub-step that does not fit, no URDF, or no display for the window.
+
+    Attributes:
+        shaft_radps: float64[R, 2], wheel speeds, left and right, that somebody else's motors have; then commands and
+            their ramp are left alone. For one world of wheeled robots; None: commands drive.
     """
 
     def __init__(
@@ -73,6 +98,7 @@ class PyBulletPhysics:
         self.kind: Kind = kind
         self._model = model
         self._ramped = np.zeros_like(state.velocity)
+        self.shaft_radps: npt.NDArray[np.float64] | None = None
         self._worlds: list[_World] = []
         try:
             for index in range(len(state.warehouses)):
@@ -99,8 +125,11 @@ class PyBulletPhysics:
         assert command.shape == self._ramped.shape, f"command has shape {command.shape}"
         state.contact[:] = Contact.NONE
         for index, world in enumerate(self._worlds):
-            world.move_people(state.person_xy[index])
+            world.begin(state.person_xy[index])
             for _ in range(ramp_steps):
+                if self.shaft_radps is not None:
+                    world.turn_wheels(self.shaft_radps, self._substeps, state.contact[index])
+                    continue
                 velocity = ramp_velocity(self._ramped[index], command[index], self._model)
                 world.drive(velocity, self._substeps, state.contact[index])
                 self._ramped[index] = velocity
@@ -110,6 +139,10 @@ class PyBulletPhysics:
             # Held back by what it touches, a base has to speed up again from what it really does.
             if touching.any():
                 self._ramped[index][touching] = state.velocity[index][touching]
+
+    def read_wheels(self, world: int) -> WheelReading:
+        """What the sensors of wheeled robots see now."""
+        return self._worlds[world].read_wheels()
 
     def close(self) -> None:
         """Disconnect all clients; may be called twice."""
@@ -189,6 +222,7 @@ class _World:
             if self._planar
             else float(pybullet.getDynamicsInfo(self._robots[0], -1, physicsClientId=client)[3][2])
         )
+        self._bumpers = np.zeros(len(self._robots), dtype=np.uint8)
         self._heading = state.pose[index, :, 2].copy()
         self._speed = np.zeros((len(self._robots), 2))
         for robot in range(len(self._robots)):
@@ -222,7 +256,9 @@ class _World:
                     physicsClientId=client,
                 )  # fmt: skip
 
-    def move_people(self, xy_m: npt.NDArray[np.float64]) -> None:
+    def begin(self, xy_m: npt.NDArray[np.float64]) -> None:
+        """A new advance: people stand at ``xy_m`` float64[P, 2]."""
+        self._bumpers[:] = 0
         upright = (0.0, 0.0, 0.0, 1.0)
         for body, (x, y) in zip(self._people, xy_m.tolist(), strict=True):
             pybullet.resetBasePositionAndOrientation(
@@ -250,11 +286,29 @@ class _World:
         self._speed[:] = velocity
 
     def _drive_wheels(self, velocity: npt.NDArray[np.float64], substeps: int) -> None:
-        client = self._client
         offset = velocity[:, 1] * (self._model.wheel_track_m / 2)
-        left = ((velocity[:, 0] - offset) / self._model.wheel_radius_m).tolist()
-        right = ((velocity[:, 0] + offset) / self._model.wheel_radius_m).tolist()
-        force = (WHEEL_TORQUE_MAX_NM, WHEEL_TORQUE_MAX_NM)
+        left = (velocity[:, 0] - offset) / self._model.wheel_radius_m
+        right = (velocity[:, 0] + offset) / self._model.wheel_radius_m
+        self._turn(left, right, WHEEL_TORQUE_MAX_NM, substeps)
+
+    def turn_wheels(
+        self, radps: npt.NDArray[np.float64], substeps: int, contact: npt.NDArray[np.int8]
+    ) -> None:
+        """One ramp step with the wheels at ``radps`` float64[R, 2]; raises flags in ``contact`` int8[R]."""
+        assert not self._planar, "planar robots have no wheels"
+        self._turn(radps[:, 0], radps[:, 1], MOTOR_TORQUE_MAX_NM, substeps)
+        self._flag_contacts(contact)
+
+    def _turn(
+        self,
+        left_radps: npt.NDArray[np.float64],
+        right_radps: npt.NDArray[np.float64],
+        torque_max_nm: float,
+        substeps: int,
+    ) -> None:
+        client = self._client
+        left, right = left_radps.tolist(), right_radps.tolist()
+        force = (torque_max_nm, torque_max_nm)
         for k, body in enumerate(self._robots):
             pybullet.setJointMotorControlArray(
                 body, self._wheels[k], pybullet.VELOCITY_CONTROL,
@@ -281,11 +335,40 @@ class _World:
                 robot = index.get(body)
                 if robot is None:
                     continue
+                self._bumpers[robot] |= self._bumper(
+                    robot, point[_CONTACT_ON_A if body == a else _CONTACT_ON_B]
+                )
                 kind = (
                     Contact.ROBOT if other in index else Contact.PERSON if other in people else Contact.STATIC
                 )
                 # A person outranks a robot, a robot outranks a shelf.
                 contact[robot] = max(Contact(int(contact[robot])), kind, key=lambda touched: _RANK[touched])
+
+    def _bumper(self, robot: int, where_m: tuple[float, float, float]) -> int:
+        """The bit of the quarter of a robot's outside that a point of the map is in."""
+        (x, y, _), (_, _, qz, qw) = pybullet.getBasePositionAndOrientation(self._robots[robot], self._client)
+        bearing = math.remainder(
+            math.atan2(where_m[1] - y, where_m[0] - x) - 2.0 * math.atan2(qz, qw), 2.0 * math.pi
+        )
+        if abs(bearing) <= math.pi / 4:
+            return BUMPER_FRONT
+        if abs(bearing) >= 3.0 * math.pi / 4:
+            return BUMPER_REAR
+        return BUMPER_LEFT if bearing > 0.0 else BUMPER_RIGHT
+
+    def read_wheels(self) -> WheelReading:
+        client = self._client
+        speeds, torques, velocities = [], [], []
+        for body, joints in zip(self._robots, self._wheels, strict=True):
+            states = pybullet.getJointStates(body, joints, physicsClientId=client)
+            speeds.append([state[1] for state in states])
+            torques.append([state[3] for state in states])
+            _, (_, _, qz, qw) = pybullet.getBasePositionAndOrientation(body, client)
+            (vx, vy, _), (_, _, turn) = pybullet.getBaseVelocity(body, client)
+            heading = 2.0 * math.atan2(qz, qw)
+            cosine, sine = math.cos(heading), math.sin(heading)
+            velocities.append([vx * cosine + vy * sine, vy * cosine - vx * sine, turn])
+        return WheelReading(np.array(speeds), np.array(torques), np.array(velocities), self._bumpers.copy())
 
     def read(self, pose: npt.NDArray[np.float64], velocity: npt.NDArray[np.float64]) -> None:
         """Write ``pose`` float64[R, 3] and ``velocity`` float64[R, 2] as measured."""

@@ -3,7 +3,8 @@
 For each robot ``/robot_i``: ``scan`` (LaserScan, best effort, inf where nothing is seen), ``odom`` (Odometry
 from ``map`` to ``robot_i/base_link``: ground truth, where a real robot would publish its localisation),
 ``goal`` (PoseStamped, latched) and ``cmd_vel`` (TwistStamped, best effort so that any publisher
-matches). Stamps are simulation time. A robot without a fresh, finite command stands still.
+matches). Stamps are simulation time. A robot without a fresh, finite command stands still. Robots that motor
+controllers drive (``sim.physics.boards``) take no ``cmd_vel``.
 """
 
 import array
@@ -27,6 +28,7 @@ from sensor_msgs.msg import LaserScan
 
 from navigation.warehouse import Station
 from sim.errors import SimConfigError
+from sim.physics.boards import BoardDrive
 from sim.ros.commands import CommandSlots, Refusal
 from sim.world.journal import Journal, run_summary
 from sim.world.run import NS, STEP_NS, STEP_S, FloorRun
@@ -53,15 +55,18 @@ class FloorBridge:
         run: the floor; closed by ``close``.
         rate: simulation seconds per second.
         out: folder for the journal, or None for none.
+        boards: what turns the wheels instead of ``cmd_vel``, or None.
 
     Raises:
         SimConfigError: a rate out of range, or an ``out`` that cannot be written.
     """
 
-    def __init__(self, run: FloorRun, rate: float = 1.0, out: Path | None = None) -> None:
+    def __init__(
+        self, run: FloorRun, rate: float = 1.0, out: Path | None = None, boards: BoardDrive | None = None
+    ) -> None:
         if not RATE_MIN <= rate <= RATE_MAX:
             raise SimConfigError(f"rate is {rate}; it must be {RATE_MIN} to {RATE_MAX}")
-        self._run, self._rate = run, rate
+        self._run, self._rate, self._boards = run, rate, boards
         self._journal = Journal(out, run.warehouse) if out is not None else None
         self._slots = CommandSlots(len(run.names))
         self._told: set[tuple[int, Refusal]] = set()
@@ -85,7 +90,7 @@ class FloorBridge:
         self._goal_publishers = [
             node.create_publisher(PoseStamped, f"/{name}/goal", _LATCHED) for name in names
         ]
-        for robot, name in enumerate(names):
+        for robot, name in enumerate(names if self._boards is None else ()):
             node.create_subscription(
                 TwistStamped, f"/{name}/cmd_vel", partial(self._take, robot), _BEST_EFFORT
             )
@@ -109,7 +114,11 @@ class FloorBridge:
 
     def step(self) -> None:
         """One control step and everything that is published after it."""
+        if self._boards is not None:
+            self._boards.before_step()
         records = self._run.step(self._slots.current(self._run.now_ns))
+        if self._boards is not None:
+            self._boards.after_step()
         self._steps += 1
         if self._journal is not None:
             self._journal.records(records)
@@ -139,6 +148,9 @@ class FloorBridge:
                 "commands_refused": int(slots.refused[k]),
                 "watchdog_stops": int(slots.expired[k]),
             }
+        if self._boards is not None:
+            for name, counts in self._boards.counts().items():
+                summary["robots"][name]["board"] = counts
         return {**summary, "steps": self._steps, "late_steps": self._late_steps}
 
     def _spin_until(self, deadline_s: float, stopped: Callable[[], bool]) -> None:

@@ -19,8 +19,8 @@ pytest.importorskip("outrider_msgs", reason="ros_ws is not built: run 'make setu
 from outrider_msgs.msg import DecisionStatus, PolicyStatus
 from outrider_msgs.srv import SetMode
 
-from contracts.decision import FLAG_SWAPPED, Mode
-from edge_agent.recorder.reading import find_folders, load_log
+from contracts.decision import FLAG_SWAPPED, Mode, Reason
+from edge_agent.recorder.reading import find_folders, load_log, open_log
 from edge_agent.update.mailbox import CommsMailbox, new_candidate
 from edge_agent.update.slots import BundleFacts, SlotStore
 from safety.config import MonitorConfig
@@ -73,6 +73,12 @@ def test_it_stands_until_armed_drives_then_stops_when_the_scans_end(live: LiveAg
     assert live.end() == 0
     decisions = load_log(log).decisions
     assert (np.diff(decisions["tick"].astype(np.int64)) == 1).all()  # not one record lost to the kill
+    seen = [scan for _, scan in open_log(log).scans()]  # the lidar's silence was an incident
+    assert any(scan.arrived_ns < muted_ns for scan in seen)
+    assert any(scan.arrived_ns > muted_ns + 2_000_000_000 for scan in seen)
+    stopped = decisions[decisions["reason"] == Reason.SCAN_STALE][0]
+    assert (found := open_log(log).scan_of(stopped)) is not None
+    assert abs((int(stopped["mono_ns"]) - found.arrived_ns) // 1000 - int(stopped["scan_age_us"])) <= 1
 
 
 def test_control_killed_comes_back_disarmed_and_a_second_agent_is_refused(live: LiveAgent) -> None:

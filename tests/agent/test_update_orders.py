@@ -13,10 +13,11 @@ import pytest
 
 from contracts.canonical import canonical_json, digest_hex
 from contracts.keyring import ACCESS_FILE, CARD_FILE, CARDS_FOLDER
-from contracts.messages import FromRobot, Order, RolloutReport
+from contracts.messages import FileChunk, FromRobot, Order, RolloutReport
 from contracts.papers import ACCESS_TYPE, AccessFile, Witness, open_access
 from contracts.plan import Plan, Release, RobotCard, Stage, Who, encode_plan
 from contracts.provenance import TrustedKeys
+from contracts.trust import Wanted
 from edge_agent.update.checker import CheckResult
 from edge_agent.update.updater import State, Updater
 from edge_agent.update.witness import sign_witness
@@ -44,7 +45,13 @@ TWO_STAGES = (
 
 
 class NeverReady:
-    def start(self, path: Path, now_ns: int) -> None:
+    def start(self, path: Path, now_ns: int, wanted: Wanted) -> None:
+        """Nothing."""
+
+    def question(self) -> None:
+        """Never."""
+
+    def answer(self, chunk: FileChunk) -> None:
         """Nothing."""
 
     def result(self, now_ns: int) -> CheckResult | None:

@@ -10,11 +10,12 @@ import pytest
 
 from contracts.canonical import digest_hex
 from contracts.decision import FLAG_RETURNED
-from contracts.messages import FromRobot, RolloutReport
+from contracts.messages import FileChunk, FromRobot, RolloutReport
 from contracts.papers import open_card, open_witness
 from contracts.plan import Plan, Release, Stage, Who, encode_plan
 from contracts.provenance import TrustedKeys
 from contracts.robot import AMR_SMALL
+from contracts.trust import Wanted
 from edge_agent.infer.dropped import DroppedStore
 from edge_agent.infer.loader import PolicyLoader
 from edge_agent.infer.trial import Stage as TrialStage
@@ -102,7 +103,13 @@ class Ready:
     def __init__(self, facts: BundleFacts) -> None:
         self.facts = facts
 
-    def start(self, path: Path, now_ns: int) -> None:
+    def start(self, path: Path, now_ns: int, wanted: Wanted) -> None:
+        """Nothing."""
+
+    def question(self) -> None:
+        """Never."""
+
+    def answer(self, chunk: FileChunk) -> None:
         """Nothing."""
 
     def result(self, _: int) -> CheckResult | None:

@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from contracts.provenance import ReleaseKey, TrustedKeys
-from firmware_interface.emulator.plant import Plant
+from firmware_interface.emulator.plant import Plant, Sample
 from firmware_interface.emulator.process import Emulator
 from firmware_interface.errors import (
     EmulatorError,
@@ -147,9 +147,9 @@ def test_an_outside_plant_gets_wheel_speeds_and_its_silence_stops_the_robot(
     program: Path, tmp_path: Path
 ) -> None:
     with Emulator(program, plant=tmp_path / "plant") as emulator, Plant(tmp_path / "plant") as plant:
-        plant.exchange(0.0, 0.0)
+        plant.tell(Sample((0.0, 0.0)))
         with FirmwareLink(lambda: open_port(emulator.port)) as link:
-            plant.exchange(0.0, 0.0)
+            plant.tell(Sample((0.0, 0.0)))
             link.wait_open()
             link.clear_faults()
             link.arm()
@@ -157,7 +157,8 @@ def test_an_outside_plant_gets_wheel_speeds_and_its_silence_stops_the_robot(
             for _ in range(150):
                 link.send_command(0.4, 0.0)
                 time.sleep(0.01)
-                wanted = plant.exchange(*wheels)
+                plant.tell(Sample(wheels))
+                wanted = plant.read().wanted_radps
                 wheels = (0.5 * (wheels[0] + wanted[0]), 0.5 * (wheels[1] + wanted[1]))
                 if wanted[0] == pytest.approx(5.0):
                     break
@@ -169,7 +170,7 @@ def test_an_outside_plant_gets_wheel_speeds_and_its_silence_stops_the_robot(
                 time.sleep(0.01)
             assert emulator.wait_for("state", start, state=State.FAULTED)["faults"] & frames.Fault.SENSOR
     with pytest.raises(EmulatorError, match="no emulator behind"), Plant(tmp_path / "plant") as plant:
-        plant.exchange(0.0, 0.0)
+        plant.tell(Sample((0.0, 0.0)))
 
 
 def failure(port: str, timeout_s: float = 2.3) -> FirmwareError:

@@ -87,7 +87,9 @@ def test_sending_never_waits_for_a_port_that_is_not_there(tmp_path: object) -> N
         sink.close()
 
 
-@pytest.mark.parametrize(("rate_hz", "factor", "good"), [(20, 1.0, True), (10, 1.0, False), (20, 2.0, False)])
+@pytest.mark.parametrize(
+    ("rate_hz", "factor", "good"), [(20, 1.0, True), (10, 1.0, False), (20, 2.0, True), (20, 2.1, False)]
+)
 def test_a_rate_that_the_watchdog_would_not_bear_is_refused(rate_hz: int, factor: float, good: bool) -> None:
     config = ControlConfig(
         robot_id="r1", state_dir="s", keys_dir="k", layout_path="l", ring_name="r",

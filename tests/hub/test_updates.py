@@ -8,13 +8,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from contracts.canonical import digest_hex
 from contracts.errors import BundleCounterTooLowError
-from contracts.messages import CHUNK_MAX_BYTES, BeginRelease, Chunk, FromRobot, RolloutReport
+from contracts.messages import CHUNK_MAX_BYTES, BeginRelease, Chunk, FileChunk, FromRobot, RolloutReport
 from contracts.plan import Release
-from edge_agent.update.checker import BundleChecker, CheckResult
+from contracts.trust import DirectorFacts, Wanted
+from edge_agent.update.checker import BundleChecker, CheckRequest, CheckResult
 from edge_agent.update.mailbox import CommsMailbox, ControlMailbox, new_candidate
 from edge_agent.update.slots import SlotStore
 from edge_agent.update.updater import Checker, State, Updater
@@ -152,7 +154,13 @@ def test_at_most_one_chunk_is_asked_again(tmp_path: Path, keys: Path) -> None:
 
 
 class _NeverReady:
-    def start(self, path: Path, now_ns: int) -> None:
+    def start(self, path: Path, now_ns: int, wanted: Wanted) -> None:
+        """Nothing."""
+
+    def question(self) -> None:
+        """Never."""
+
+    def answer(self, chunk: FileChunk) -> None:
         """Nothing."""
 
     def result(self, now_ns: int) -> CheckResult | None:
@@ -177,7 +185,7 @@ def test_a_robot_refuses_and_stays_as_it_was(name: str, tmp_path: Path, keys: Pa
         path.unlink()
     before = tree(tmp_path)
     reports: list[FromRobot] = []
-    checker = BundleChecker(keys / "robots" / "robot_1", "amr_small")
+    checker = BundleChecker(keys / "robots" / "robot_1", "amr_small", tmp_path)
     updater = make_updater(tmp_path, keys, checker, lambda m: bool(reports.append(m)) or True)
     digest = digest_hex(bad)
     counter = 4 if name == "old_counter" else 6
@@ -284,6 +292,8 @@ def test_slots_and_mailbox(tmp_path: Path) -> None:
 
 def test_the_check_ends_by_itself_on_any_file(tmp_path: Path, keys: Path) -> None:
     (tmp_path / "x").write_bytes(b"PK\x05\x06" + bytes(18))
-    command = [sys.executable, "-m", "edge_agent.update.check", str(tmp_path / "x")]
-    done = subprocess.run([*command, str(keys), "amr_small"], capture_output=True, timeout=30, check=True)
+    wanted = Wanted("a" * 64, DirectorFacts("robot_1", 1, 0, "run", "b" * 64))
+    request = CheckRequest(str(tmp_path / "x"), str(keys), "amr_small", str(tmp_path), wanted)
+    command = [sys.executable, "-m", "edge_agent.update.check", msgspec.json.encode(request).decode()]
+    done = subprocess.run(command, capture_output=True, timeout=30, check=True)
     assert json.loads(done.stdout)["code"] == "wrong_members"

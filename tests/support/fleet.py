@@ -156,10 +156,10 @@ class Fleet:
         """The hub's address."""
         return f"tcp://127.0.0.1:{self.port}"
 
-    def start_hub(self) -> None:
-        """Start the hub and wait until it listens."""
+    def start_hub(self, *options: str) -> None:
+        """Start the hub and wait until it listens; without options, without its ingest."""
         command = [sys.executable, "-m", "outrider.cli", "hub", "run", "--data", str(self.folder / "data")]
-        command += ["--keys", str(self.keys), "--listen", self.address]
+        command += ["--keys", str(self.keys), "--listen", self.address, *(options or ("--no-ingest",))]
         self.hub_process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.hub_process.stdout is not None
         line = self.hub_process.stdout.readline()

@@ -78,10 +78,11 @@ static void say_counts(void)
     const struct core_counts *c = &core.counts;
     say("{\"event\": \"counts\", \"us\": %" PRIu64 ", \"executed\": %" PRIu32 ", \"stale\": %" PRIu32
         ", \"repeated\": %" PRIu32 ", \"refused\": %" PRIu32 ", \"good\": %" PRIu32 ", \"bad\": %" PRIu32
-        ", \"sequence\": %" PRIu32 ", \"damaged\": %" PRIu64 ", \"flash_written\": %" PRIu64 ", \"state\": %d}",
+        ", \"sent\": %" PRIu32 ", \"unsent\": %" PRIu32 ", \"sequence\": %" PRIu32
+        ", \"damaged\": %" PRIu64 ", \"flash_written\": %" PRIu64 ", \"state\": %d}",
         hal_time_us(), c->commands_executed, c->commands_stale, c->commands_repeated, c->commands_refused,
-        c->frames_good, c->frames_bad, core.sequence_executed, host.to_board.damaged + host.to_host.damaged,
-        host.flash_written, (int)core.state);
+        c->frames_good, c->frames_bad, host.frames_out, c->frames_unsent, core.sequence_executed,
+        host.to_board.damaged + host.to_host.damaged, host.flash_written, (int)core.state);
 }
 
 static void unplug(void)
@@ -238,7 +239,7 @@ static bool wait_until(uint64_t deadline_us)
     struct pollfd ready[3] = {{serial, POLLIN, 0}, {STDIN_FILENO, POLLIN, 0}, {listener, POLLIN, 0}};
     const uint64_t now_us = hal_time_us();
     const uint64_t left_us = deadline_us > now_us ? deadline_us - now_us : 0u;
-    const struct timespec timeout = {0, (long)(left_us * 1000u)};
+    const struct timespec timeout = {0, (long)(1000.0 * (double)left_us / host.rate)};
 
     (void)ppoll(ready, 3u, &timeout, NULL);
     if ((ready[1].revents & (POLLIN | POLLHUP)) != 0 && !control()) {
@@ -279,7 +280,8 @@ static void run(void)
     }
 }
 
-/* `emulate [--link PATH] [--tcp PORT] [--flash FILE] [--plant SOCKET] [--seed N]` */
+/* `emulate [--rate R] [--link PATH] [--tcp PORT] [--flash FILE] [--plant SOCKET] [--silent S] [--seed N]`; --rate first,
+   for the others may ask what time it is */
 int host_emulate(int count, char **arguments)
 {
     const char *flash = NULL;
@@ -297,6 +299,10 @@ int host_emulate(int count, char **arguments)
         } else if (strcmp(arguments[i], "--plant") == 0 && !host_plant_open(value)) {
             fprintf(stderr, "plant %s: %s\n", value, strerror(errno));
             return 1;
+        } else if (strcmp(arguments[i], "--rate") == 0) {
+            host.rate = atof(value);
+        } else if (strcmp(arguments[i], "--silent") == 0) {
+            host.plant.silent_max_s = atof(value);
         } else if (strcmp(arguments[i], "--seed") == 0) {
             line_init(&host.to_board, strtoull(value, NULL, 10));
             line_init(&host.to_host, strtoull(value, NULL, 10) + 1u);

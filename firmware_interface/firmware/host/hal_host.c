@@ -24,9 +24,13 @@ static const size_t flash_bytes = (size_t)HAL_SLOT_0 * HAL_PAGE_BYTES + 2u * HOS
 void host_init(void)
 {
     memset(&host, 0, sizeof host);
+    host.rate = 1.0;
     host.flash_file = -1;
     host.cut_after = UINT64_MAX;
     host.plant.socket = -1;
+    host.plant.acceleration_mps2[2] = 9.81f;
+    host.plant.charge = 0.8f;
+    host.plant.silent_max_s = 0.2;
     host.forced.battery_v = 25.2f;
     host.boots = 1u;
     line_init(&host.to_board, 1u);
@@ -71,7 +75,7 @@ uint64_t hal_time_us(void)
         return host.now_us;
     }
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
+    return (uint64_t)(host.rate * (1e6 * (double)now.tv_sec + 1e-3 * (double)now.tv_nsec));
 }
 
 bool hal_serial_write(const uint8_t *data, size_t size)
@@ -81,6 +85,7 @@ bool hal_serial_write(const uint8_t *data, size_t size)
     }
     memcpy(host.tx + host.tx_size, data, size);
     host.tx_size += size;
+    host.frames_out++;
     return true;
 }
 
@@ -93,17 +98,21 @@ void hal_sensors_read(struct hal_sensors *sensors)
     memset(sensors, 0, sizeof *sensors);
     host_plant_step(1e-6 * (double)hal_time_us());
     sensors->answering = !host.forced.silent
-        && (plant->socket < 0 || plant->stepped_s - plant->silent_since_s < 0.2);
+        && (plant->socket < 0 || plant->stepped_s - plant->silent_since_s < plant->silent_max_s);
     for (size_t i = 0u; i < 2u; i++) {
         sensors->ticks[i] = (int32_t)(uint32_t)(int64_t)(plant->angle_rad[i] * TICKS_PER_RAD);
         sensors->speed_radps[i] = (float)plant->speed_radps[i];
         sensors->current_a[i] = (float)plant->current_a[i] + host.forced.current_a;
     }
-    sensors->acceleration_mps2[2] = 9.81f;
-    sensors->turn_rate_radps[2] = (float)((plant->speed_radps[1] - plant->speed_radps[0]) * radius_m / track_m);
+    memcpy(sensors->acceleration_mps2, plant->acceleration_mps2, sizeof sensors->acceleration_mps2);
+    memcpy(sensors->turn_rate_radps, plant->turn_rate_radps, sizeof sensors->turn_rate_radps);
     sensors->battery_v = host.forced.battery_v;
-    sensors->battery_a = 1.0f + (float)(plant->current_a[0] + plant->current_a[1]);
-    sensors->charge = 0.8f;
+    sensors->battery_a = plant->battery_a;
+    sensors->charge = plant->charge;
+    if (plant->socket < 0) {
+        sensors->turn_rate_radps[2] = (float)((plant->speed_radps[1] - plant->speed_radps[0]) * radius_m / track_m);
+        sensors->battery_a = 1.0f + (float)(plant->current_a[0] + plant->current_a[1]);
+    }
     sensors->bumpers = (uint8_t)host.forced.bumpers;
     sensors->emergency_stop = host.forced.emergency_stop;
 }

@@ -14,9 +14,15 @@ struct host_plant {
     double speed_radps[2];
     double angle_rad[2];
     double current_a[2];
+    float acceleration_mps2[3];
+    float turn_rate_radps[3];
+    float battery_a;
+    float charge;
     double stepped_s;
     double silent_since_s; /* an outside plant's last word */
-    int socket;            /* an outside plant's; -1: the motor model */
+    double silent_max_s;
+    int socket;            /* an outside plant's; -1: none */
+    bool outside_motors;   /* it closes the speed loop itself: the motors here stand still */
 };
 
 /* What a test makes the inputs say. */
@@ -30,10 +36,12 @@ struct host_forced {
 
 struct host {
     bool virtual_time;
+    double rate; /* of the board's clock against this machine's */
     uint64_t now_us;
     uint32_t boots;
     uint8_t tx[HOST_TX_BYTES];
     size_t tx_size;
+    uint32_t frames_out;
     struct host_plant plant;
     struct host_forced forced;
     float effort[2];

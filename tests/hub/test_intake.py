@@ -1,0 +1,136 @@
+"""The hub's intake without sockets: what is acknowledged, what is refused, one sync for many logs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contracts.decision import DECISION_DTYPE
+from contracts.framelog import (
+    RUN_MAX,
+    Kind,
+    LostClass,
+    decisions_in,
+    encode_event,
+    encode_frame,
+    event_now,
+    iterate_frames,
+    list_segments,
+    walk_runs,
+)
+from contracts.messages import Records
+from fleet_hub.errors import IntakeError
+from fleet_hub.intake.group_sync import FolderSync
+from fleet_hub.intake.intake import GROUP_MIN, Intake
+
+LOG = "cd" * 16
+
+
+def frames(first_seq: int, kinds: str) -> list[bytes]:
+    """One frame a letter: d(ecision), e(vent), l(ost), s(can)."""
+    made = []
+    for seq, kind in enumerate(kinds, start=first_seq):
+        row = np.zeros(1, DECISION_DTYPE)
+        row["tick"] = seq
+        payloads = {
+            "d": (Kind.DECISION, row.tobytes()),
+            "e": (Kind.EVENT, encode_event(event_now("swap", seq, seq, number=seq))),
+            "l": (Kind.LOST, bytes([LostClass.SAMPLE])),
+            "s": (Kind.SCAN, bytes(40)),
+        }
+        made.append(encode_frame(payloads[kind][0], seq, payloads[kind][1]))
+    return made
+
+
+def batch(first_seq: int, kinds: str = "d" * 10, log_id: str = LOG) -> Records:
+    return Records(log_id, first_seq, len(kinds), b"".join(frames(first_seq, kinds)))
+
+
+MIXED = "ddedddlledsd" + "d" * 40 + "l" * 30 + "eed"
+
+
+def test_runs_say_the_same_as_frames_one_by_one() -> None:
+    for kinds in (MIXED, "d" * (RUN_MAX + 3), "dl" * 20, "l"):
+        parts = frames(5, kinds)
+        data = b"".join(parts)
+        runs = list(walk_runs(data))
+        assert sum(run.frames for run in runs) == len(kinds)
+        assert [data[r.start + n * r.stride :][: r.stride] for r in runs for n in range(r.frames)] == parts
+        assert [frame.seq for frame in iterate_frames(data)] == list(range(5, 5 + len(kinds)))
+        ticks = [tick for rows, _ in decisions_in(data) for tick in rows["tick"].tolist()]
+        seqs = [seq for _, numbers in decisions_in(data) for seq in numbers.tolist()]
+        assert ticks == seqs == [5 + n for n, kind in enumerate(kinds) if kind == "d"]
+
+
+@pytest.mark.parametrize("place", [0, 1, 17, 39, 40])
+def test_a_run_ends_before_the_first_damage(place: int) -> None:
+    parts = frames(1, "d" * 41)
+    for at in (0, 4, 8, 9, 30, len(parts[0]) - 1):  # length, checksum, kind, number, payload
+        data = bytearray(b"".join(parts))
+        data[place * len(parts[0]) + at] ^= 1
+        assert sum(run.frames for run in walk_runs(bytes(data))) == place
+    skipped = b"".join(parts[:place] + parts[place + 1 :])
+    assert sum(run.frames for run in walk_runs(skipped)) == (place if place else 40)
+    torn = b"".join(parts)[: (place + 1) * len(parts[0]) - 1]
+    assert sum(run.frames for run in walk_runs(torn)) == place
+
+
+@pytest.mark.parametrize("robots", [1, GROUP_MIN - 1, GROUP_MIN, 40])
+def test_what_is_acknowledged_is_what_is_there(tmp_path: Path, robots: int) -> None:
+    intake = Intake(tmp_path)
+    for number in range(robots):
+        intake.append(f"robot_{number}", batch(1, MIXED), 0)
+        assert intake.durable_seq(f"robot_{number}", LOG) == 0
+    assert len(intake.commit()) == robots
+    assert intake.commit() == []
+    again = Intake(tmp_path)
+    assert {again.durable_seq(f"robot_{n}", LOG) for n in range(robots)} == {len(MIXED)}
+    (segment,) = list_segments(tmp_path / "robot_0" / LOG)
+    assert segment.path.read_bytes()[segment.data_start :] == batch(1, MIXED).frames
+    again.close()
+    intake.close()
+
+
+def test_where_one_sync_for_all_fails_each_log_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleet_hub.intake.group_sync._syncfs", lambda: None)
+    synced: list[int] = []
+    monkeypatch.setattr("contracts.framelog_writer.os.fdatasync", synced.append)
+    intake = Intake(tmp_path)
+    for number in range(6):
+        intake.append(f"robot_{number}", batch(1), 0)
+    assert len(intake.commit()) == 6
+    assert len(synced) == 6
+    intake.close()
+
+
+def test_old_kernels_do_not_tell_of_lost_writes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for release, told in (("5.7.19", False), ("4.19.0-x", False), ("5.8.0", True), ("6.1.0-13-amd64", True)):
+        monkeypatch.setattr("platform.release", lambda release=release: release)
+        sync = FolderSync(tmp_path)
+        assert sync.all() is told
+        sync.close()
+
+
+def test_doubled_records_are_dropped_and_gaps_and_lies_refused(tmp_path: Path) -> None:
+    intake = Intake(tmp_path)
+    intake.append("robot_1", batch(1), 0)
+    intake.append("robot_1", batch(6), 0)
+    intake.append("robot_1", batch(3, "d" * 4), 0)
+    assert (intake.stored, intake.duplicates) == (15, 5 + 4)
+    good = batch(16)
+    for wrong in (
+        batch(17),
+        Records(LOG, 16, 9, good.frames),
+        Records(LOG, 15, 10, good.frames),
+        Records(LOG, 16, 10, good.frames[:-1]),
+        Records(LOG, 16, 10, good.frames[:100] + b"\xff" + good.frames[101:]),
+    ):
+        with pytest.raises(IntakeError):
+            intake.append("robot_1", wrong, 0)
+    intake.append("robot_1", good, 0)
+    assert intake.commit() == [("robot_1", LOG, 25)]
+    (segment,) = list_segments(tmp_path / "robot_1" / LOG)
+    assert segment.path.read_bytes()[segment.data_start :] == b"".join(frames(1, "d" * 25))
+    intake.close()
