@@ -71,7 +71,9 @@ class BoardFleet:
         EmulatorError: the folder cannot be written.
     """
 
-    def __init__(self, names: list[str], folder: Path, rate: float = 1.0, program: Path | None = None) -> None:
+    def __init__(
+        self, names: list[str], folder: Path, rate: float = 1.0, program: Path | None = None
+    ) -> None:
         program = program or build()
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """What went over the serial lines between agents and motor controllers. Pure: files in, figures out."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +41,20 @@ class Line(msgspec.Struct, frozen=True):
     armed_again: int
 
 
-def read_board_events(ports: Path) -> list[BoardEvent]:
-    """The boards' changes of state so far; none before the first."""
+def read_board_events(ports: Path, until_s: float = math.inf) -> list[BoardEvent]:
+    """The boards' changes of state so far, or up to a wall time; none before the first."""
     try:
         lines = (ports / EVENTS_FILE).read_bytes().split(b"\n")
     except FileNotFoundError:
         return []
     decoder = msgspec.json.Decoder(BoardEvent)
-    return [decoder.decode(line) for line in lines[:-1]]  # the last one may be half written
+    found = [decoder.decode(line) for line in lines[:-1]]  # the last one may be half written
+    return [event for event in found if event.wall_s <= until_s]
 
 
-def read_lines(folder: Path, floor: dict[str, Any], ports: Path, armed_again: dict[str, int]) -> list[Line]:
+def read_lines(
+    folder: Path, floor: dict[str, Any], ports: Path, armed_again: dict[str, int], landed_s: float = math.inf
+) -> list[Line]:
     """The lines of a finished demonstration.
 
     Args:
@@ -58,8 +62,9 @@ def read_lines(folder: Path, floor: dict[str, Any], ports: Path, armed_again: di
         floor: the floor's summary.
         ports: the boards' folder.
         armed_again: by robot.
+        landed_s: wall time at which the agents were asked to end; that their boards stop then is no news.
     """
-    events = read_board_events(ports)
+    events = read_board_events(ports, landed_s)
     return [_line(robot, folder, floor, events, armed_again.get(robot, 0)) for robot in ROBOTS]
 
 

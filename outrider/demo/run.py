@@ -40,6 +40,8 @@ class Facts(msgspec.Struct):
     """Robot -> process -> proportional set size in MB."""
     stored: dict[str, tuple[int, int, int]] = {}
     """Robot -> records stored at the hub, durable sequence, last sequence sent."""
+    landed_s: float = 0.0
+    """Wall time at which the robots were asked to end."""
     armed_again: dict[str, int] = {}
     """Robot -> how often it was armed again after its motor controller had stopped by itself."""
 
@@ -242,6 +244,7 @@ class Demo:
 
     def _land(self, children: Children) -> None:
         self.facts.memory_mb = {robot: memory_mb(children.pid(robot)) for robot in ROBOTS}
+        self.facts.landed_s = time.time()
         for robot in ROBOTS:
             children.stop(robot)
         children.stop("timer")

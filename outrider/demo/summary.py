@@ -84,7 +84,7 @@ def _lines(demo: Demo) -> list[Line]:
     if not demo.serial:
         return []
     floor = json.loads((demo.floor / "summary.json").read_bytes())
-    return read_lines(demo.folder, floor, demo.ports, demo.facts.armed_again)
+    return read_lines(demo.folder, floor, demo.ports, demo.facts.armed_again, demo.facts.landed_s)
 
 
 def _evaluation_rows(evaluation: Evaluation) -> list[dict[str, Any]]:

@@ -57,6 +57,11 @@ def test_frames_losses_and_stops_are_counted(tmp_path: Path) -> None:
     assert line_cells(line)[-2:] == ["watchdog 1, bumper 1", "2"]
 
 
+def test_a_stop_after_the_end_was_asked_for_is_not_counted(tmp_path: Path) -> None:
+    floor = lay_out(tmp_path, BOARD, HOST)
+    assert read_lines(tmp_path, floor, tmp_path / "ports", {}, landed_s=4.5)[0].stops == {"watchdog": 1}
+
+
 def test_what_cannot_be_known_is_not_made_up(tmp_path: Path) -> None:
     floor = lay_out(tmp_path, {"starts": 2, "good": 5}, HOST)
     assert read_lines(tmp_path, floor, tmp_path / "ports", {})[0].lost is None
