@@ -20,7 +20,7 @@ class DemoSettings(msgspec.Struct, frozen=True):
     physics: str = "wheeled"
     real_time_factor: float = 1.5
     rate_hz: int = 20
-    phase_s: float = 34.0
+    phase_s: float = 50.0
     """Wall time to drive with each of: rule-based controller, v1, v2."""
     seed: int = 7
     serial: bool = True
