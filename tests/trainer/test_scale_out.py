@@ -33,7 +33,6 @@ from trainer.scale_out.fragment import Request, Weights, check, checksum, fill, 
 from trainer.scale_out.remote_worlds import RemoteWorlds, read_ledger
 
 WAIT_MAX_S = 100.0
-RECOVERY_MAX_S = 20.0
 NODE = {"num_cpus": 1, "object_store_memory": 100_000_000}
 
 
@@ -231,15 +230,12 @@ def wait_for(condition):
 
 def test_a_lost_node_is_survived_and_no_wrong_sample_enters(cluster, tmp_path):
     run = RunFolder.create(tmp_path / "run", TINY)
-    removed: list[tuple[str, float]] = []
-    recovered: list[float] = []
+    removed: list[str] = []
 
     def report(point):
-        if removed and not recovered:
-            recovered.append(time.monotonic() - removed[0][1])
         if point.steps == 5 * BATCH_STEPS:
             victim = next(iter(cluster.worker_nodes))
-            removed.append((victim.node_id, time.monotonic()))
+            removed.append(victim.node_id)
             cluster.remove_node(victim, allow_graceful=False)
 
     last = train(run, 12 * BATCH_STEPS, report=report, scale_out=connected(cluster, actors=2))
@@ -254,10 +250,9 @@ def test_a_lost_node_is_survived_and_no_wrong_sample_enters(cluster, tmp_path):
         assert all(0 <= line.version - version <= 1 for _, _, version, _, _ in line.fragments)
     nodes = [{node for *_, node in line.fragments} for line in ledger]
     assert all(len(of) == 2 for of in nodes[:5]), "both nodes collect"
-    lost = removed[0][0]
+    lost = removed[0]
     assert all(lost not in of for of in nodes[7:])
     assert ledger[-1].counts.lost >= 1
-    assert recovered[0] < RECOVERY_MAX_S
     assert read_checkpoint(run).steps == last.steps
 
 
