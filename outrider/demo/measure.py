@@ -14,6 +14,7 @@ from contracts.decision import (
     Reason,
     Source,
     Verdict,
+    digest_runs,
     in_words,
 )
 from edge_agent.recorder.reading import Log
@@ -80,13 +81,22 @@ def read_records(path: Path) -> list[Record]:
     return [decoder.decode(line) for line in path.read_bytes().splitlines() if line.strip()]
 
 
-def driving_at(log: Log, versions: dict[str, str], wall_s: float) -> str:
-    """Who drove a robot at a wall time: a version, or the rule-based controller."""
-    index = int(np.searchsorted(log.decisions["wall_ns"], int(wall_s * 1e9)))
-    row = log.decisions[min(index, len(log.decisions) - 1)]
-    if row["source"] not in (Source.POLICY, Source.RECOVERY):
-        return RULE_BASED
-    return versions.get(row["policy_digest"].tobytes().hex(), "?")
+def driver_of(log: Log, versions: dict[str, str], start_s: float, end_s: float) -> str | None:
+    """Who drove a robot between two wall times: a version, or the rule-based controller; None where it changed.
+
+    Ticks in which nobody was asked, as the one between two goals, say nothing.
+    """
+    first, last = np.searchsorted(log.decisions["wall_ns"], [int(start_s * 1e9), int(end_s * 1e9)])
+    rows = log.decisions[first:last]
+    rows = rows[rows["source"] != Source.NONE]
+    names = set()
+    for source in np.unique(rows["source"]).tolist():
+        if source not in (Source.POLICY, Source.RECOVERY):
+            names.add(RULE_BASED)
+            continue
+        digests = rows["policy_digest"][rows["source"] == source]
+        names |= {versions.get(digest, "?") for _, _, digest in digest_runs(digests)}
+    return names.pop() if len(names) == 1 else None
 
 
 def split_by_driver(
@@ -109,9 +119,8 @@ def split_by_driver(
     orders: dict[str, list[DeliveryRecord]] = {name: [] for name in names}
     for record in records:
         start, end = np.interp([record.start_s, record.end_s], sim_s, wall_s)
-        log = logs[record.robot]
-        driver = driving_at(log, versions, start)
-        if driver != driving_at(log, versions, end) or driver not in trips:
+        driver = driver_of(logs[record.robot], versions, start, end)
+        if driver not in trips:
             continue
         if isinstance(record, LegRecord):
             trips[driver].append(record)
