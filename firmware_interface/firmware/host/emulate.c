@@ -96,6 +96,11 @@ static void unplug(void)
     serial = NONE;
     slave = NONE;
     host.tx_size = 0u;
+    /* As udev does: the terminal's number is given to the next one that opens, and a host that tries again
+       by the old name would take that one from whoever owns it. */
+    if (link_path != NULL) {
+        (void)unlink(link_path);
+    }
 }
 
 /* A new pseudo-terminal; `link_path` leads to it. */
