@@ -1,6 +1,7 @@
 """Compiles the reference firmware: for this machine, and for a Cortex-M4 to see that it does and how large it is."""
 
 import enum
+import functools
 import os
 import re
 import shutil
@@ -35,6 +36,20 @@ class Size(NamedTuple):
     memory: int
 
 
+@functools.cache
+def signature_flags() -> tuple[str, ...]:
+    """What links the emulated board to libsodium, which checks its images' signatures; empty where there is none.
+
+    Without it the board is built all the same, and takes no update.
+    """
+    command = ["pkg-config", "--cflags", "--libs", "libsodium"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    return ("-DOUTRIDER_SODIUM", *done.stdout.split()) if done.returncode == 0 else ()
+
+
 def core_sources() -> list[Path]:
     """What goes onto a board."""
     return sorted(SOURCES.glob("*.c")) + sorted(SOURCES.glob("generated/*.c"))
@@ -59,7 +74,8 @@ def build(kind: Kind = Kind.FAST, out: Path = OUT) -> Path:
     sources = [*core_sources(), *sorted(SOURCES.glob("host/*.c"))]
     watched = sorted({*sources, *SOURCES.rglob("*.h")})
     texts = b"\0".join(path.read_bytes() for path in watched)
-    key = digest_hex(repr((STRICT, kind.value)).encode() + texts)[:16]
+    flags = signature_flags()
+    key = digest_hex(repr((STRICT, kind.value, flags)).encode() + texts)[:16]
     program = out / f"board-{kind.name.lower()}-{key}"
     if program.exists():
         return program
@@ -68,7 +84,7 @@ def build(kind: Kind = Kind.FAST, out: Path = OUT) -> Path:
     except OSError as error:
         raise BuildError(f"cannot write to {out} ({error.strerror}): pass another folder") from None
     fresh = out / f"{program.name}.{os.getpid()}"
-    _run(["gcc", *STRICT, *kind.value, "-o", str(fresh), *map(str, sources), "-lm"], out)
+    _run(["gcc", *STRICT, *kind.value, "-o", str(fresh), *map(str, sources), *flags, "-lm"], out)
     fresh.replace(program)
     return program
 

@@ -29,6 +29,8 @@ class Emulator:
         seed: of the line's faults.
         rate: of the board's clock, which is ``rate`` times ``time.monotonic_ns``: all its time-outs, ramps and loops
             go by it, as those of a robot must that lives in a faster simulation.
+        key: whose firmware images it takes, 32 bytes, as the firmware it was shipped with brings it; without, it takes
+            no update. A board whose ``flash`` knows a key already keeps that one.
         silent_max_s: an outside plant that says nothing for longer is a silent sensor; on the board's clock.
     """
 
@@ -42,11 +44,13 @@ class Emulator:
         plant: Path | None = None,
         seed: int = 1,
         rate: float = 1.0,
+        key: bytes = b"",
         silent_max_s: float = SILENT_MAX_S,
     ) -> None:
         command = [str(program or build()), "emulate", "--rate", repr(rate), "--seed", str(seed)]
         command += ["--link", str(link)] if link else []
         command += ["--tcp", str(tcp_port)] if tcp_port is not None else []
+        command += ["--key", key.hex()] if key else []
         command += ["--flash", str(flash)] if flash else []
         command += ["--plant", str(plant), "--silent", repr(silent_max_s)] if plant else []
         # A session of its own: Ctrl-C in the terminal is for the one who runs it.

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from firmware_interface.emulator.build import Kind, build
+from firmware_interface.emulator.build import Kind, build, signature_flags
 from firmware_interface.emulator.process import Emulator
 from firmware_interface.link.client import FirmwareLink
 from firmware_interface.transport.ports import open_port
+from tests.support.firmware import PUBLIC
 
 
 @pytest.fixture(scope="session")
@@ -19,9 +20,17 @@ def program() -> Path:
     return build(Kind.SANITIZED)
 
 
+@pytest.fixture(scope="session")
+def verifying(program: Path) -> Path:
+    """The same, where it can check signatures: without that it takes no update, and there is nothing to test."""
+    if not signature_flags():
+        pytest.skip("no libsodium here: 'apt-get install libsodium-dev pkg-config'")
+    return program
+
+
 @pytest.fixture
 def emulator(program: Path, tmp_path: Path) -> Iterator[Emulator]:
-    running = Emulator(program, link=tmp_path / "board", flash=tmp_path / "flash")
+    running = Emulator(program, link=tmp_path / "board", flash=tmp_path / "flash", key=PUBLIC)
     yield running
     assert running.close() == 0, "a sanitizer found something"
 

@@ -376,8 +376,8 @@ def test_the_trial_finds_a_broken_firmware(
     assert any(LineTrial(broken, seed, commands_per_ms=4).run(10_000).wrong for seed in range(8))
 
 
-def test_a_power_cut_anywhere_leaves_a_whole_image(program: Path) -> None:
-    for size, stride in ((2200, 17), (128, 5)):
-        result = power_cuts(program, size, stride)
+def test_a_power_cut_anywhere_leaves_a_whole_image(verifying: Path) -> None:
+    for size, stride in ((2200, 23), (128, 7)):
+        result = power_cuts(verifying, size, stride)
         assert result["wrong"] == 0
         assert result["cuts"] > 300

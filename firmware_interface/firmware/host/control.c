@@ -50,6 +50,18 @@ static bool set_line(char *rest)
     return true;
 }
 
+bool host_read_key(const char *text)
+{
+    host.key_there = strlen(text) == 2u * sizeof host.key;
+    for (size_t i = 0u; i < sizeof host.key && host.key_there; i++) {
+        const char pair[3] = {text[2u * i], text[2u * i + 1u], '\0'};
+        char *end;
+        host.key[i] = (uint8_t)strtoul(pair, &end, 16);
+        host.key_there = end == pair + 2;
+    }
+    return host.key_there;
+}
+
 bool host_command(char *text)
 {
     char *state = NULL;
