@@ -26,6 +26,7 @@ class Kind(enum.Enum):
     """How it is compiled for this machine."""
 
     FAST = ("-O2", "-g")
+    COVERED = ("-O0", "--coverage", "-fprofile-update=atomic")
     SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 

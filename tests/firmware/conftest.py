@@ -1,5 +1,9 @@
-"""The reference firmware, compiled once with sanitizers; boards in virtual and in real time."""
+"""The reference firmware, compiled once with sanitizers; boards in virtual and in real time.
 
+``OUTRIDER_FIRMWARE_KIND=COVERED``: with gcov's counters instead (``tools/coverage_cores.py``).
+"""
+
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +21,7 @@ from tests.support.firmware import PUBLIC
 def program() -> Path:
     if shutil.which("gcc") is None:
         pytest.skip("no gcc here: 'apt-get install gcc libc6-dev'")
-    return build(Kind.SANITIZED)
+    return build(Kind[os.environ.get("OUTRIDER_FIRMWARE_KIND", "SANITIZED")])
 
 
 @pytest.fixture(scope="session")

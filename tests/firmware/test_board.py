@@ -1,6 +1,7 @@
 """The firmware's state machine, watchdog, limits and faults, in virtual time."""
 
 import itertools
+import random
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from firmware_interface.emulator.build import SOURCES
 from firmware_interface.emulator.trials import LineTrial, power_cuts
+from firmware_interface.emulator.virtual import Sent
 from firmware_interface.link.machine import Lost, Mismatch, Opened
 from firmware_interface.protocol import codec, frames
 from firmware_interface.protocol.frames import Fault, Result, State, StopReason
@@ -157,6 +159,128 @@ def test_a_new_session_stops_the_robot_and_the_old_host_notices(pair: Pair) -> N
     assert any(isinstance(event, Lost) and event.answered for event in pair.events)
 
 
+def test_a_board_does_not_arm_before_it_has_looked_at_its_sensors(program: Path) -> None:
+    with Pair(program) as pair:
+        session = (1 << 16) | 1
+        hello = codec.encode(frames.Hello(frames.SCHEMA_REVISION, frames.SCHEMA_HASH, 5, 0, 0))
+        seen = pair.board.exchange(200, hello + codec.encode(frames.Arm(session, 1, 200)))
+        assert states(seen) == []
+        answers = pair.board.exchange(900)
+        found = [
+            f for item in [*seen, *answers] if isinstance(item, Sent) for f in codec.Reader().feed(item.data)
+        ]
+        refused = [frame for frame in found if isinstance(frame, frames.Acknowledge)]
+        assert [(frame.session, frame.result) for frame in refused] == [(session, Result.FAULTED)]
+
+
+def test_frames_for_hosts_and_of_strangers_are_not_answered(pair: Pair) -> None:
+    pair.run(20)
+    mark = len(pair.events)
+    for stranger in (
+        frames.Heartbeat(1, 1),
+        frames.InfoRequest(1),
+        frames.InfoRequest(0),
+        frames.Disarm(0, 9),
+    ):
+        pair.send(stranger)
+    pair.send(frames.TimeReply(1, 2, 3))
+    pair.send(frames.Acknowledge(pair.machine.session, 1, 0x11, 0, 0))
+    pair.run(60)
+    kinds = {type(event) for event in pair.events[mark:]}
+    assert kinds <= {
+        frames.Status,
+        frames.Wheels,
+        frames.Imu,
+        frames.Battery,
+        frames.Bumper,
+        frames.Heartbeat,
+    }
+    assert pair.latest(frames.Status).commands_refused == 1
+
+
+def test_a_board_without_a_session_answers_only_hello(program: Path) -> None:
+    with Pair(program) as pair:
+        for frame in (
+            frames.TimeRequest(7),
+            frames.InfoRequest(0),
+            frames.Heartbeat(0, 1),
+            frames.Disarm(0, 1),
+        ):
+            pair.send(frame)
+        data = b"".join(pair._out)
+        seen = pair.board.exchange(500, data)
+        assert [item for item in seen if isinstance(item, Sent)] == []
+
+
+def test_noise_costs_the_c_core_one_frame_at_most(pair: Pair) -> None:
+    rng, reader = random.Random(3), codec.Reader()
+    for number in range(1, 500):
+        noise = rng.randbytes(rng.randint(1, 600))
+        asked = codec.encode(frames.TimeRequest(2 * number)) + codec.encode(
+            frames.TimeRequest(2 * number + 1)
+        )
+        pair.now_us += 1000
+        alive = codec.encode(frames.Heartbeat(pair.machine.session, number))
+        seen = pair.board.exchange(pair.now_us, noise + asked + alive)
+        pair.now_us += 1000
+        seen += pair.board.exchange(pair.now_us)
+        came = [frame for item in seen if isinstance(item, Sent) for frame in reader.feed(item.data)]
+        assert 2 * number + 1 in [frame.host_us for frame in came if isinstance(frame, frames.TimeReply)]
+
+
+def test_a_stop_of_a_board_that_stands_is_nothing(pair: Pair) -> None:
+    pair.send(frames.Stop(1))
+    assert pair.ask(frames.Disarm).result == Result.OK
+    assert pair.latest(frames.Status).state == State.DISARMED
+    assert states(pair.observed) == []
+
+
+def test_maintenance_is_refused_while_armed(pair: Pair) -> None:
+    drive(pair, 50)
+    asked = [
+        (frames.ParameterSet, BY_NAME["wheels_hz"].id, frames.Kind.U32, 100),
+        (frames.UpdateBegin, 2, 100, bytes(32), bytes(64)),
+        (frames.UpdateBlock, 0, 1, bytes(128)),
+        (frames.UpdateVerify,),
+        (frames.UpdateSwitch,),
+    ]
+    for question in asked:
+        pair.command(0.5)
+        assert pair.ask(*question).result == Result.NOT_ALLOWED
+    assert pair.ask(frames.ParameterGet, BY_NAME["wheels_hz"].id).result == Result.OK
+    assert pair.ask(frames.ParameterGet, 250).result == Result.UNKNOWN
+
+
+def test_a_memory_that_does_not_answer_refuses_parameters_and_changes_none(pair: Pair) -> None:
+    wheels = BY_NAME["wheels_hz"].id
+    before = pair.ask(frames.ParameterGet, wheels).value
+    pair.board.control(pair.now_us, "flash 0")
+    assert pair.ask(frames.ParameterSet, wheels, frames.Kind.U32, 77).result == Result.STORAGE
+    assert pair.ask(frames.ParameterGet, wheels).value == before
+    pair.board.control(pair.now_us, "flash 1")
+    assert pair.ask(frames.ParameterSet, wheels, frames.Kind.U32, 77).result == Result.OK
+
+
+def test_a_memory_that_is_silent_at_the_start_is_a_fault(pair: Pair) -> None:
+    pair.board.control(pair.now_us, "flash 0")
+    pair.board.control(pair.now_us, "restart 1")
+    pair.run(3)
+    pair.open()
+    pair.run(60)
+    status = pair.latest(frames.Status)
+    assert (status.state, status.faults) == (State.FAULTED, Fault.STORAGE)
+    assert pair.ask(frames.Arm, pair.now_us & 0xFFFFFFFF).result == Result.FAULTED
+
+
+def test_what_finds_no_room_on_the_line_is_counted(pair: Pair) -> None:
+    for _ in range(300):
+        pair.send(frames.TimeRequest(1))
+    pair.run(60)
+    status = pair.latest(frames.Status)
+    assert 100 < status.frames_unsent < 300
+    assert status.state == State.DISARMED
+
+
 def test_a_repeated_hello_changes_nothing(pair: Pair) -> None:
     drive(pair)
     session = pair.machine.session
@@ -173,6 +297,8 @@ def test_a_repeated_hello_changes_nothing(pair: Pair) -> None:
         ("bumper 1", "bumper 0", Fault.BUMPER, 2, False),
         ("battery 18.0", "battery 25.0", Fault.BROWNOUT, 24, True),
         ("battery nan", "battery 25.0", Fault.SENSOR, 2, True),
+        ("imu nan", "imu 0", Fault.SENSOR, 2, True),
+        ("imu -inf", "imu 0", Fault.SENSOR, 2, True),
         ("current 40", "current 0", Fault.OVERCURRENT, 54, True),
         ("silent 1", "silent 0", Fault.SENSOR, 2, True),
     ],

@@ -121,6 +121,81 @@ def test_what_was_signed_must_also_be_what_was_written(pair: Pair) -> None:
     assert install(pair, GOOD) == TAKEN
 
 
+def test_the_name_is_signed_whole(pair: Pair) -> None:
+    longest = "amr-large-rev-12"
+    pair.board.control(pair.now_us, f"name {longest}")
+    assert begin(pair, signed()) is Result.BAD_SIGNATURE
+    assert begin(pair, signed(board=longest[:-1])) is Result.BAD_SIGNATURE
+    assert install(pair, signed(board=longest)) == TAKEN
+    assert runs(pair) == 2
+    assert pair.latest(frames.FirmwareInfo).board.decode() == longest
+
+
+def test_verifying_again_is_nothing_and_after_the_switch_nothing_is_heard(pair: Pair) -> None:
+    assert begin(pair, GOOD) is Result.OK
+    for at in range(0, 300, UPDATE_BLOCK_BYTES):
+        block = GOOD.payload[at : at + UPDATE_BLOCK_BYTES]
+        pair.ask(frames.UpdateBlock, at, len(block), block.ljust(UPDATE_BLOCK_BYTES, b"\0"))
+    verify = frames.UpdateVerify(pair.machine.session, pair.sequence + 1)
+    for number in (1, 2):  # the second comes while it still looks at the first
+        pair.send(verify._replace(sequence=pair.sequence + number))
+    pair.sequence += 2
+    pair.run(5)
+    assert pair.ask(frames.UpdateVerify).result == Result.OK
+    mark = len(pair.events)
+    pair.send(frames.UpdateSwitch(pair.machine.session, pair.sequence + 1))
+    pair.send(frames.ParameterGet(pair.machine.session, pair.sequence + 2, 1))
+    pair.run(1)
+    answers = [event.code for event in pair.events[mark:] if isinstance(event, frames.Acknowledge)]
+    assert answers == [0x33]
+
+
+@pytest.mark.parametrize("step", ["begin", "block", "verify", "switch"])
+def test_a_memory_that_does_not_answer_leaves_the_old_image(pair: Pair, step: str) -> None:
+    def broken(name: str) -> bool:
+        pair.board.control(pair.now_us, f"flash {int(name != step)}")
+        return name == step
+
+    size = len(GOOD.payload)
+    if not broken("begin"):
+        assert begin(pair, GOOD) is Result.OK
+        for at in range(0, size, UPDATE_BLOCK_BYTES):
+            block = GOOD.payload[at : at + UPDATE_BLOCK_BYTES]
+            if at == 256 and broken("block"):
+                break
+            asked = (frames.UpdateBlock, at, len(block), block.ljust(UPDATE_BLOCK_BYTES, b"\0"))
+            assert pair.ask(*asked).result == Result.OK
+    question = {
+        "begin": (frames.UpdateBegin, 2, size, GOOD.digest, GOOD.signature),
+        "block": (frames.UpdateBlock, 256, size - 256, GOOD.payload[256:].ljust(UPDATE_BLOCK_BYTES, b"\0")),
+        "verify": (frames.UpdateVerify,),
+        "switch": (frames.UpdateSwitch,),
+    }
+    if step == "switch":
+        assert pair.ask(frames.UpdateVerify).result == Result.OK
+    broken(step)
+    assert pair.ask(*question[step]).result == Result.STORAGE
+    broken("nothing")
+    assert runs(pair) == 1
+    assert install(pair, GOOD) == TAKEN
+
+
+def test_blocks_must_follow_and_be_whole(pair: Pair) -> None:
+    block = GOOD.payload[:128]
+    assert pair.ask(frames.UpdateBlock, 0, 128, block).result == Result.OUT_OF_PLACE, "none was announced"
+    too_large = make_image(b"x" * 200_000, 2, BOARD, KEY.sign)
+    big = signed(payload=too_large[124:])
+    assert begin(pair, big) is Result.OUT_OF_RANGE
+    assert begin(pair, GOOD._replace(payload=b"")) is Result.OUT_OF_RANGE
+    assert begin(pair, GOOD) is Result.OK
+    assert pair.ask(frames.UpdateBlock, 128, 128, block).result == Result.OUT_OF_PLACE
+    assert pair.ask(frames.UpdateBlock, 0, 127, block).result == Result.OUT_OF_RANGE
+    assert pair.ask(frames.UpdateBlock, 0, 128, block).value == 128
+    assert pair.ask(frames.UpdateBlock, 0, 128, block).result == Result.OUT_OF_PLACE, "it has that one"
+    assert pair.ask(frames.UpdateVerify).result == Result.OUT_OF_PLACE, "not all of it is there"
+    assert install(pair, GOOD) == TAKEN
+
+
 def test_an_older_version_is_refused_though_rightly_signed(pair: Pair) -> None:
     assert install(pair, signed(version=5)) == TAKEN
     for version in (5, 4, 1):

@@ -88,6 +88,12 @@ bool host_command(char *text)
         host.forced.current_a = strtof(rest, NULL);
     } else if (strcmp(verb, "silent") == 0) {
         host.forced.silent = atoi(rest) != 0;
+    } else if (strcmp(verb, "imu") == 0) {
+        host.plant.acceleration_mps2[0] = strtof(rest, NULL);
+    } else if (strcmp(verb, "name") == 0 && strlen(rest) < sizeof host.name) {
+        memcpy(host.name, rest, strlen(rest) + 1u);
+    } else if (strcmp(verb, "flash") == 0) {
+        host.powerless = atoi(rest) == 0; /* its memory does not answer; all else goes on */
     } else if (strcmp(verb, "restart") == 0) {
         host.restart_wanted = true;
     } else if (strcmp(verb, "cut") == 0) {

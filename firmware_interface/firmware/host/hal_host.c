@@ -33,6 +33,7 @@ void host_init(void)
     host.plant.silent_max_s = 0.2;
     host.forced.battery_v = 25.2f;
     host.boots = 1u;
+    memcpy(host.name, "host-emulator", sizeof "host-emulator");
     line_init(&host.to_board, 1u);
     line_init(&host.to_host, 2u);
 }
@@ -230,7 +231,7 @@ uint32_t hal_capabilities(void)
 
 const char *hal_board_name(void)
 {
-    return "host-emulator";
+    return host.name;
 }
 
 void hal_restart(void)

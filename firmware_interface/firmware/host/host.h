@@ -56,6 +56,7 @@ struct host {
     bool restart_wanted;
     uint8_t key[SIGNATURE_KEY_BYTES]; /* what the firmware brings as shipped */
     bool key_there;
+    char name[17];
     struct line to_board;
     struct line to_host;
 };

@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Records of u16 length and bytes on standard input; for each on standard output the verdict, and where it is good the
-   same frame encoded again: u8 verdict, u16 length, bytes. */
+/* Records of u16 length and bytes on standard input; for each on standard output the verdict and the same frame encoded
+   again: u8 verdict, u16 length, bytes. What is out of range or unknown is read all the same, and must not be encoded. */
 int host_codec(void)
 {
     static uint8_t encoded[65536];
@@ -19,8 +19,12 @@ int host_codec(void)
         if (fread(encoded, 1u, size, stdin) != size) {
             return 2;
         }
-        const uint8_t verdict = (uint8_t)framing_decode(encoded, size, &frame);
-        const uint16_t again = verdict == OUTRIDER_VERDICT_GOOD ? (uint16_t)framing_encode(&frame, wire) : 0u;
+        /* An empty one as a transport that keeps messages would bring it. */
+        const uint8_t verdict = (uint8_t)(size == 0u ? outrider_decode(encoded, 0u, &frame)
+                                                     : framing_decode(encoded, size, &frame));
+        const bool read = verdict == OUTRIDER_VERDICT_GOOD || verdict == OUTRIDER_VERDICT_OUT_OF_RANGE
+            || verdict == OUTRIDER_VERDICT_UNKNOWN_CODE;
+        const uint16_t again = read ? (uint16_t)framing_encode(&frame, wire) : 0u;
         (void)fwrite(&verdict, 1u, 1u, stdout);
         (void)fwrite(&again, sizeof again, 1u, stdout);
         (void)fwrite(wire, 1u, again, stdout);
