@@ -17,8 +17,15 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "build" / "firmware"
-TESTS = [f"tests/firmware/test_{name}.py" for name in ("protocol", "board", "link", "signature", "machine")]
-PYTHON_CORES = ("firmware_interface/protocol/*", "firmware_interface/link/machine.py")
+TESTS = [
+    f"tests/firmware/test_{name}.py"
+    for name in ("protocol", "board", "link", "signature", "machine", "clock")
+]
+PYTHON_CORES = (
+    "firmware_interface/protocol/*",
+    "firmware_interface/link/machine.py",
+    "firmware_interface/link/clock.py",
+)
 RUN_MAX_S = 1800
 
 

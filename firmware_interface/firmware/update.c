@@ -69,15 +69,10 @@ static bool image_whole(uint32_t slot, const struct update_image *image)
     uint8_t digest[SHA256_BYTES];
     uint32_t done = 0u;
 
-    if (image->size == 0u) {
-        return true;
-    }
     sha256_begin(&hash);
-    if (image->size > image_bytes_max() || !hash_on(slot, image->size, &hash, &done, image->size)) {
-        return false;
-    }
+    const bool read = hash_on(slot, image->size, &hash, &done, image->size);
     sha256_end(&hash, digest);
-    return memcmp(digest, image->digest, sizeof digest) == 0;
+    return read && memcmp(digest, image->digest, sizeof digest) == 0;
 }
 
 /* A key that could not be stored is brought again at the next start. */
@@ -133,7 +128,7 @@ static bool find_begun(const struct update *update, uint32_t *offset)
     const enum hal_area area = slot_area(1u - update->slot);
     const uint32_t pages = (update->coming.size + HAL_PAGE_BYTES - 1u) / HAL_PAGE_BYTES;
     struct header header;
-    uint8_t marker[MARKER_BYTES];
+    uint8_t marker[MARKER_BYTES] = {0};
     uint32_t page = 0u;
 
     if (!hal_flash_read(area, 0u, (uint8_t *)&header, sizeof header) || header.magic != HEADER_MAGIC
@@ -141,16 +136,14 @@ static bool find_begun(const struct update *update, uint32_t *offset)
         return false;
     }
     while (page < pages) {
-        if (!hal_flash_read(area, UPDATE_HEADER_BYTES + page * MARKER_BYTES, marker, sizeof marker)) {
-            return false;
-        }
-        if (!all_are(marker, sizeof marker, 0u)) {
-            if (!all_are(marker, sizeof marker, 0xFFu)) {
-                return false;
-            }
+        const bool read = hal_flash_read(area, UPDATE_HEADER_BYTES + page * MARKER_BYTES, marker, sizeof marker);
+        if (!read || !all_are(marker, sizeof marker, 0u)) {
             break;
         }
         page++;
+    }
+    if (page < pages && !all_are(marker, sizeof marker, 0xFFu)) {
+        return false;
     }
     *offset = page < pages ? page * HAL_PAGE_BYTES : update->coming.size;
     return true;
@@ -205,9 +198,6 @@ static bool trusted(const struct update *update)
 
 enum outrider_result update_begin(struct update *update, const struct outrider_update_begin *frame)
 {
-    if (update->state == UPDATE_SWITCHED) {
-        return OUTRIDER_RESULT_NOT_ALLOWED;
-    }
     if (frame->version <= update->running.version || frame->version < update->trust.version_floor) {
         return OUTRIDER_RESULT_TOO_OLD;
     }
@@ -317,9 +307,6 @@ enum outrider_result update_switch(struct update *update)
 {
     struct boot_record record;
 
-    if (update->state == UPDATE_SWITCHED) {
-        return OUTRIDER_RESULT_OK;
-    }
     if (update->state != UPDATE_VERIFIED) {
         return OUTRIDER_RESULT_OUT_OF_PLACE;
     }
@@ -334,6 +321,6 @@ enum outrider_result update_switch(struct update *update)
     if (!store_save(HAL_BOOT_A, (const uint8_t *)&record, sizeof record)) {
         return OUTRIDER_RESULT_STORAGE;
     }
-    update->state = UPDATE_SWITCHED;
+    update->state = UPDATE_IDLE; /* the core restarts; until then it listens to nobody */
     return OUTRIDER_RESULT_OK;
 }

@@ -16,7 +16,7 @@ struct update_image {
     uint8_t digest[SHA256_BYTES];
 };
 
-enum update_state { UPDATE_IDLE, UPDATE_TAKING, UPDATE_VERIFYING, UPDATE_VERIFIED, UPDATE_SWITCHED };
+enum update_state { UPDATE_IDLE, UPDATE_TAKING, UPDATE_VERIFYING, UPDATE_VERIFIED };
 
 struct update {
     struct trust trust;

@@ -1,6 +1,7 @@
 """The reference firmware, compiled once with sanitizers; boards in virtual and in real time.
 
-``OUTRIDER_FIRMWARE_KIND=COVERED``: with gcov's counters instead (``tools/coverage_cores.py``).
+``OUTRIDER_FIRMWARE_KIND=COVERED``: with gcov's counters instead (``tools/coverage_cores.py``);
+``OUTRIDER_FIRMWARE_PROGRAM``: a program made elsewhere (``tools/mutation_c.py``).
 """
 
 import os
@@ -21,6 +22,8 @@ from tests.support.firmware import PUBLIC
 def program() -> Path:
     if shutil.which("gcc") is None:
         pytest.skip("no gcc here: 'apt-get install gcc libc6-dev'")
+    if given := os.environ.get("OUTRIDER_FIRMWARE_PROGRAM"):
+        return Path(given)
     return build(Kind[os.environ.get("OUTRIDER_FIRMWARE_KIND", "SANITIZED")])
 
 

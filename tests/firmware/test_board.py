@@ -151,6 +151,32 @@ def test_another_sessions_commands_are_refused(pair: Pair) -> None:
     assert executed(pair.run(10)) == []
 
 
+def test_each_session_counts_from_the_beginning_and_has_a_number_of_its_own(pair: Pair) -> None:
+    before = pair.machine.session
+    for count in range(1, 4):
+        pair.sequence += 50
+        assert pair.ask(frames.ParameterGet, 1).result == Result.OK
+        pair.open()
+        assert pair.machine.session == before + count
+        assert pair.ask(frames.ParameterGet, 1).result == Result.OK
+
+
+def test_the_number_of_a_session_wraps_within_a_start_of_the_board(pair: Pair) -> None:
+    boots, count = pair.machine.session >> 16, pair.machine.session & 0xFFFF
+    nonces = iter(range(1_000_000, 2_000_000))
+    while count < 0xFFFF:
+        several = min(1000, 0xFFFF - count)
+        hellos = (
+            frames.Hello(frames.SCHEMA_REVISION, frames.SCHEMA_HASH, next(nonces), 0, 0)
+            for _ in range(several)
+        )
+        pair.now_us += 1000
+        pair.board.exchange(pair.now_us, b"".join(map(codec.encode, hellos)))
+        count += several
+    pair.open()
+    assert pair.machine.session == (boots << 16) | 1, "zero is no session"
+
+
 def test_a_new_session_stops_the_robot_and_the_old_host_notices(pair: Pair) -> None:
     drive(pair)
     pair.send(frames.Hello(frames.SCHEMA_REVISION, frames.SCHEMA_HASH, 12345, 0, 0))

@@ -15,7 +15,7 @@ from cobs import cobs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firmware_interface.emulator.build import core_sources, cross_compile
+from firmware_interface.emulator.build import Target, core_sources, cross_compile
 from firmware_interface.emulator.trials import any_frame, any_value, differential, fuzz
 from firmware_interface.errors import FieldRangeError, ParameterError
 from firmware_interface.protocol import codec, frames, schema
@@ -264,12 +264,14 @@ def test_parameters_are_ranged_and_typed() -> None:
         parameter_named("speed")
 
 
-def test_the_core_compiles_for_a_cortex_m4() -> None:
-    size = cross_compile()
+@pytest.mark.parametrize("target", Target)
+def test_the_core_compiles_for_small_boards_and_fits(target: Target, tmp_path: Path) -> None:
+    size = cross_compile(target, tmp_path)
     if size is None:
         pytest.skip("no arm-none-eabi-gcc here: 'apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi'")
     assert 4_000 < size.flash < 32_000
-    assert 400 < size.memory < 4_000
+    assert 400 < size.memory < 2_000
+    assert 100 < size.frame < 600
 
 
 def test_cppcheck_finds_nothing() -> None:
