@@ -14,6 +14,7 @@ from firmware_interface.emulator.virtual import Sent
 from firmware_interface.link.machine import Lost, Mismatch, Opened
 from firmware_interface.protocol import codec, frames
 from firmware_interface.protocol.frames import Fault, Result, State, StopReason
+from firmware_interface.protocol.schema import FUTURE_MAX_US
 from firmware_interface.protocol.tables import PARAMETERS
 from firmware_interface.protocol.values import BY_NAME, to_bits
 from tests.support.firmware import Pair, executed, states, zero_at_us
@@ -159,6 +160,104 @@ def test_each_session_counts_from_the_beginning_and_has_a_number_of_its_own(pair
         pair.open()
         assert pair.machine.session == before + count
         assert pair.ask(frames.ParameterGet, 1).result == Result.OK
+
+
+def test_a_new_session_is_told_the_state_at_once(pair: Pair) -> None:
+    pair.run(7)  # between two of the regular ones
+    pair.now_us += 1000
+    hello = codec.encode(frames.Hello(frames.SCHEMA_REVISION, frames.SCHEMA_HASH, 99, 0, 0))
+    seen = pair.board.exchange(pair.now_us, hello)
+    pair.now_us += 1000
+    seen += pair.board.exchange(pair.now_us)
+    came = [frame for item in seen if isinstance(item, Sent) for frame in codec.Reader().feed(item.data)]
+    told = [frame.session for frame in came if isinstance(frame, frames.Status)]
+    assert told == [pair.machine.session + 1]
+
+
+def test_every_change_of_state_is_told_at_once(pair: Pair) -> None:
+    reader = codec.Reader()
+
+    def told(*sent: frames.AnyFrame) -> list[State]:
+        """The states that are told within two steps."""
+        seen = []
+        for data in (b"".join(map(codec.encode, sent)), b""):
+            pair.now_us += 1000
+            seen += pair.board.exchange(pair.now_us, data)
+        came = [frame for item in seen if isinstance(item, Sent) for frame in reader.feed(item.data)]
+        pair.run(7)  # past the regular one, and to none of them
+        return [State(frame.state) for frame in came if isinstance(frame, frames.Status)]
+
+    def ordered(kind: type[frames.AnyFrame], *rest: int) -> frames.AnyFrame:
+        pair.sequence += 1
+        return kind(pair.machine.session, pair.sequence, *rest)  # type: ignore[arg-type,call-arg]
+
+    while told():  # the regular ones come every 50 ms
+        pass
+    assert told(ordered(frames.Arm, pair.now_us + 1000)) == [State.ARMED]
+    assert told(ordered(frames.Disarm)) == [State.STOPPING]
+    pair.run(30)
+    pair.board.control(pair.now_us, "estop 1")
+    assert told() == [State.FAULTED]
+    pair.board.control(pair.now_us, "estop 0")
+    assert told(ordered(frames.ClearFaults, 0xFFFFFFFF)) == [State.DISARMED]
+
+
+@pytest.mark.parametrize(
+    ("frame", "limit_us"), [("arm", 200_000), ("command", 50_000)], ids=["arm", "command"]
+)
+@pytest.mark.parametrize(("past_us", "good"), [(1, True), (0, False)])
+def test_the_age_is_counted_to_the_microsecond(
+    pair: Pair, frame: str, limit_us: int, past_us: int, good: bool
+) -> None:
+    if frame == "command":
+        pair.arm()
+    pair.sequence += 1
+    pair.now_us += 1000
+    sent_us = (pair.now_us - limit_us + past_us) & 0xFFFFFFFF
+    session = pair.machine.session
+    if frame == "arm":
+        asked: frames.AnyFrame = frames.Arm(session, pair.sequence, sent_us)
+    else:
+        sent_us += 10_000  # a part of its age it has from before
+        asked = frames.VelocityCommand(session, pair.sequence, sent_us, 10_000, limit_us, 0.5, 0.0)
+    seen = pair.board.exchange(pair.now_us, codec.encode(asked))
+    if frame == "arm":
+        assert bool(states(seen)) is good
+    else:
+        assert bool(executed(seen)) is good
+
+
+@pytest.mark.parametrize(("ahead_us", "good"), [(FUTURE_MAX_US, True), (FUTURE_MAX_US + 1, False)])
+def test_a_stamp_may_lie_so_far_ahead_and_no_further(pair: Pair, ahead_us: int, good: bool) -> None:
+    pair.arm()
+    pair.sequence += 1
+    pair.now_us += 1000
+    command = (pair.machine.session, pair.sequence, pair.now_us + ahead_us, 0, 50_000, 0.5, 0.0)
+    seen = pair.board.exchange(pair.now_us, codec.encode(frames.VelocityCommand(*command)))
+    assert bool(executed(seen)) is good
+
+
+def test_what_was_done_with_commands_is_counted(pair: Pair) -> None:
+    pair.command(0.5)
+    pair.run(2)
+    pair.arm()
+    for _ in range(3):
+        pair.command(0.5)
+        pair.run(10)
+    pair.command(0.5, age_us=80_000)
+    pair.sequence -= 1
+    pair.command(0.5)
+    pair.run(60)
+    status = pair.latest(frames.Status)
+    counted = (
+        status.commands_executed,
+        status.commands_stale,
+        status.commands_repeated,
+        status.commands_refused,
+    )
+    assert counted == (3, 1, 1, 1)
+    assert status.sequence_executed == pair.sequence - 1
+    assert status.frames_bad == 0
 
 
 def test_the_number_of_a_session_wraps_within_a_start_of_the_board(pair: Pair) -> None:
