@@ -2,8 +2,8 @@
 
 Changes one thing at a time in ``safety/``, or with ``--room serial`` in the host's side of the serial protocol: a
 comparison, an operator, a number, a word such as ``min`` or ``any``, a result; never on disk. Then it runs the tests
-that touch that line. A mutant that no test notices survives. Defaults of a class's fields and what stands at the top of a
-module are settings, not logic: they are left alone. First all tests run once under a line trace, which also gives the
+that touch that line. A mutant that no test notices survives. Defaults of a class's fields and what stands at the top of
+a module are settings, not logic: they are left alone. First all tests run once under a line trace, which also gives the
 line coverage. Each mutant is a fork of one process that has imported what is slow to import, with a time limit; the
 files of the room may be edited meanwhile.
 """
