@@ -355,7 +355,8 @@ def test_noise_costs_the_c_core_one_frame_at_most(pair: Pair) -> None:
 
 def test_a_stop_of_a_board_that_stands_is_nothing(pair: Pair) -> None:
     pair.send(frames.Stop(1))
-    assert pair.ask(frames.Disarm).result == Result.OK
+    answer = pair.ask(frames.Disarm)
+    assert (answer.result, answer.value, answer.code) == (Result.OK, 0, 0x12)
     assert pair.latest(frames.Status).state == State.DISARMED
     assert states(pair.observed) == []
 

@@ -108,6 +108,12 @@ def test_it_opens_with_the_boards_session_and_clock() -> None:
     assert (host.machine.state, host.machine.session) == (LinkState.CLOSED, 0)
 
 
+def test_before_the_first_session_there_is_none() -> None:
+    machine = Host().machine
+    assert (machine.state, machine.session, machine.capabilities) == (LinkState.CLOSED, 0, 0)
+    assert Host().hear(frames.Heartbeat(0, 1)) == []
+
+
 def test_before_a_clock_is_known_commands_are_stamped_zero() -> None:
     host = Host()
     assert host.machine.stamp_us(host.now_ns) == 0
@@ -204,6 +210,18 @@ def test_only_the_answer_to_the_last_question_sets_the_clock_and_once() -> None:
     assert len(host.machine.clock) == samples
     host.hear(right, right)
     assert len(host.machine.clock) == samples + 1
+
+
+def test_answers_to_what_was_never_asked_set_no_clock() -> None:
+    host = Host()
+    host.greet()
+    for host_us in (0, 1, 2):
+        assert host.hear(frames.TimeReply(host_us, 9, 9)) == []
+    assert len(host.machine.clock) == 0
+    host.opened()
+    for host_us in (0, 1, 2):
+        assert host.hear(frames.TimeReply(host_us, 9, 9)) == []
+    assert len(host.machine.clock) == TIME_SAMPLES_MIN
 
 
 def test_heartbeats_go_out_at_their_pace_and_count_up() -> None:
