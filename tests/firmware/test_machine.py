@@ -145,6 +145,13 @@ def test_another_schema_is_said_once_and_no_session_is_none() -> None:
         assert len(host.hear(wrong)) == 1, "a new line, a new answer"
 
 
+def test_a_new_line_begins_anew() -> None:
+    host = Host().opened()
+    host.machine.start(host.now_ns)
+    assert (host.machine.state, host.machine.session) == (LinkState.GREETING, 0)
+    assert host.hear(frames.Heartbeat(SESSION, 1)) == []
+
+
 def test_a_repeated_hello_is_nothing_and_another_session_ends_it() -> None:
     host = Host().opened()
     assert host.hear(hello()) == []

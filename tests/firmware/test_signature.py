@@ -79,10 +79,15 @@ REFUSED = [Result.BAD_SIGNATURE, Result.OUT_OF_PLACE, Result.OUT_OF_PLACE]
 
 def test_a_rightly_signed_image_runs(pair: Pair) -> None:
     assert Capability(pair.machine.capabilities) & Capability.SIGNATURE
-    assert install(pair, signed()) == TAKEN
-    assert runs(pair) == 2
-    assert install(pair, signed(version=7, payload=os.urandom(5000))) == TAKEN
-    assert runs(pair) == 7
+    assert runs(pair) == 1
+    shipped = pair.latest(frames.FirmwareInfo)
+    assert (shipped.slot, shipped.digest, shipped.board) == (0, bytes(32), BOARD.encode().ljust(16, b"\0"))
+    newer = signed(version=7, payload=os.urandom(5000))
+    for count, (image, slot) in enumerate(((GOOD, 1), (newer, 0)), 1):
+        assert install(pair, image) == TAKEN
+        assert runs(pair) == image.version
+        info = pair.latest(frames.FirmwareInfo)
+        assert (info.slot, info.digest, info.boots) == (slot, image.digest, shipped.boots + count)
 
 
 def malleable(signature: bytes) -> bytes:
