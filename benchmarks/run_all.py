@@ -54,6 +54,7 @@ TARGETS: dict[str, float] = {
     "intake.vs_bare_pushpull": 1.0,
     "intake.reconnect_4000_s": 15.0,
     "serial.command_p99_us": 200.0,
+    "serial.call_p99_us": 200.0,
     "serial.stop_ms_max": 100.0,
     "serial.sustained_hz": 199.0,
     "serial.fuzz_bytes": 100_000_000.0,

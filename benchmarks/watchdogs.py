@@ -1,14 +1,17 @@
 """From a failure to wheels that stand, end to end: agent, serial link, firmware, PyBullet, each a process of its own.
 
 ``python -m benchmarks.watchdogs [--quick] [--trials N]``: the agent's control process is killed, its comms process is
-killed (nothing may happen), the line is unplugged, the board is killed. Real time, one robot, the rules drive.
-Time in which this machine did not run the board is said beside it, not taken off.
+killed (nothing may happen), nothing is killed (how often a robot stops all the same), the line is unplugged, the board
+is killed. Real time, one robot, the rules drive. Time in which this machine did not run the board is said beside it,
+not taken off; and beside a stop that should not have been, how late a bare timer was that had the priority of control.
+``--realtime``: control and that timer under SCHED_FIFO, as control should be on a robot; the boards are anyway.
 """
 
 import argparse
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,7 +20,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import psutil
 
@@ -25,8 +28,10 @@ from benchmarks._report import report
 from contracts.keyring import party_folder
 from edge_agent.errors import AgentError
 from edge_agent.heartbeat import remove_ring
+from edge_agent.realtime import FIFO_PRIORITY, PRIORITY
 from edge_agent.ros.client import RobotClient
 from firmware_interface.emulator.fleet import BoardFleet
+from firmware_interface.emulator.process import Emulator
 from firmware_interface.protocol.frames import Fault, StopReason
 from navigation.warehouse import load_warehouse
 from sim.physics.boards import BoardDrive
@@ -41,7 +46,23 @@ DRIVING_RADPS = 2.0
 WAIT_MAX_S = 120.0
 QUIET_S = 1.0
 """So long after comms was killed nothing may have stopped."""
-CAUSES = ("control killed", "comms killed", "line unplugged", "board killed")
+CAUSES = ("control killed", "comms killed", "nothing killed", "line unplugged", "board killed")
+HARMLESS = ("comms killed", "nothing killed")
+COMMS_AGE_S = 3.0
+"""Comms is killed when it has started whole, not in the midst of its imports."""
+BARE_LATE_MS = 10.0
+BARE_BEFORE_NS = 200_000_000
+BARE = """
+import sys, time
+before = time.monotonic_ns()
+while True:
+    time.sleep(0.005)
+    now = time.monotonic_ns()
+    if now - before > (5 + float(sys.argv[1])) * 1e6:
+        print(now, now - before, flush=True)
+    before = now
+"""
+"""A timer of 5 ms and nothing else: what it is late, this machine was."""
 
 
 class Trial(NamedTuple):
@@ -56,6 +77,8 @@ class Trial(NamedTuple):
     """The wheels turned again though nobody had armed."""
     why: str = ""
     """What the board said of a stop that should not have been."""
+    bare_ms: float = 0.0
+    """The longest that the bare timer did not run, from 200 ms before that stop on."""
 
 
 class Watched(BoardDrive):
@@ -72,10 +95,43 @@ class Watched(BoardDrive):
         return reading
 
 
+def hurry(pid: int, realtime: bool) -> None:
+    """Give a process the priority of control (``edge_agent.realtime``), where that is permitted."""
+    with suppress(PermissionError):
+        if realtime:
+            os.sched_setscheduler(pid, os.SCHED_FIFO, os.sched_param(FIFO_PRIORITY))
+        else:
+            os.setpriority(os.PRIO_PROCESS, pid, PRIORITY)
+
+
+class Bare:
+    """The bare timer, and when it was late."""
+
+    def __init__(self, path: Path, realtime: bool) -> None:
+        self._path = path
+        with path.open("wb") as out:
+            command = [sys.executable, "-S", "-c", BARE, str(BARE_LATE_MS)]
+            self._process = subprocess.Popen(command, stdout=out)
+        hurry(self._process.pid, realtime)
+
+    def gap_ms(self, stop_ns: int) -> float:
+        """The longest time without it, from shortly before a stop until that is over."""
+        time.sleep(BARE_BEFORE_NS / 1e9)
+        found = [tuple(map(int, line.split())) for line in self._path.read_text().splitlines()]
+        near = [gap for at, gap in found if at > stop_ns - BARE_BEFORE_NS and at - gap <= stop_ns]
+        return max(near, default=0) / 1e6
+
+    def close(self) -> None:
+        """End it."""
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+
+
 class Rig:
     """The floor in this process, the agent and the board in theirs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, realtime: bool) -> None:
+        self._bare = Bare(folder / "bare.txt", realtime)
         layout = find_layout(Path("small"))
         self.run = FloorRun(load_warehouse(layout), 3, 1, "wheeled")
         self.fleet = BoardFleet(self.run.names, folder / "ports")
@@ -92,7 +148,7 @@ class Rig:
         self.agent = subprocess.Popen(
             [*outrider, "agent", "run", "--robot", ROBOT, "--layout", str(layout), "--state", str(self.state),
              "--keys", str(party_folder(folder / "keys", "robots", ROBOT)), "--no-hub",
-             "--serial", self.fleet.ports[ROBOT]],
+             "--serial", self.fleet.ports[ROBOT], *(["--realtime"] if realtime else [])],
         )  # fmt: skip
         self.client = RobotClient(ROBOT, 5.0)
 
@@ -136,16 +192,14 @@ class Rig:
         """One trial; the robot drives before it."""
         self.get_going()
         time.sleep(rng.uniform(0.0, 0.1))
+        if cause == "comms killed":
+            self.wait("comms to run", self._comms_runs)
         board, before = self.fleet.emulator(ROBOT), self.speed()
         if board is None or before < DRIVING_RADPS:
             return self.try_one(cause, rng)
         mark, failed_ns = board.mark(), self._fail(cause, board)
-        if cause == "comms killed":
-            time.sleep(QUIET_S)
-            states = [event for event in board.events[mark:] if event["event"] == "state"]
-            stalled = sum(event["gap_us"] for event in board.events[mark:] if event["event"] == "stall")
-            standing_ms = states[0]["us"] / 1000.0 - failed_ns / 1e6 if states else None
-            return Trial(cause, None, standing_ms, before, stalled / 1000.0, False, json.dumps(states[:1]))
+        if cause in HARMLESS:
+            return self._nothing_happens(cause, board, mark, failed_ns, before)
         self.wait("the wheels to stand", lambda: self._standing_ns(failed_ns) is not None)
         standing_ns = self._standing_ns(failed_ns)
         assert standing_ns is not None
@@ -169,13 +223,42 @@ class Rig:
             restarted,
         )
 
+    def _comms_runs(self) -> bool:
+        with suppress(RuntimeError, psutil.Error):
+            return time.time() - self.child("comms").create_time() > COMMS_AGE_S
+        return False
+
+    def _nothing_happens(
+        self, cause: str, board: Emulator, mark: int, failed_ns: int, before_radps: float
+    ) -> Trial:
+        """The robot drives on, or why not."""
+        time.sleep(QUIET_S)
+        events = board.events[mark:]
+        states = [event for event in events if event["event"] == "state"]
+        stalled_ms = sum(event["gap_us"] for event in events if event["event"] == "stall") / 1000.0
+        if not states:
+            return Trial(cause, None, None, before_radps, stalled_ms, False)
+        stop_ns = int(states[0]["us"]) * 1000
+        return Trial(
+            cause,
+            None,
+            (stop_ns - failed_ns) / 1e6,
+            before_radps,
+            stalled_ms,
+            False,
+            json.dumps(states[:1]),
+            self._bare.gap_ms(stop_ns),
+        )
+
     def _standing_ns(self, after_ns: int) -> int | None:
         return next(
             (at for at, radps in list(self.drive.seen) if at > after_ns and radps < STANDING_RADPS), None
         )
 
-    def _fail(self, cause: str, board: Any) -> int:
+    def _fail(self, cause: str, board: Emulator) -> int:
         """Make it happen; when it did, monotonic ns."""
+        if cause == "nothing killed":
+            return time.monotonic_ns()
         process = self.child(cause.split()[0]) if cause.split()[0] in ("control", "comms") else board.process
         failed_ns = time.monotonic_ns()
         if cause == "line unplugged":
@@ -186,6 +269,7 @@ class Rig:
 
     def close(self) -> None:
         """End everything."""
+        self._bare.close()
         self.agent.terminate()
         self.agent.wait(30)
         with suppress(OSError):
@@ -195,15 +279,17 @@ class Rig:
         self.fleet.close()
 
 
-def measure(trials: int, folder: Path, seconds_max: float) -> list[Trial]:
+def measure(
+    trials: int, folder: Path, seconds_max: float, causes: tuple[str, ...], realtime: bool
+) -> list[Trial]:
     """``trials`` of each cause, or as many as the time allows."""
-    rig, found, rng = Rig(folder), [], random.Random(1)
+    rig, found, rng = Rig(folder, realtime), [], random.Random(1)
     end_s = time.monotonic() + seconds_max
 
     def work() -> None:
         try:
             for _ in range(trials):
-                for cause in CAUSES:
+                for cause in causes:
                     if time.monotonic() < end_s:
                         found.append(rig.try_one(cause, rng))
                         print(json.dumps(found[-1]._asdict()), file=sys.stderr, flush=True)
@@ -227,7 +313,12 @@ def _reasons(stopping: list[Trial]) -> str:
         str(Fault(event["faults"]).name) if event["faults"] else StopReason(event["reason"]).name
         for event in found
     ]
-    return "; stopped by: " + ", ".join(names).lower() if names else ""
+    late_ms = max((trial.bare_ms for trial in stopping), default=0.0)
+    return (
+        f"; stopped by: {', '.join(names).lower()}; a bare timer was {late_ms:.0f} ms late then"
+        if names
+        else ""
+    )
 
 
 def main() -> None:
@@ -236,6 +327,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="end within about 45 s: one trial of each")
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=900.0, help="no new trial after so long")
+    parser.add_argument("--realtime", action="store_true", help="control under SCHED_FIFO")
+    parser.add_argument("--only", choices=CAUSES, nargs="+", default=CAUSES, help="these causes")
     arguments = parser.parse_args()
     os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 100))
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
@@ -243,12 +336,13 @@ def main() -> None:
         os.setpriority(os.PRIO_PROCESS, 0, -5)
     with tempfile.TemporaryDirectory(prefix="outrider-watchdogs-") as folder:
         trials = 1 if arguments.quick else arguments.trials
-        found = measure(trials, Path(folder), 30.0 if arguments.quick else arguments.seconds)
-    for cause in CAUSES:
+        seconds = 30.0 if arguments.quick else arguments.seconds
+        found = measure(trials, Path(folder), seconds, tuple(arguments.only), arguments.realtime)
+    for cause in arguments.only:
         mine = [trial for trial in found if trial.cause == cause]
         name = cause.replace(" ", "_")
         stopping = [trial for trial in mine if trial.standing_ms is not None]
-        if cause == "comms killed":
+        if cause in HARMLESS:
             report(
                 f"watchdogs.{name}.stops",
                 len(stopping),

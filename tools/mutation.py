@@ -1,10 +1,11 @@
-"""Do the tests notice when the monitor is wrong? ``python -m tools.mutation [--sample N] [--seed N] [--json]``.
+"""Do the tests notice when the monitor is wrong? ``python -m tools.mutation [--room R] [--sample N] [--seed N]``.
 
-Changes one thing at a time in ``safety/`` (a comparison, an operator, a number, a word such as ``min`` or ``any``, a
-result), never on disk, and runs the safety tests that touch that line. A mutant that no test notices survives. Defaults
-of a class's fields and what stands at the top of a module are settings, not logic: they are left alone. First all tests
-run once under a line trace, which also gives the line coverage. Each mutant is a fork of one process that has imported
-what is slow to import, with a time limit; the files of the room may be edited meanwhile.
+Changes one thing at a time in ``safety/``, or with ``--room serial`` in the host's side of the serial protocol: a
+comparison, an operator, a number, a word such as ``min`` or ``any``, a result; never on disk. Then it runs the tests
+that touch that line. A mutant that no test notices survives. Defaults of a class's fields and what stands at the top of
+a module are settings, not logic: they are left alone. First all tests run once under a line trace, which also gives the
+line coverage. Each mutant is a fork of one process that has imported what is slow to import, with a time limit; the
+files of the room may be edited meanwhile.
 """
 
 import argparse
@@ -33,7 +34,6 @@ os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", tempfile.mkdtemp(prefix="o
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOM = ROOT / "safety"
 TESTS = (
     "tests/unit/test_monitor.py", "tests/unit/test_faults.py", "tests/unit/test_watches.py",
     "tests/unit/test_geometry.py", "tests/unit/test_admission.py", "tests/unit/test_safety_settings.py",
@@ -42,6 +42,8 @@ TESTS = (
 )  # fmt: skip
 SLOW_TESTS = ("tests/property/test_safety.py", "tests/twin/test_movers.py")
 """They compile the twin first."""
+SERIAL = ("protocol/codec.py", "protocol/values.py", "link/machine.py", "link/clock.py")
+SERIAL_TESTS = tuple(f"tests/firmware/test_{name}.py" for name in ("clock", "machine", "protocol", "board"))
 OPTIONS = ("-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", "--no-header", "--tb=short")
 SAMPLE, SEED = 240, 1
 MUTANT_MAX_S = 60
@@ -60,6 +62,23 @@ WORDS = {
     "min": "max", "max": "min", "any": "all", "all": "any", "minimum": "maximum", "maximum": "minimum",
     "less": "greater_equal", "greater_equal": "less", "cos": "sin", "sin": "cos", "argmax": "argmin", "ceil": "floor",
 }  # fmt: skip
+
+
+class Room(NamedTuple):
+    """What is changed, and by which tests it is watched."""
+
+    folder: Path
+    files: tuple[Path, ...]
+    tests: tuple[str, ...]
+
+
+def room_of(name: str, quick: bool) -> Room:
+    """``safety`` or ``serial``."""
+    if name == "safety":
+        folder = ROOT / "safety"
+        return Room(folder, tuple(sorted(folder.rglob("*.py"))), TESTS if quick else TESTS + SLOW_TESTS)
+    folder = ROOT / "firmware_interface"
+    return Room(folder, tuple(folder / file for file in SERIAL), SERIAL_TESTS)
 
 
 class Mutant(NamedTuple):
@@ -185,7 +204,8 @@ class MutantFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 class Tracer:
     """A pytest plugin: which lines of the room each test touches, and how long it takes."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: Room) -> None:
+        self._files = frozenset(map(str, room.files))
         self.lines: dict[str, set[tuple[str, int]]] = {IMPORT: set()}
         self.spent_s: dict[str, float] = {}
 
@@ -194,24 +214,21 @@ class Tracer:
         """Trace one test with its fixtures."""
         touched = self.lines.setdefault(item.nodeid, set())
         began_s = time.monotonic()
-        sys.settrace(lambda frame, *_: _tracing(frame, touched))
+        sys.settrace(self.into(touched))
         try:
             return (yield)
         finally:
             sys.settrace(None)
             self.spent_s[item.nodeid] = time.monotonic() - began_s
 
+    def into(self, touched: set[tuple[str, int]]) -> Any:
+        """A trace function that notes the room's lines."""
 
-def _tracing(frame: types.FrameType, touched: set[tuple[str, int]]) -> Any:
-    name = frame.f_code.co_filename
-    if not name.startswith(str(ROOM)):
-        return None
+        def line(frame: types.FrameType, *_: object) -> Any:
+            touched.add((frame.f_code.co_filename, frame.f_lineno))
+            return line
 
-    def line(frame: types.FrameType, *_: object) -> Any:
-        touched.add((name, frame.f_lineno))
-        return line
-
-    return line(frame)
+        return lambda frame, *_: line(frame) if frame.f_code.co_filename in self._files else None
 
 
 def in_child(work: Any, max_s: float, quiet: bool = True) -> int:
@@ -239,33 +256,33 @@ def in_child(work: Any, max_s: float, quiet: bool = True) -> int:
     return -1
 
 
-def trace(tests: Sequence[str]) -> tuple[dict[str, set[tuple[str, int]]], dict[str, float]]:
+def trace(room: Room) -> tuple[dict[str, set[tuple[str, int]]], dict[str, float]]:
     """Lines and seconds of each test; ends the program when one of them fails."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "trace.json"
 
         def work() -> int:
-            tracer = Tracer()
+            tracer = Tracer(room)
             # What runs at import concerns every test.
-            sys.settrace(lambda frame, *_: _tracing(frame, tracer.lines[IMPORT]))
-            code = pytest.main([*OPTIONS, *tests], plugins=[tracer])
+            sys.settrace(tracer.into(tracer.lines[IMPORT]))
+            code = pytest.main([*OPTIONS, *room.tests], plugins=[tracer])
             lines = {test: sorted(touched) for test, touched in tracer.lines.items()}
             out.write_text(json.dumps([lines, tracer.spent_s]))
             return int(code)
 
         if (code := in_child(work, 600.0, quiet=False)) != 0:
             raise SystemExit(
-                f"the tests must pass before anything is changed; run pytest {' '.join(tests)} ({code})"
+                f"the tests must pass before anything is changed; run pytest {' '.join(room.tests)} ({code})"
             )
         lines, spent_s = json.loads(out.read_text())
     return {test: {(name, line) for name, line in touched} for test, touched in lines.items()}, spent_s
 
 
-def uncovered(lines: dict[str, set[tuple[str, int]]]) -> dict[str, list[int]]:
+def uncovered(room: Room, lines: dict[str, set[tuple[str, int]]]) -> dict[str, list[int]]:
     """Lines of logic that no test touches, by file."""
     touched = set().union(*lines.values())
     found = {}
-    for path in sorted(ROOM.rglob("*.py")):
+    for path in room.files:
         code = compile(path.read_text(), str(path), "exec")
         wanted = {line for part in _codes(code) for *_, line in part.co_lines() if line}
         left = sorted(line for line in wanted if (str(path), line) not in touched)
@@ -327,15 +344,16 @@ def main() -> int:
     parser.add_argument("--sample", type=int, default=SAMPLE, help="mutants; 0: all")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--quick", action="store_true", help="without the tests that compile the twin")
-    parser.add_argument("--only", default="safety", help="files or folders of the room, comma-separated")
+    parser.add_argument("--room", choices=("safety", "serial"), default="safety")
+    parser.add_argument("--only", default="", help="files or folders of the room, comma-separated")
     parser.add_argument("--json", action="store_true", help="one line of JSON at the end")
     arguments = parser.parse_args()
     os.chdir(ROOT)
-    tests = TESTS if arguments.quick else TESTS + SLOW_TESTS
+    room = room_of(arguments.room, arguments.quick)
     preload()
-    lines, spent_s = trace(tests)
-    missed = uncovered(lines)
-    sources = {path: path.read_text() for path in sorted(ROOM.rglob("*.py"))}
+    lines, spent_s = trace(room)
+    missed = uncovered(room, lines)
+    sources = {path: path.read_text() for path in room.files}
     only = tuple(arguments.only.split(","))
     every = [mutant for path in sources for mutant in mutants_of(path) if mutant.path.startswith(only)]
     chosen = every

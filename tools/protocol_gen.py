@@ -262,7 +262,7 @@ def c_source() -> str:
         lines += [f"    {{{p.id}u, {kinds.index(p.kind.upper())}u, {values}}}, /* {p.name}, {p.unit} */"]
     lines += ["};"]
     for frame in FRAMES:
-        lines += ["", *c_valid(frame)]
+        lines += c_valid(frame)
     lines += ["", *c_encode(), "", *c_decode()]
     for name, chosen in (
         ("is_ordered", [f for f in FRAMES if f.ordered]),
@@ -281,14 +281,20 @@ def bits_of(kind: str, value: float) -> int:
     return to_bits("f32" if kind == "f32" else "u32", value)
 
 
+def c_checks(frame: Frame) -> list[str]:
+    """What is asked of each bounded field; none where any bits will do."""
+    return [check for check in map(c_check, frame.fields) if check]
+
+
 def c_valid(frame: Frame) -> Iterator[str]:
     """Whether every field is in its range."""
-    checks = [check for check in map(c_check, frame.fields) if check]
+    checks = c_checks(frame)
+    if not checks:
+        return
+    yield ""
     yield f"static bool valid_{frame.name}(const struct outrider_{frame.name} *in)"
     yield "{"
-    if not checks:
-        yield "    (void)in;"
-    yield "    return " + ("\n        && ".join(checks) if checks else "true") + ";"
+    yield "    return " + "\n        && ".join(checks) + ";"
     yield "}"
 
 
@@ -299,7 +305,8 @@ def c_encode() -> Iterator[str]:
     for frame in FRAMES:
         yield f"    case OUTRIDER_CODE_{frame.name.upper()}: {{"
         yield f"        const struct outrider_{frame.name} *in = &frame->as.{frame.name};"
-        yield from (f"        if (!valid_{frame.name}(in)) {{", "            return 0u;", "        }")
+        if c_checks(frame):
+            yield from (f"        if (!valid_{frame.name}(in)) {{", "            return 0u;", "        }")
         for field in frame.fields:
             if field.kind == "f32":
                 yield f"        at = put_float(at, in->{field.name});"
@@ -331,7 +338,7 @@ def c_decode() -> Iterator[str]:
             else:
                 cast = "(int32_t)(uint32_t)" if field.kind == "i32" else f"({C_TYPES[field.kind]})"
                 yield f"        out->{field.name} = {cast}get_little(&at, {field.size}u);"
-        yield f"        valid = valid_{frame.name}(out);"
+        yield f"        valid = valid_{frame.name}(out);" if c_checks(frame) else "        valid = true;"
         yield from ("        break;", "    }")
     yield from ("    default:", "        return OUTRIDER_VERDICT_UNKNOWN_CODE;", "    }")
     yield from ("    return valid ? OUTRIDER_VERDICT_GOOD : OUTRIDER_VERDICT_OUT_OF_RANGE;", "}")

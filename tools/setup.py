@@ -18,6 +18,7 @@ Exit codes: 0 done, 1 a step failed (one line says which and what to do), 2 wron
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import shutil
 import sys
@@ -159,6 +160,21 @@ class Setup(Steps):
         )
         self.log.step("colcon", "installed colcon-common-extensions")
 
+    def find_sodium(self) -> None:
+        """libsodium, with which the emulated board checks firmware images; all but updates of it does without."""
+        command = ["pkg-config", "--exists", "libsodium"]
+        if succeeds(command, self.environment):
+            self.log.step("firmware", "libsodium is there")
+            return
+        if not self.check:
+            with contextlib.suppress(SetupError):
+                self.apt(["libsodium-dev", "pkg-config"], "emulated boards check firmware images with it")
+        if not succeeds(command, self.environment):
+            self.log.step(
+                "firmware",
+                "no libsodium: emulated boards take no update ('apt-get install libsodium-dev pkg-config')",
+            )
+
     def all_steps(self) -> None:
         """Do, or check, everything."""
         self.use(find_distribution(self.environment, self.venv, needed=self.ros))
@@ -170,6 +186,8 @@ class Setup(Steps):
         else:
             self.install("packages", ROOT / "requirements.lock", self.site / "torch")
         self.install_project()
+        if not self.edge:
+            self.find_sodium()
         if not self.ros:
             return
         ros = RosSteps(self, self.python, self.site, self.distribution)

@@ -43,12 +43,15 @@ class SerialSink:
         self._before: Status | None = None
 
     def send(self, speed_mps: float, turn_rate_radps: float, stamp: Stamp) -> None:
-        """Send one, now; it lives for 120 ms. Never waits: what finds no room is dropped, and counted by the link."""
-        self._also.send(speed_mps, turn_rate_radps, stamp)
+        """Send one, now; it lives for 120 ms. Never waits: what finds no room is dropped, and counted by the link.
+
+        The board first: what else takes commands may keep this thread waiting, as ROS did for up to 33 ms.
+        """
         try:
             self._link.send_command(speed_mps, turn_rate_radps, self._link.now_ns(), EXPIRY_US)
         except FieldRangeError:
             self._link.stop()
+        self._also.send(speed_mps, turn_rate_radps, stamp)
 
     def arm(self) -> str:
         """Have the board arm; "" or why not. Waits for its answer, so not in the tick."""

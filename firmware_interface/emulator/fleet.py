@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -18,8 +17,6 @@ from firmware_interface.errors import EmulatorError
 from firmware_interface.protocol.frames import Fault, State, StopReason
 
 RESTART_S = 1.0
-PRIORITY = -10
-"""A board does not share its processor; the agent's control process has the same, where permitted."""
 SILENT_MAX_S = 1.0
 """A simulator that does not run for a moment is no silent sensor: its robots do not move meanwhile."""
 PORTS_FILE, EVENTS_FILE = "boards.json", "events.jsonl"
@@ -45,8 +42,7 @@ class _Board:
             rate=self._rate,
             silent_max_s=SILENT_MAX_S,
         )
-        with contextlib.suppress(PermissionError):
-            os.setpriority(os.PRIO_PROCESS, self.emulator.process.pid, PRIORITY)
+        self.emulator.hurry()
         self.seen, self.starts = 0, self.starts + 1
 
     @property

@@ -87,8 +87,7 @@ class StopTrials:
     def __init__(self, program: Path, folder: Path, seed: int = 1) -> None:
         self._rng = random.Random(seed)
         self._emulator = Emulator(program, link=folder / "board")
-        with contextlib.suppress(PermissionError):  # a board does not share its processor
-            os.setpriority(os.PRIO_PROCESS, self._emulator.process.pid, -10)
+        self._emulator.hurry()
         self._driver: Driver | None = None
 
     def __enter__(self) -> "StopTrials":

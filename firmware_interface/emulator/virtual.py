@@ -50,11 +50,19 @@ Observed = Sent | Executed | StateChanged | Asked
 
 
 class VirtualBoard:
-    """A board whose time is an argument. ``damaged``: bytes and frames that its line has damaged (to it, from it)."""
+    """A board whose time is an argument. ``damaged``: bytes and frames that its line has damaged (to it, from it).
 
-    def __init__(self, program: Path, seed: int = 1) -> None:
+    Args:
+        program: as ``build`` gives it.
+        seed: of the line's faults.
+        key: whose firmware images it takes, 32 bytes; none: it takes no update.
+    """
+
+    def __init__(self, program: Path, seed: int = 1, key: bytes = b"") -> None:
         self._process = subprocess.Popen(
-            [program, "replay", str(seed)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [program, "replay", str(seed), *([key.hex()] if key else [])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None

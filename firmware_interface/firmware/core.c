@@ -83,15 +83,15 @@ void core_begin_stop(struct core *core, enum outrider_stop_reason reason, uint64
 
 static bool sensors_good(const struct hal_sensors *s)
 {
-    bool good = s->answering && isfinite(s->battery_v) && isfinite(s->battery_a) && isfinite(s->charge);
+    float sum = s->battery_v + s->battery_a + s->charge; /* NaN and infinity stay so, whatever is added */
 
     for (size_t i = 0u; i < 2u; i++) {
-        good = good && isfinite(s->speed_radps[i]) && isfinite(s->current_a[i]);
+        sum += s->speed_radps[i] + s->current_a[i];
     }
     for (size_t i = 0u; i < 3u; i++) {
-        good = good && isfinite(s->acceleration_mps2[i]) && isfinite(s->turn_rate_radps[i]);
+        sum += s->acceleration_mps2[i] + s->turn_rate_radps[i];
     }
-    return good;
+    return s->answering && isfinite(sum);
 }
 
 uint32_t core_causes(const struct core *core)

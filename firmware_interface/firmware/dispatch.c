@@ -40,8 +40,8 @@ static void take_hello(struct core *core, const struct outrider_hello *hello, ui
     }
     if (core->session == 0u || hello->nonce != core->nonce) {
         core_begin_stop(core, OUTRIDER_STOP_REASON_SESSION_NEW, now_us);
-        core->sessions = (core->sessions + 1u) & 0xFFFFu;
-        core->session = (core->boots << 16) | (core->sessions == 0u ? 1u : core->sessions);
+        core->sessions = core->sessions % 0xFFFFu + 1u;
+        core->session = (core->boots << 16) | core->sessions;
         core->nonce = hello->nonce;
         core->sequence_last = 0u;
         core->announce = true;
@@ -84,7 +84,7 @@ static enum outrider_result take_arm(struct core *core, const struct outrider_ar
     if (core->faults != 0u || core_causes(core) != 0u) {
         return OUTRIDER_RESULT_FAULTED;
     }
-    if (core->state != OUTRIDER_STATE_DISARMED || core->update.state == UPDATE_SWITCHED) {
+    if (core->state != OUTRIDER_STATE_DISARMED) {
         return OUTRIDER_RESULT_NOT_ALLOWED;
     }
     core->state = OUTRIDER_STATE_ARMED;
@@ -246,12 +246,10 @@ void core_handle(struct core *core, const struct outrider_frame *frame, uint64_t
             tell_time(core, &frame->as.time_request, now_us);
         }
         break;
-    case OUTRIDER_CODE_INFO_REQUEST:
+    default: /* OUTRIDER_CODE_INFO_REQUEST: there is no other */
         if (core->session != 0u && frame->as.info_request.session == core->session) {
             tell_firmware(core);
         }
-        break;
-    default:
         break;
     }
 }

@@ -65,7 +65,7 @@ static size_t cobs_decode(uint8_t *data, size_t size)
             }
             data[out++] = data[in++];
         }
-        if (code < 255u && in < size) {
+        if (in < size) { /* no frame is long enough for a code of 255, which would stand for no zero */
             data[out++] = 0u;
         }
     }

@@ -15,6 +15,8 @@ enum hal_area {
     HAL_BOOT_B,
     HAL_PARAMETERS_A,
     HAL_PARAMETERS_B,
+    HAL_TRUST_A, /* key and lowest version: write-protected from everything else where the MCU can */
+    HAL_TRUST_B,
     HAL_SLOT_0, /* whole pages, the same number each */
     HAL_SLOT_1,
     HAL_AREAS
@@ -58,9 +60,10 @@ bool hal_flash_erase(enum hal_area area, size_t offset); /* one page */
 bool hal_flash_write(enum hal_area area, size_t offset, const uint8_t *data, size_t size); /* whole words */
 bool hal_flash_read(enum hal_area area, size_t offset, uint8_t *data, size_t size);
 
-/* The board's own check of an image's signature (Ed25519), where its secure boot brings one. A board that has none
-   returns true and leaves SIGNATURE out of its capabilities: then the host's check is the only one. */
-bool hal_signature_good(const uint8_t digest[32], uint32_t version, uint32_t size, const uint8_t signature[64]);
+/* The public key that the running firmware brings with it, a constant of its own code; false: none. It runs, so either
+   it was put there by whoever made the board, or its signature was checked (trust.h). `slot` and `size` are for
+   emulators, whose images do not run; size 0: as shipped. */
+bool hal_carried_key(enum hal_area slot, uint32_t size, uint8_t key[32]);
 uint32_t hal_capabilities(void);
 const char *hal_board_name(void); /* at most 16 characters */
 

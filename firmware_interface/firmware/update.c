@@ -8,13 +8,14 @@
 #define HEADER_MAGIC 0x46575244u
 #define MARKER_BYTES HAL_WORD_BYTES /* one a finished page, behind the header */
 #define VERIFY_BYTES 512u           /* hashed in one step */
+#define BOARD_NAME_BYTES 16u
 #define RECORD_BYTES 88u            /* two of: slot, version, size, digest */
 
 /* The slot's first page: header, then markers of the pages that are written whole. */
 struct header {
     uint32_t magic;
     struct update_image image;
-    uint8_t signature[64];
+    uint8_t signature[SIGNATURE_BYTES];
     uint32_t crc;
 };
 
@@ -68,15 +69,20 @@ static bool image_whole(uint32_t slot, const struct update_image *image)
     uint8_t digest[SHA256_BYTES];
     uint32_t done = 0u;
 
-    if (image->size == 0u) {
-        return true;
-    }
     sha256_begin(&hash);
-    if (image->size > image_bytes_max() || !hash_on(slot, image->size, &hash, &done, image->size)) {
-        return false;
-    }
+    const bool read = hash_on(slot, image->size, &hash, &done, image->size);
     sha256_end(&hash, digest);
-    return memcmp(digest, image->digest, sizeof digest) == 0;
+    return read && memcmp(digest, image->digest, sizeof digest) == 0;
+}
+
+/* A key that could not be stored is brought again at the next start. */
+static void follow_key(struct update *update)
+{
+    uint8_t key[SIGNATURE_KEY_BYTES];
+
+    if (hal_carried_key(slot_area(update->slot), update->running.size, key)) {
+        (void)trust_follow(&update->trust, key, update->running.version);
+    }
 }
 
 void update_boot(struct update *update)
@@ -84,8 +90,10 @@ void update_boot(struct update *update)
     struct boot_record record;
 
     memset(update, 0, sizeof *update);
+    trust_load(&update->trust);
     update->running.version = 1u; /* as shipped, in slot 0 */
     if (store_load(HAL_BOOT_A, (uint8_t *)&record, sizeof record) != STORE_WHOLE) {
+        follow_key(update);
         return;
     }
     if (record.slot <= 1u && image_whole(record.slot, &record.image)) {
@@ -95,6 +103,7 @@ void update_boot(struct update *update)
         update->slot = record.slot_before;
         update->running = record.before;
     }
+    follow_key(update);
 }
 
 static uint32_t header_crc(const struct header *header)
@@ -119,7 +128,7 @@ static bool find_begun(const struct update *update, uint32_t *offset)
     const enum hal_area area = slot_area(1u - update->slot);
     const uint32_t pages = (update->coming.size + HAL_PAGE_BYTES - 1u) / HAL_PAGE_BYTES;
     struct header header;
-    uint8_t marker[MARKER_BYTES];
+    uint8_t marker[MARKER_BYTES] = {0};
     uint32_t page = 0u;
 
     if (!hal_flash_read(area, 0u, (uint8_t *)&header, sizeof header) || header.magic != HEADER_MAGIC
@@ -127,16 +136,14 @@ static bool find_begun(const struct update *update, uint32_t *offset)
         return false;
     }
     while (page < pages) {
-        if (!hal_flash_read(area, UPDATE_HEADER_BYTES + page * MARKER_BYTES, marker, sizeof marker)) {
-            return false;
-        }
-        if (!all_are(marker, sizeof marker, 0u)) {
-            if (!all_are(marker, sizeof marker, 0xFFu)) {
-                return false;
-            }
+        const bool read = hal_flash_read(area, UPDATE_HEADER_BYTES + page * MARKER_BYTES, marker, sizeof marker);
+        if (!read || !all_are(marker, sizeof marker, 0u)) {
             break;
         }
         page++;
+    }
+    if (page < pages && !all_are(marker, sizeof marker, 0xFFu)) {
+        return false;
     }
     *offset = page < pages ? page * HAL_PAGE_BYTES : update->coming.size;
     return true;
@@ -158,12 +165,40 @@ static bool write_header(const struct update *update)
     return hal_flash_erase(area, 0u) && hal_flash_write(area, 0u, bytes, sizeof bytes);
 }
 
+static void put32(uint8_t *at, uint32_t value)
+{
+    for (size_t i = 0u; i < 4u; i++) {
+        at[i] = (uint8_t)((value >> (8u * i)) & 0xFFu);
+    }
+}
+
+void update_signed(const struct update_image *image, uint8_t message[UPDATE_SIGNED_BYTES])
+{
+    const char *name = hal_board_name();
+
+    memset(message, 0, UPDATE_SIGNED_BYTES);
+    memcpy(message, "OFW1", 4u);
+    put32(message + 4u, image->version);
+    put32(message + 8u, image->size);
+    memcpy(message + 12u, image->digest, sizeof image->digest);
+    for (size_t i = 0u; i < BOARD_NAME_BYTES && name[i] != '\0'; i++) {
+        message[UPDATE_SIGNED_BYTES - BOARD_NAME_BYTES + i] = (uint8_t)name[i];
+    }
+}
+
+/* Before anything is erased: the slot that is overwritten is the one to fall back to. */
+static bool trusted(const struct update *update)
+{
+    uint8_t message[UPDATE_SIGNED_BYTES];
+
+    update_signed(&update->coming, message);
+    return update->trust.key_version != 0u
+        && signature_verify(update->trust.key, message, sizeof message, update->signature);
+}
+
 enum outrider_result update_begin(struct update *update, const struct outrider_update_begin *frame)
 {
-    if (update->state == UPDATE_SWITCHED) {
-        return OUTRIDER_RESULT_NOT_ALLOWED;
-    }
-    if (frame->version <= update->running.version) {
+    if (frame->version <= update->running.version || frame->version < update->trust.version_floor) {
         return OUTRIDER_RESULT_TOO_OLD;
     }
     if (frame->size == 0u || frame->size > image_bytes_max()) {
@@ -174,6 +209,9 @@ enum outrider_result update_begin(struct update *update, const struct outrider_u
     update->coming.size = frame->size;
     memcpy(update->coming.digest, frame->digest, sizeof update->coming.digest);
     memcpy(update->signature, frame->signature, sizeof update->signature);
+    if (!trusted(update)) {
+        return OUTRIDER_RESULT_BAD_SIGNATURE;
+    }
     if (!find_begun(update, &update->offset)) {
         update->offset = 0u;
         if (!write_header(update)) {
@@ -255,11 +293,10 @@ bool update_step(struct update *update, enum outrider_result *result)
         return false;
     }
     sha256_end(&update->hash, digest);
-    const bool same = memcmp(digest, update->coming.digest, sizeof digest) == 0;
-    const bool good = same
-        && hal_signature_good(digest, update->coming.version, update->coming.size, update->signature);
+    /* The signature, checked before the first byte was taken, is over this digest. */
+    const bool good = memcmp(digest, update->coming.digest, sizeof digest) == 0;
     update->state = good ? UPDATE_VERIFIED : UPDATE_IDLE;
-    *result = good ? OUTRIDER_RESULT_OK : same ? OUTRIDER_RESULT_BAD_SIGNATURE : OUTRIDER_RESULT_BAD_DIGEST;
+    *result = good ? OUTRIDER_RESULT_OK : OUTRIDER_RESULT_BAD_DIGEST;
     if (!good) {
         (void)hal_flash_erase(slot_area(1u - update->slot), 0u); /* never resumed */
     }
@@ -270,9 +307,6 @@ enum outrider_result update_switch(struct update *update)
 {
     struct boot_record record;
 
-    if (update->state == UPDATE_SWITCHED) {
-        return OUTRIDER_RESULT_OK;
-    }
     if (update->state != UPDATE_VERIFIED) {
         return OUTRIDER_RESULT_OUT_OF_PLACE;
     }
@@ -280,9 +314,13 @@ enum outrider_result update_switch(struct update *update)
     record.image = update->coming;
     record.slot_before = update->slot;
     record.before = update->running;
+    /* The floor first: when the power fails in between, this very image may still be installed, an older one not. */
+    if (!trust_raise_floor(&update->trust, update->coming.version)) {
+        return OUTRIDER_RESULT_STORAGE;
+    }
     if (!store_save(HAL_BOOT_A, (const uint8_t *)&record, sizeof record)) {
         return OUTRIDER_RESULT_STORAGE;
     }
-    update->state = UPDATE_SWITCHED;
+    update->state = UPDATE_IDLE; /* the core restarts; until then it listens to nobody */
     return OUTRIDER_RESULT_OK;
 }

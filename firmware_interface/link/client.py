@@ -261,6 +261,11 @@ class FirmwareLink:
         return self._machine.state is LinkState.OPEN
 
     @property
+    def capabilities(self) -> frames.Capability:
+        """What the board of this session can do; none before the first session."""
+        return frames.Capability(self._machine.capabilities)
+
+    @property
     def failure(self) -> FirmwareError | None:
         """Why there is no session, or was none the last time."""
         return self._failure

@@ -57,11 +57,11 @@ class Result(enum.IntEnum):
     OUT_OF_PLACE = 7
     """Another offset is expected, or no update has begun."""
     TOO_OLD = 8
-    """The image's version is not above the running one's."""
+    """The image's version is not above the running one's, or below one installed before."""
     BAD_DIGEST = 9
     """What was written is not what was announced."""
     BAD_SIGNATURE = 10
-    """The board's own check refused the image's signature."""
+    """Not signed for this board with the key it trusts, or it has none."""
 
 
 class Kind(enum.IntEnum):
@@ -118,7 +118,7 @@ class Capability(enum.IntFlag):
     UPDATE = 32
     """Two firmware slots."""
     SIGNATURE = 64
-    """Checks image signatures itself."""
+    """Checks image signatures itself; without it, it takes no update."""
 
 
 class Fault(enum.IntFlag):
@@ -270,13 +270,13 @@ class UpdateBegin(NamedTuple):
     sequence: int
     """one counter of the host for all ordered frames of a session."""
     version: int
-    """1 .. 4.29497e+09; must be above the running one's."""
+    """1 .. 4.29497e+09; must be above the running one's, and not below any installed before."""
     size: int
     """byte."""
     digest: bytes
     """SHA-256 of the image."""
     signature: bytes
-    """Ed25519, see firmware_interface/update/image.py."""
+    """Ed25519, see firmware_interface/update/image.py; checked before anything is written."""
 
 
 class UpdateBlock(NamedTuple):
@@ -295,7 +295,7 @@ class UpdateBlock(NamedTuple):
 
 
 class UpdateVerify(NamedTuple):
-    """Compare the digest of what was written with the announced one."""
+    """Compare the digest of what was written with the announced and signed one."""
 
     session: int
     """what the board's hello gave; 0 is none."""

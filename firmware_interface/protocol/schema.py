@@ -167,10 +167,21 @@ FRAMES: tuple[Frame, ...] = (
         "update_begin",
         0x30,
         "Announce an image. An interrupted one with the same digest goes on where it stopped.",
-        Field("version", "u32", low=1, high=2**32 - 1, about="must be above the running one's"),
+        Field(
+            "version",
+            "u32",
+            low=1,
+            high=2**32 - 1,
+            about="must be above the running one's, and not below any installed before",
+        ),
         _u32("size", "byte"),
         Field("digest", "bytes", count=32, about="SHA-256 of the image"),
-        Field("signature", "bytes", count=64, about="Ed25519, see firmware_interface/update/image.py"),
+        Field(
+            "signature",
+            "bytes",
+            count=64,
+            about="Ed25519, see firmware_interface/update/image.py; checked before anything is written",
+        ),
     ),
     _ordered(
         "update_block",
@@ -180,7 +191,9 @@ FRAMES: tuple[Frame, ...] = (
         Field("length", "u8", "byte", 1, UPDATE_BLOCK_BYTES),
         Field("data", "bytes", count=UPDATE_BLOCK_BYTES, about="zeros after `length`"),
     ),
-    _ordered("update_verify", 0x32, "Compare the digest of what was written with the announced one."),
+    _ordered(
+        "update_verify", 0x32, "Compare the digest of what was written with the announced and signed one."
+    ),
     _ordered("update_switch", 0x33, "Start the verified image from now on."),
     Frame(
         "acknowledge",

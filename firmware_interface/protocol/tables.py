@@ -42,9 +42,9 @@ ENUMS: dict[str, dict[str, str]] = {
         "OUT_OF_RANGE": "a value out of its range, or of another type",
         "STORAGE": "the flash memory did not take it",
         "OUT_OF_PLACE": "another offset is expected, or no update has begun",
-        "TOO_OLD": "the image's version is not above the running one's",
+        "TOO_OLD": "the image's version is not above the running one's, or below one installed before",
         "BAD_DIGEST": "what was written is not what was announced",
-        "BAD_SIGNATURE": "the board's own check refused the image's signature",
+        "BAD_SIGNATURE": "not signed for this board with the key it trusts, or it has none",
     },
     "Kind": {"U32": "unsigned integer", "F32": "IEEE 754 single"},
     "Level": {"INFO": "", "WARNING": "", "ERROR": ""},
@@ -68,7 +68,7 @@ CAPABILITIES: dict[str, str] = {
     "BUMPER": "contact strips",
     "EMERGENCY_STOP": "a stop input of its own",
     "UPDATE": "two firmware slots",
-    "SIGNATURE": "checks image signatures itself",
+    "SIGNATURE": "checks image signatures itself; without it, it takes no update",
 }
 """Bits, from the lowest."""
 

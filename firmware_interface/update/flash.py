@@ -27,20 +27,29 @@ class Flashed(NamedTuple):
 def flash(link: FirmwareLink, image: Image, progress: Callable[[int, int], None] | None = None) -> Flashed:
     """Transfer, have it verified, switch. Until the switch, the board runs what it ran before.
 
+    The board checks the signature itself, with the key in its own memory, before it writes anything.
+
     Args:
         link: open; the board must be disarmed.
         image: checked (``read_image``).
         progress: called with bytes done and bytes in all.
 
     Raises:
-        ImageError: for another board.
-        RefusedError: the board refused: armed, version not above its own, storage, digest.
+        ImageError: for another board, or for one that checks no signatures.
+        RefusedError: the board refused: armed, signature, version not above its own or below its floor, storage,
+            digest.
         LinkLostError: the line broke; run again, it goes on where it stopped.
     """
     info = link.firmware_info()
     board = info.board.rstrip(b"\0").decode("ascii", "replace")
     if image.board != board:
         raise ImageError(f"the image is for {image.board!r}, the board is {board!r}; nothing was sent")
+    if not link.capabilities & frames.Capability.SIGNATURE:
+        raise ImageError(
+            f"the board {board!r} cannot check signatures and takes no update: its firmware was built without "
+            "libsodium or another library behind signature.h (for the emulated one: 'apt-get install libsodium-dev "
+            "pkg-config')"
+        )
     size = len(image.payload)
     start = link.ask(
         lambda session, sequence: frames.UpdateBegin(

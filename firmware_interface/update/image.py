@@ -2,7 +2,8 @@
 
 A file is: magic ``OFW1``, version (u32), size (u32), SHA-256 of the payload, board name (16 bytes, zero padded),
 Ed25519 signature (64 bytes) over all of that, payload. Little-endian. The signature travels to the board too
-(``update_begin``), whose secure boot may check it; this host always does.
+(``update_begin``), which puts the same bytes together with its own name and checks them with its own key; this host
+checks first, to say what is wrong with more words.
 """
 
 import hashlib

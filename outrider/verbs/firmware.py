@@ -43,7 +43,8 @@ def _board(port: str, timeout_s: float) -> "Iterator[FirmwareLink]":
 
 @app.command(
     epilog="Example:  outrider firmware emulate --link /tmp/board --line 'flip=100 drop=50'\n\n"
-    "Then, in another window:  outrider firmware monitor /tmp/board"
+    "Then, in another window:  outrider firmware monitor /tmp/board\n\n"
+    "A board that can be updated:  outrider firmware emulate --link /tmp/board --flash board.flash --keys keys"
 )
 def emulate(
     link: Annotated[Path | None, typer.Option(help="Keep a symbolic link to the port here.")] = None,
@@ -53,6 +54,12 @@ def emulate(
     flash_file: Annotated[Path | None, typer.Option("--flash", help="File of the board's memory.")] = None,
     plant: Annotated[
         Path | None, typer.Option(help="Socket of an outside robot, instead of the motor model.")
+    ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            help="Key folder: the board is shipped with its first release key. Without: no updates."
+        ),
     ] = None,
     line: Annotated[
         str,
@@ -68,21 +75,33 @@ def emulate(
 ) -> None:
     """Run the real C firmware on a pseudo-terminal until Ctrl-C.
 
-    Lines typed here are control: unplug, plug, estop 1, bumper 1, battery 18, current 40, silent 1, cut BYTES, counts,
-    line KEY=N ...
+    Lines typed here are control: unplug, plug, estop 1, bumper 1, battery 18, current 40, imu nan, silent 1, flash 0
+    (its memory does not answer), cut BYTES, restart 1, name BOARD, counts, line KEY=N ...
     """
     from firmware_interface.emulator.build import Kind, build
     from firmware_interface.emulator.process import Emulator
 
     with _clear():
         program = build(Kind.SANITIZED if sanitized else Kind.FAST)
-        board = Emulator(program, link=link, tcp_port=tcp, flash=flash_file, plant=plant, seed=seed)
+        key = release_key(keys) if keys else b""
+        board = Emulator(program, link=link, tcp_port=tcp, flash=flash_file, plant=plant, seed=seed, key=key)
         with board:
             if line and board.ask(f"line {line}", "")["event"] != "done":
                 raise fail(f"--line {line!r}: expected KEY=N, see --help", 2)
             if not as_json:
                 typer.echo(f"board on {board.port}; Ctrl-C ends it", err=True)
             _relay(board, as_json)
+
+
+def release_key(keys: Path) -> bytes:
+    """What a board is shipped with to check its images: one key, for it keeps no list."""
+    from contracts.keyring import TRUSTED_FILE
+    from contracts.provenance import TrustedKeys
+    from firmware_interface.emulator.build import signature_flags
+
+    if not signature_flags():
+        typer.echo("no libsodium here ('apt-get install libsodium-dev pkg-config'): no updates", err=True)
+    return bytes.fromhex(TrustedKeys.load(keys / TRUSTED_FILE).keys[0].public_hex)
 
 
 def _relay(board: "Emulator", as_json: bool) -> None:
@@ -241,7 +260,8 @@ def flash(
 ) -> None:
     """Check an image's signature, transfer it, have the board verify it, switch. Run again, it goes on.
 
-    Until the switch the board runs what it ran before, whatever happens on the way.
+    The board checks the signature again with the key in its own memory, before it writes anything. Until the switch it
+    runs what it ran before, whatever happens on the way.
     """
     from rich.console import Console
     from rich.progress import Progress

@@ -1,6 +1,7 @@
 """The firmware's state machine, watchdog, limits and faults, in virtual time."""
 
 import itertools
+import random
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +10,11 @@ import pytest
 
 from firmware_interface.emulator.build import SOURCES
 from firmware_interface.emulator.trials import LineTrial, power_cuts
+from firmware_interface.emulator.virtual import Sent
 from firmware_interface.link.machine import Lost, Mismatch, Opened
 from firmware_interface.protocol import codec, frames
 from firmware_interface.protocol.frames import Fault, Result, State, StopReason
+from firmware_interface.protocol.schema import FUTURE_MAX_US
 from firmware_interface.protocol.tables import PARAMETERS
 from firmware_interface.protocol.values import BY_NAME, to_bits
 from tests.support.firmware import Pair, executed, states, zero_at_us
@@ -149,12 +152,259 @@ def test_another_sessions_commands_are_refused(pair: Pair) -> None:
     assert executed(pair.run(10)) == []
 
 
+def test_each_session_counts_from_the_beginning_and_has_a_number_of_its_own(pair: Pair) -> None:
+    before = pair.machine.session
+    for count in range(1, 4):
+        pair.sequence += 50
+        assert pair.ask(frames.ParameterGet, 1).result == Result.OK
+        pair.open()
+        assert pair.machine.session == before + count
+        assert pair.ask(frames.ParameterGet, 1).result == Result.OK
+
+
+def test_a_new_session_is_told_the_state_at_once(pair: Pair) -> None:
+    pair.run(7)  # between two of the regular ones
+    pair.now_us += 1000
+    hello = codec.encode(frames.Hello(frames.SCHEMA_REVISION, frames.SCHEMA_HASH, 99, 0, 0))
+    seen = pair.board.exchange(pair.now_us, hello)
+    pair.now_us += 1000
+    seen += pair.board.exchange(pair.now_us)
+    came = [frame for item in seen if isinstance(item, Sent) for frame in codec.Reader().feed(item.data)]
+    told = [frame.session for frame in came if isinstance(frame, frames.Status)]
+    assert told == [pair.machine.session + 1]
+
+
+def test_every_change_of_state_is_told_at_once(pair: Pair) -> None:
+    reader = codec.Reader()
+
+    def told(*sent: frames.AnyFrame) -> list[State]:
+        """The states that are told within two steps."""
+        seen = []
+        for data in (b"".join(map(codec.encode, sent)), b""):
+            pair.now_us += 1000
+            seen += pair.board.exchange(pair.now_us, data)
+        came = [frame for item in seen if isinstance(item, Sent) for frame in reader.feed(item.data)]
+        pair.run(7)  # past the regular one, and to none of them
+        return [State(frame.state) for frame in came if isinstance(frame, frames.Status)]
+
+    def ordered(kind: type[frames.AnyFrame], *rest: int) -> frames.AnyFrame:
+        pair.sequence += 1
+        return kind(pair.machine.session, pair.sequence, *rest)  # type: ignore[arg-type,call-arg]
+
+    while told():  # the regular ones come every 50 ms
+        pass
+    assert told(ordered(frames.Arm, pair.now_us + 1000)) == [State.ARMED]
+    assert told(ordered(frames.Disarm)) == [State.STOPPING]
+    pair.run(30)
+    pair.board.control(pair.now_us, "estop 1")
+    assert told() == [State.FAULTED]
+    pair.board.control(pair.now_us, "estop 0")
+    assert told(ordered(frames.ClearFaults, 0xFFFFFFFF)) == [State.DISARMED]
+
+
+@pytest.mark.parametrize(
+    ("frame", "limit_us"), [("arm", 200_000), ("command", 50_000)], ids=["arm", "command"]
+)
+@pytest.mark.parametrize(("past_us", "good"), [(1, True), (0, False)])
+def test_the_age_is_counted_to_the_microsecond(
+    pair: Pair, frame: str, limit_us: int, past_us: int, good: bool
+) -> None:
+    if frame == "command":
+        pair.arm()
+    pair.sequence += 1
+    pair.now_us += 1000
+    sent_us = (pair.now_us - limit_us + past_us) & 0xFFFFFFFF
+    session = pair.machine.session
+    if frame == "arm":
+        asked: frames.AnyFrame = frames.Arm(session, pair.sequence, sent_us)
+    else:
+        sent_us += 10_000  # a part of its age it has from before
+        asked = frames.VelocityCommand(session, pair.sequence, sent_us, 10_000, limit_us, 0.5, 0.0)
+    seen = pair.board.exchange(pair.now_us, codec.encode(asked))
+    if frame == "arm":
+        assert bool(states(seen)) is good
+    else:
+        assert bool(executed(seen)) is good
+
+
+@pytest.mark.parametrize(("ahead_us", "good"), [(FUTURE_MAX_US, True), (FUTURE_MAX_US + 1, False)])
+def test_a_stamp_may_lie_so_far_ahead_and_no_further(pair: Pair, ahead_us: int, good: bool) -> None:
+    pair.arm()
+    pair.sequence += 1
+    pair.now_us += 1000
+    command = (pair.machine.session, pair.sequence, pair.now_us + ahead_us, 0, 50_000, 0.5, 0.0)
+    seen = pair.board.exchange(pair.now_us, codec.encode(frames.VelocityCommand(*command)))
+    assert bool(executed(seen)) is good
+
+
+def test_what_was_done_with_commands_is_counted(pair: Pair) -> None:
+    pair.command(0.5)
+    pair.run(2)
+    pair.arm()
+    for _ in range(3):
+        pair.command(0.5)
+        pair.run(10)
+    pair.command(0.5, age_us=80_000)
+    pair.sequence -= 1
+    pair.command(0.5)
+    pair.run(60)
+    status = pair.latest(frames.Status)
+    counted = (
+        status.commands_executed,
+        status.commands_stale,
+        status.commands_repeated,
+        status.commands_refused,
+    )
+    assert counted == (3, 1, 1, 1)
+    assert status.sequence_executed == pair.sequence - 1
+    assert status.frames_bad == 0
+
+
+def test_the_number_of_a_session_wraps_within_a_start_of_the_board(pair: Pair) -> None:
+    boots, count = pair.machine.session >> 16, pair.machine.session & 0xFFFF
+    nonces = iter(range(1_000_000, 2_000_000))
+    while count < 0xFFFF:
+        several = min(1000, 0xFFFF - count)
+        hellos = (
+            frames.Hello(frames.SCHEMA_REVISION, frames.SCHEMA_HASH, next(nonces), 0, 0)
+            for _ in range(several)
+        )
+        pair.now_us += 1000
+        pair.board.exchange(pair.now_us, b"".join(map(codec.encode, hellos)))
+        count += several
+    pair.open()
+    assert pair.machine.session == (boots << 16) | 1, "zero is no session"
+
+
 def test_a_new_session_stops_the_robot_and_the_old_host_notices(pair: Pair) -> None:
     drive(pair)
     pair.send(frames.Hello(frames.SCHEMA_REVISION, frames.SCHEMA_HASH, 12345, 0, 0))
     seen = pair.run(60)
     assert states(seen)[0].reason is StopReason.SESSION_NEW
     assert any(isinstance(event, Lost) and event.answered for event in pair.events)
+
+
+def test_a_board_does_not_arm_before_it_has_looked_at_its_sensors(program: Path) -> None:
+    with Pair(program) as pair:
+        session = (1 << 16) | 1
+        hello = codec.encode(frames.Hello(frames.SCHEMA_REVISION, frames.SCHEMA_HASH, 5, 0, 0))
+        seen = pair.board.exchange(200, hello + codec.encode(frames.Arm(session, 1, 200)))
+        assert states(seen) == []
+        answers = pair.board.exchange(900)
+        found = [
+            f for item in [*seen, *answers] if isinstance(item, Sent) for f in codec.Reader().feed(item.data)
+        ]
+        refused = [frame for frame in found if isinstance(frame, frames.Acknowledge)]
+        assert [(frame.session, frame.result) for frame in refused] == [(session, Result.FAULTED)]
+
+
+def test_frames_for_hosts_and_of_strangers_are_not_answered(pair: Pair) -> None:
+    pair.run(20)
+    mark = len(pair.events)
+    for stranger in (
+        frames.Heartbeat(1, 1),
+        frames.InfoRequest(1),
+        frames.InfoRequest(0),
+        frames.Disarm(0, 9),
+    ):
+        pair.send(stranger)
+    pair.send(frames.TimeReply(1, 2, 3))
+    pair.send(frames.Acknowledge(pair.machine.session, 1, 0x11, 0, 0))
+    pair.run(60)
+    kinds = {type(event) for event in pair.events[mark:]}
+    assert kinds <= {
+        frames.Status,
+        frames.Wheels,
+        frames.Imu,
+        frames.Battery,
+        frames.Bumper,
+        frames.Heartbeat,
+    }
+    assert pair.latest(frames.Status).commands_refused == 1
+
+
+def test_a_board_without_a_session_answers_only_hello(program: Path) -> None:
+    with Pair(program) as pair:
+        for frame in (
+            frames.TimeRequest(7),
+            frames.InfoRequest(0),
+            frames.Heartbeat(0, 1),
+            frames.Disarm(0, 1),
+        ):
+            pair.send(frame)
+        data = b"".join(pair._out)
+        seen = pair.board.exchange(500, data)
+        assert [item for item in seen if isinstance(item, Sent)] == []
+
+
+def test_noise_costs_the_c_core_one_frame_at_most(pair: Pair) -> None:
+    rng, reader = random.Random(3), codec.Reader()
+    for number in range(1, 500):
+        noise = rng.randbytes(rng.randint(1, 600))
+        asked = codec.encode(frames.TimeRequest(2 * number)) + codec.encode(
+            frames.TimeRequest(2 * number + 1)
+        )
+        pair.now_us += 1000
+        alive = codec.encode(frames.Heartbeat(pair.machine.session, number))
+        seen = pair.board.exchange(pair.now_us, noise + asked + alive)
+        pair.now_us += 1000
+        seen += pair.board.exchange(pair.now_us)
+        came = [frame for item in seen if isinstance(item, Sent) for frame in reader.feed(item.data)]
+        assert 2 * number + 1 in [frame.host_us for frame in came if isinstance(frame, frames.TimeReply)]
+
+
+def test_a_stop_of_a_board_that_stands_is_nothing(pair: Pair) -> None:
+    pair.send(frames.Stop(1))
+    answer = pair.ask(frames.Disarm)
+    assert (answer.result, answer.value, answer.code) == (Result.OK, 0, 0x12)
+    assert pair.latest(frames.Status).state == State.DISARMED
+    assert states(pair.observed) == []
+
+
+def test_maintenance_is_refused_while_armed(pair: Pair) -> None:
+    drive(pair, 50)
+    asked = [
+        (frames.ParameterSet, BY_NAME["wheels_hz"].id, frames.Kind.U32, 100),
+        (frames.UpdateBegin, 2, 100, bytes(32), bytes(64)),
+        (frames.UpdateBlock, 0, 1, bytes(128)),
+        (frames.UpdateVerify,),
+        (frames.UpdateSwitch,),
+    ]
+    for question in asked:
+        pair.command(0.5)
+        assert pair.ask(*question).result == Result.NOT_ALLOWED
+    assert pair.ask(frames.ParameterGet, BY_NAME["wheels_hz"].id).result == Result.OK
+    assert pair.ask(frames.ParameterGet, 250).result == Result.UNKNOWN
+
+
+def test_a_memory_that_does_not_answer_refuses_parameters_and_changes_none(pair: Pair) -> None:
+    wheels = BY_NAME["wheels_hz"].id
+    before = pair.ask(frames.ParameterGet, wheels).value
+    pair.board.control(pair.now_us, "flash 0")
+    assert pair.ask(frames.ParameterSet, wheels, frames.Kind.U32, 77).result == Result.STORAGE
+    assert pair.ask(frames.ParameterGet, wheels).value == before
+    pair.board.control(pair.now_us, "flash 1")
+    assert pair.ask(frames.ParameterSet, wheels, frames.Kind.U32, 77).result == Result.OK
+
+
+def test_a_memory_that_is_silent_at_the_start_is_a_fault(pair: Pair) -> None:
+    pair.board.control(pair.now_us, "flash 0")
+    pair.board.control(pair.now_us, "restart 1")
+    pair.run(3)
+    pair.open()
+    pair.run(60)
+    status = pair.latest(frames.Status)
+    assert (status.state, status.faults) == (State.FAULTED, Fault.STORAGE)
+    assert pair.ask(frames.Arm, pair.now_us & 0xFFFFFFFF).result == Result.FAULTED
+
+
+def test_what_finds_no_room_on_the_line_is_counted(pair: Pair) -> None:
+    for _ in range(300):
+        pair.send(frames.TimeRequest(1))
+    pair.run(60)
+    status = pair.latest(frames.Status)
+    assert 100 < status.frames_unsent < 300
+    assert status.state == State.DISARMED
 
 
 def test_a_repeated_hello_changes_nothing(pair: Pair) -> None:
@@ -173,6 +423,8 @@ def test_a_repeated_hello_changes_nothing(pair: Pair) -> None:
         ("bumper 1", "bumper 0", Fault.BUMPER, 2, False),
         ("battery 18.0", "battery 25.0", Fault.BROWNOUT, 24, True),
         ("battery nan", "battery 25.0", Fault.SENSOR, 2, True),
+        ("imu nan", "imu 0", Fault.SENSOR, 2, True),
+        ("imu -inf", "imu 0", Fault.SENSOR, 2, True),
         ("current 40", "current 0", Fault.OVERCURRENT, 54, True),
         ("silent 1", "silent 0", Fault.SENSOR, 2, True),
     ],
@@ -376,8 +628,8 @@ def test_the_trial_finds_a_broken_firmware(
     assert any(LineTrial(broken, seed, commands_per_ms=4).run(10_000).wrong for seed in range(8))
 
 
-def test_a_power_cut_anywhere_leaves_a_whole_image(program: Path) -> None:
-    for size, stride in ((2200, 17), (128, 5)):
-        result = power_cuts(program, size, stride)
+def test_a_power_cut_anywhere_leaves_a_whole_image(verifying: Path) -> None:
+    for size, stride in ((2200, 23), (128, 7)):
+        result = power_cuts(verifying, size, stride)
         assert result["wrong"] == 0
         assert result["cuts"] > 300

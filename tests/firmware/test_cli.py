@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from firmware_interface.emulator.process import Emulator
-from outrider.verbs.firmware import app
+from outrider.verbs.firmware import app, release_key
 from outrider.verbs.keys import app as keys_app
 
 runner = CliRunner()
@@ -44,23 +44,29 @@ def test_monitor_says_what_the_board_does(emulator: Emulator) -> None:
     assert "there is no such port" in gone.stderr
 
 
-def test_an_image_is_packed_flashed_and_refused_with_other_keys(emulator: Emulator, tmp_path: Path) -> None:
+def test_an_image_is_packed_flashed_and_refused_with_other_keys(verifying: Path, tmp_path: Path) -> None:
     for folder in ("ours", "theirs"):
         assert runner.invoke(keys_app, ["init", str(tmp_path / folder), "--robots", "r1"]).exit_code == 0
     (tmp_path / "board.bin").write_bytes(os.urandom(2000))
     image = str(tmp_path / "board.ofw")
     pack = ["pack", str(tmp_path / "board.bin"), "--version", "7", "--out", image, "--keys"]
-    assert runner.invoke(app, [*pack, str(tmp_path / "ours")]).exit_code == 0
-    flash = ["flash", emulator.port, image, "--json", "--keys"]
-    refused = runner.invoke(app, [*flash, str(tmp_path / "theirs")])
-    assert refused.exit_code == 1
-    assert "bad signature" in refused.stderr
-    assert emulator.counts()["flash_written"] == 0
-    done = runner.invoke(app, [*flash, str(tmp_path / "ours")])
-    assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout) == {"version": 7, "resumed_at": 0, "sent": 2000}
-    again = runner.invoke(app, [*flash, str(tmp_path / "ours")])
-    assert "version is not above" in again.stderr
+    with Emulator(verifying, key=release_key(tmp_path / "ours")) as emulator:
+        written = emulator.counts()["flash_written"]
+        flash = ["flash", emulator.port, image, "--json", "--keys"]
+        for signer, host, words in (
+            ("ours", "theirs", "bad signature"),
+            ("theirs", "theirs", "not signed for"),
+        ):
+            assert runner.invoke(app, [*pack, str(tmp_path / signer)]).exit_code == 0
+            refused = runner.invoke(app, [*flash, str(tmp_path / host)])
+            assert (refused.exit_code, words in refused.stderr) == (1, True), refused.stderr
+        assert emulator.counts()["flash_written"] == written
+        assert runner.invoke(app, [*pack, str(tmp_path / "ours")]).exit_code == 0
+        done = runner.invoke(app, [*flash, str(tmp_path / "ours")])
+        assert done.exit_code == 0, done.output
+        assert json.loads(done.stdout) == {"version": 7, "resumed_at": 0, "sent": 2000}
+        again = runner.invoke(app, [*flash, str(tmp_path / "ours")])
+        assert "version is not above" in again.stderr
 
 
 def test_emulate_runs_until_interrupted(tmp_path: Path, program: Path) -> None:

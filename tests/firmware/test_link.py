@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from contracts.provenance import ReleaseKey, TrustedKeys
 from firmware_interface.emulator.plant import Plant, Sample
 from firmware_interface.emulator.process import Emulator
 from firmware_interface.errors import (
@@ -35,10 +34,7 @@ from firmware_interface.protocol.frames import State
 from firmware_interface.transport.ports import memory_pair, open_port
 from firmware_interface.update.flash import flash
 from firmware_interface.update.image import check_image, make_image, read_image
-
-KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
-TRUSTED = TrustedKeys(1, (ReleaseKey("test", KEY.public_key().public_bytes_raw().hex()),))
-BOARD = "host-emulator"
+from tests.support.firmware import BOARD, KEY, PUBLIC, TRUSTED
 
 
 def image_bytes(size: int = 3000, version: int = 2, board: str = BOARD) -> bytes:
@@ -48,7 +44,10 @@ def image_bytes(size: int = 3000, version: int = 2, board: str = BOARD) -> bytes
 @contextmanager
 def board_with(program: Path, memory: Path) -> Iterator[tuple[Emulator, FirmwareLink]]:
     """A board that keeps its memory, and an open link to it."""
-    with Emulator(program, flash=memory) as emulator, FirmwareLink(lambda: open_port(emulator.port)) as link:
+    with (
+        Emulator(program, flash=memory, key=PUBLIC) as emulator,
+        FirmwareLink(lambda: open_port(emulator.port)) as link,
+    ):
         link.wait_open()
         yield emulator, link
 
@@ -247,6 +246,7 @@ def test_another_schema_ends_the_wait_with_advice() -> None:
     board.close()
 
 
+@pytest.mark.usefixtures("verifying")
 def test_an_update_is_verified_switched_and_cannot_go_back(link: FirmwareLink, emulator: Emulator) -> None:
     seen: list[int] = []
     image = check_image(image_bytes(5000), TRUSTED)
@@ -263,20 +263,21 @@ def test_an_update_is_verified_switched_and_cannot_go_back(link: FirmwareLink, e
 
 
 def test_an_update_goes_on_where_the_power_failed_and_the_old_image_ran(
-    program: Path, tmp_path: Path
+    verifying: Path, tmp_path: Path
 ) -> None:
     image = check_image(image_bytes(20_000), TRUSTED)
-    with board_with(program, tmp_path / "flash") as (emulator, link):
+    with board_with(verifying, tmp_path / "flash") as (emulator, link):
         emulator.ask("cut 30000")
         with pytest.raises(FirmwareError):
             flash(link, image)
         assert emulator.process.wait(5) == 9, "the power was cut in the midst of it"
-    with board_with(program, tmp_path / "flash") as (emulator, link):
+    with board_with(verifying, tmp_path / "flash") as (emulator, link):
         assert link.firmware_info().version == 1
         assert flash(link, image).resumed_at >= 8192
         assert link.firmware_info().version == 2
 
 
+@pytest.mark.usefixtures("verifying")
 def test_an_update_gets_through_a_bad_line(link: FirmwareLink, emulator: Emulator) -> None:
     emulator.ask("line flip=300 drop=200 duplicate=20000")
     assert flash(link, check_image(image_bytes(6000), TRUSTED)).version == 2

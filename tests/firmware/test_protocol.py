@@ -15,7 +15,7 @@ from cobs import cobs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firmware_interface.emulator.build import core_sources, cross_compile
+from firmware_interface.emulator.build import Target, core_sources, cross_compile
 from firmware_interface.emulator.trials import any_frame, any_value, differential, fuzz
 from firmware_interface.errors import FieldRangeError, ParameterError
 from firmware_interface.protocol import codec, frames, schema
@@ -88,9 +88,95 @@ def test_bounds_are_allowed_and_what_lies_beyond_is_not(frame: schema.Frame, fie
             codec.encode(good._replace(**{field.name: value}))
 
 
-def test_bytes_of_another_length_are_refused_not_cut() -> None:
-    with pytest.raises(FieldRangeError):
-        codec.encode(frames.FirmwareInfo(1, 0, 1, bytes(31), bytes(16)))
+def test_what_does_not_fit_its_field_is_refused_not_cut() -> None:
+    for wrong in (
+        frames.FirmwareInfo(1, 0, 1, bytes(31), bytes(16)),
+        frames.FirmwareInfo(1, 0, 1, bytes(33), bytes(16)),
+        frames.Heartbeat(1, 2**32),
+        frames.Heartbeat(-1, 1),
+        frames.Heartbeat(1, 0.5),  # type: ignore[arg-type]
+        frames.Stop("now"),  # type: ignore[arg-type]
+        frames.Battery(1, None, 0.0, 0.0),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(FieldRangeError, match="a field is out of its range"):
+            codec.encode(wrong)
+
+
+def asked_of_c(program: Path, encodings: list[bytes]) -> list[tuple[Verdict, bytes]]:
+    """What the C core says of each, and how it encodes it again."""
+    asked = b"".join(struct.pack("<H", len(item)) + item for item in encodings)
+    answer = subprocess.run([program, "codec"], input=asked, capture_output=True, check=True).stdout
+    found, at = [], 0
+    for _ in encodings:
+        verdict, size = struct.unpack_from("<BH", answer, at)
+        found.append((Verdict(verdict), answer[at + 3 : at + 3 + size]))
+        at += 3 + size
+    assert at == len(answer)
+    return found
+
+
+def beyond_bounds() -> list[bytes]:
+    """Each field just below and above its bounds, and as no number; each frame too short and too long."""
+    found = []
+    for frame in schema.FRAMES:
+        good = a_frame(frame, random.Random(2))
+        layout, raw = codec.LAYOUTS[frame.code], codec.encode_raw(good)
+        found += [raw[:-1], raw + b"\1"]
+        for place, field in enumerate(frame.fields):
+            if field.bounds is None:
+                continue
+            low, high = (as_f32(bound) if field.kind == "f32" else int(bound) for bound in field.bounds)
+            if field.kind == "f32":
+                wrong: list[float] = [_next_f32(low, -1), _next_f32(high, 1), math.nan, math.inf, -math.inf]
+            else:
+                most = 2 ** (8 * field.size) - 1
+                wrong = [
+                    value
+                    for value in (low - 1, high + 1, most)
+                    if 0 <= value <= most and not low <= value <= high
+                ]
+            for value in wrong:
+                fields = [*good]
+                fields[place] = value
+                found.append(layout.packer.pack(layout.code, *fields))
+    return found
+
+
+def _next_f32(value: float, direction: int) -> float:
+    """The next number that 32 bits can hold, away from zero or across it."""
+    bits = struct.unpack("<i", struct.pack("<f", value))[0]
+    if value == 0.0:
+        return float(direction) * 1e-45
+    step = direction if value > 0 else -direction
+    return float(struct.unpack("<f", struct.pack("<i", bits + step))[0])
+
+
+def test_c_refuses_each_bound_and_length_as_python_does_and_encodes_none_of_it(program: Path) -> None:
+    encodings = [codec.wrap(raw)[:-1] for raw in beyond_bounds()]
+    assert len(encodings) > 150
+    for encoding, (verdict, again) in zip(encodings, asked_of_c(program, encodings), strict=True):
+        assert verdict is codec.decode(encoding)[0]
+        assert verdict in (Verdict.OUT_OF_RANGE, Verdict.WRONG_LENGTH)
+        assert again == b""
+
+
+def test_c_and_python_name_the_same_fault_of_an_encoding(program: Path) -> None:
+    cases = {
+        b"": Verdict.TOO_SHORT,
+        b"\x01": Verdict.TOO_SHORT,
+        cobs.encode(bytes(4)): Verdict.TOO_SHORT,
+        b"\x00": Verdict.BAD_COBS,
+        b"\x03\x01\x00\x01": Verdict.BAD_COBS,
+        b"\x05\x01\x01\x01": Verdict.BAD_COBS,
+        b"\xff" + b"\x01" * 253: Verdict.BAD_COBS,
+        b"\x01" * codec.WIRE_MAX_BYTES: Verdict.BAD_CRC,
+        b"\x01" * (codec.WIRE_MAX_BYTES + 1): Verdict.TOO_LONG,
+        b"\x08\x02\x07\x01\x01\x01\x01": Verdict.BAD_COBS,
+        b"\x07\x02\x07\x01\x01\x01\x01": Verdict.BAD_CRC,
+    }
+    for encoding, (verdict, _) in zip(cases, asked_of_c(program, list(cases)), strict=True):
+        assert (verdict, codec.decode(encoding)[0]) == (cases[encoding], cases[encoding]), encoding
+    assert codec.decode_raw(b"") == (Verdict.TOO_SHORT, None)
 
 
 def test_python_and_c_agree_on_every_verdict_and_byte(program: Path) -> None:
@@ -178,12 +264,14 @@ def test_parameters_are_ranged_and_typed() -> None:
         parameter_named("speed")
 
 
-def test_the_core_compiles_for_a_cortex_m4() -> None:
-    size = cross_compile()
+@pytest.mark.parametrize("target", Target)
+def test_the_core_compiles_for_small_boards_and_fits(target: Target, tmp_path: Path) -> None:
+    size = cross_compile(target, tmp_path)
     if size is None:
         pytest.skip("no arm-none-eabi-gcc here: 'apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi'")
     assert 4_000 < size.flash < 32_000
-    assert 400 < size.memory < 4_000
+    assert 400 < size.memory < 2_000
+    assert 100 < size.frame < 600
 
 
 def test_cppcheck_finds_nothing() -> None:

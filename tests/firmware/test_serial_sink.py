@@ -49,6 +49,25 @@ def test_it_drives_both_and_says_when_the_board_has_stopped(emulator: Emulator) 
         sink.close()
 
 
+def test_the_board_comes_before_whatever_may_keep_the_tick_waiting(emulator: Emulator) -> None:
+    class Watching(Recorded):
+        sent: float = -1
+
+        def send(self, speed_mps: float, turn_rate_radps: float, stamp: Stamp) -> None:
+            super().send(speed_mps, turn_rate_radps, stamp)
+            self.sent = sink.figures()["commands_out"]
+
+    ros = Watching()
+    sink = SerialSink(emulator.port, ros)
+    try:
+        assert sink.arm() == ""
+        assert sink.figures()["commands_out"] == 0
+        sink.send(0.4, 0.0, UNSTAMPED)
+        assert ros.sent == 1
+    finally:
+        sink.close()
+
+
 def test_a_frozen_caller_stops_the_robot_though_the_link_lives(emulator: Emulator) -> None:
     sink = SerialSink(emulator.port, Recorded())
     try:

@@ -3,21 +3,33 @@
 import random
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from contracts.provenance import ReleaseKey, TrustedKeys
 from firmware_interface.emulator.virtual import Asked, Executed, Observed, Sent, StateChanged, VirtualBoard
 from firmware_interface.link.machine import Event, LinkMachine, LinkState, Opened
 from firmware_interface.protocol import codec, frames
 from firmware_interface.protocol.frames import AnyFrame
 
 MS = 1_000_000
+BOARD = "host-emulator"
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+PUBLIC = KEY.public_key().public_bytes_raw()
+TRUSTED = TrustedKeys(1, (ReleaseKey("test", PUBLIC.hex()),))
 
 
 class Pair:
     """The host's state machine and the real firmware, one clock. ``host_ahead_us``: the host's clock shows more."""
 
     def __init__(
-        self, program: Path, seed: int = 1, host_ahead_us: int = 7_000_000, drift: float = 0.0
+        self,
+        program: Path,
+        seed: int = 1,
+        host_ahead_us: int = 7_000_000,
+        drift: float = 0.0,
+        key: bytes = PUBLIC,
     ) -> None:
-        self.board = VirtualBoard(program, seed)
+        self.board = VirtualBoard(program, seed, key)
         self.now_us = 0
         self._ahead_us, self._drift = host_ahead_us, drift
         self._rng = random.Random(seed)

@@ -71,18 +71,6 @@ const struct outrider_parameter_entry outrider_parameters[OUTRIDER_PARAMETER_COU
     {20u, 0u, 0x00000001u, 0x000000C8u, 0x00000032u}, /* imu_hz, Hz */
 };
 
-static bool valid_hello(const struct outrider_hello *in)
-{
-    (void)in;
-    return true;
-}
-
-static bool valid_stop(const struct outrider_stop *in)
-{
-    (void)in;
-    return true;
-}
-
 static bool valid_velocity_command(const struct outrider_velocity_command *in)
 {
     return (in->age_us <= 1000000u)
@@ -91,51 +79,9 @@ static bool valid_velocity_command(const struct outrider_velocity_command *in)
         && (in->angular_radps >= -4.0f) && (in->angular_radps <= 4.0f);
 }
 
-static bool valid_arm(const struct outrider_arm *in)
-{
-    (void)in;
-    return true;
-}
-
-static bool valid_disarm(const struct outrider_disarm *in)
-{
-    (void)in;
-    return true;
-}
-
-static bool valid_clear_faults(const struct outrider_clear_faults *in)
-{
-    (void)in;
-    return true;
-}
-
-static bool valid_heartbeat(const struct outrider_heartbeat *in)
-{
-    (void)in;
-    return true;
-}
-
-static bool valid_parameter_get(const struct outrider_parameter_get *in)
-{
-    (void)in;
-    return true;
-}
-
 static bool valid_parameter_set(const struct outrider_parameter_set *in)
 {
     return (in->kind <= 1u);
-}
-
-static bool valid_time_request(const struct outrider_time_request *in)
-{
-    (void)in;
-    return true;
-}
-
-static bool valid_info_request(const struct outrider_info_request *in)
-{
-    (void)in;
-    return true;
 }
 
 static bool valid_update_begin(const struct outrider_update_begin *in)
@@ -148,27 +94,9 @@ static bool valid_update_block(const struct outrider_update_block *in)
     return (in->length >= 1u) && (in->length <= 128u);
 }
 
-static bool valid_update_verify(const struct outrider_update_verify *in)
-{
-    (void)in;
-    return true;
-}
-
-static bool valid_update_switch(const struct outrider_update_switch *in)
-{
-    (void)in;
-    return true;
-}
-
 static bool valid_acknowledge(const struct outrider_acknowledge *in)
 {
     return (in->result <= 10u);
-}
-
-static bool valid_time_reply(const struct outrider_time_reply *in)
-{
-    (void)in;
-    return true;
 }
 
 static bool valid_firmware_info(const struct outrider_firmware_info *in)
@@ -227,9 +155,6 @@ size_t outrider_encode(const struct outrider_frame *frame, uint8_t *raw)
     switch (frame->code) {
     case OUTRIDER_CODE_HELLO: {
         const struct outrider_hello *in = &frame->as.hello;
-        if (!valid_hello(in)) {
-            return 0u;
-        }
         at = put_little(at, in->revision, 2u);
         at = put_little(at, in->schema, 4u);
         at = put_little(at, in->nonce, 4u);
@@ -239,9 +164,6 @@ size_t outrider_encode(const struct outrider_frame *frame, uint8_t *raw)
     }
     case OUTRIDER_CODE_STOP: {
         const struct outrider_stop *in = &frame->as.stop;
-        if (!valid_stop(in)) {
-            return 0u;
-        }
         at = put_little(at, in->reason, 1u);
         break;
     }
@@ -261,9 +183,6 @@ size_t outrider_encode(const struct outrider_frame *frame, uint8_t *raw)
     }
     case OUTRIDER_CODE_ARM: {
         const struct outrider_arm *in = &frame->as.arm;
-        if (!valid_arm(in)) {
-            return 0u;
-        }
         at = put_little(at, in->session, 4u);
         at = put_little(at, in->sequence, 4u);
         at = put_little(at, in->sent_us, 4u);
@@ -271,18 +190,12 @@ size_t outrider_encode(const struct outrider_frame *frame, uint8_t *raw)
     }
     case OUTRIDER_CODE_DISARM: {
         const struct outrider_disarm *in = &frame->as.disarm;
-        if (!valid_disarm(in)) {
-            return 0u;
-        }
         at = put_little(at, in->session, 4u);
         at = put_little(at, in->sequence, 4u);
         break;
     }
     case OUTRIDER_CODE_CLEAR_FAULTS: {
         const struct outrider_clear_faults *in = &frame->as.clear_faults;
-        if (!valid_clear_faults(in)) {
-            return 0u;
-        }
         at = put_little(at, in->session, 4u);
         at = put_little(at, in->sequence, 4u);
         at = put_little(at, in->mask, 4u);
@@ -290,18 +203,12 @@ size_t outrider_encode(const struct outrider_frame *frame, uint8_t *raw)
     }
     case OUTRIDER_CODE_HEARTBEAT: {
         const struct outrider_heartbeat *in = &frame->as.heartbeat;
-        if (!valid_heartbeat(in)) {
-            return 0u;
-        }
         at = put_little(at, in->session, 4u);
         at = put_little(at, in->beat, 4u);
         break;
     }
     case OUTRIDER_CODE_PARAMETER_GET: {
         const struct outrider_parameter_get *in = &frame->as.parameter_get;
-        if (!valid_parameter_get(in)) {
-            return 0u;
-        }
         at = put_little(at, in->session, 4u);
         at = put_little(at, in->sequence, 4u);
         at = put_little(at, in->id, 1u);
@@ -321,17 +228,11 @@ size_t outrider_encode(const struct outrider_frame *frame, uint8_t *raw)
     }
     case OUTRIDER_CODE_TIME_REQUEST: {
         const struct outrider_time_request *in = &frame->as.time_request;
-        if (!valid_time_request(in)) {
-            return 0u;
-        }
         at = put_little(at, in->host_us, 8u);
         break;
     }
     case OUTRIDER_CODE_INFO_REQUEST: {
         const struct outrider_info_request *in = &frame->as.info_request;
-        if (!valid_info_request(in)) {
-            return 0u;
-        }
         at = put_little(at, in->session, 4u);
         break;
     }
@@ -362,18 +263,12 @@ size_t outrider_encode(const struct outrider_frame *frame, uint8_t *raw)
     }
     case OUTRIDER_CODE_UPDATE_VERIFY: {
         const struct outrider_update_verify *in = &frame->as.update_verify;
-        if (!valid_update_verify(in)) {
-            return 0u;
-        }
         at = put_little(at, in->session, 4u);
         at = put_little(at, in->sequence, 4u);
         break;
     }
     case OUTRIDER_CODE_UPDATE_SWITCH: {
         const struct outrider_update_switch *in = &frame->as.update_switch;
-        if (!valid_update_switch(in)) {
-            return 0u;
-        }
         at = put_little(at, in->session, 4u);
         at = put_little(at, in->sequence, 4u);
         break;
@@ -392,9 +287,6 @@ size_t outrider_encode(const struct outrider_frame *frame, uint8_t *raw)
     }
     case OUTRIDER_CODE_TIME_REPLY: {
         const struct outrider_time_reply *in = &frame->as.time_reply;
-        if (!valid_time_reply(in)) {
-            return 0u;
-        }
         at = put_little(at, in->host_us, 8u);
         at = put_little(at, in->received_us, 8u);
         at = put_little(at, in->sent_us, 8u);
@@ -520,7 +412,7 @@ enum outrider_verdict outrider_decode(const uint8_t *raw, size_t size, struct ou
         out->nonce = (uint32_t)get_little(&at, 4u);
         out->session = (uint32_t)get_little(&at, 4u);
         out->capabilities = (uint32_t)get_little(&at, 4u);
-        valid = valid_hello(out);
+        valid = true;
         break;
     }
     case OUTRIDER_CODE_STOP: {
@@ -529,7 +421,7 @@ enum outrider_verdict outrider_decode(const uint8_t *raw, size_t size, struct ou
             return OUTRIDER_VERDICT_WRONG_LENGTH;
         }
         out->reason = (uint8_t)get_little(&at, 1u);
-        valid = valid_stop(out);
+        valid = true;
         break;
     }
     case OUTRIDER_CODE_VELOCITY_COMMAND: {
@@ -555,7 +447,7 @@ enum outrider_verdict outrider_decode(const uint8_t *raw, size_t size, struct ou
         out->session = (uint32_t)get_little(&at, 4u);
         out->sequence = (uint32_t)get_little(&at, 4u);
         out->sent_us = (uint32_t)get_little(&at, 4u);
-        valid = valid_arm(out);
+        valid = true;
         break;
     }
     case OUTRIDER_CODE_DISARM: {
@@ -565,7 +457,7 @@ enum outrider_verdict outrider_decode(const uint8_t *raw, size_t size, struct ou
         }
         out->session = (uint32_t)get_little(&at, 4u);
         out->sequence = (uint32_t)get_little(&at, 4u);
-        valid = valid_disarm(out);
+        valid = true;
         break;
     }
     case OUTRIDER_CODE_CLEAR_FAULTS: {
@@ -576,7 +468,7 @@ enum outrider_verdict outrider_decode(const uint8_t *raw, size_t size, struct ou
         out->session = (uint32_t)get_little(&at, 4u);
         out->sequence = (uint32_t)get_little(&at, 4u);
         out->mask = (uint32_t)get_little(&at, 4u);
-        valid = valid_clear_faults(out);
+        valid = true;
         break;
     }
     case OUTRIDER_CODE_HEARTBEAT: {
@@ -586,7 +478,7 @@ enum outrider_verdict outrider_decode(const uint8_t *raw, size_t size, struct ou
         }
         out->session = (uint32_t)get_little(&at, 4u);
         out->beat = (uint32_t)get_little(&at, 4u);
-        valid = valid_heartbeat(out);
+        valid = true;
         break;
     }
     case OUTRIDER_CODE_PARAMETER_GET: {
@@ -597,7 +489,7 @@ enum outrider_verdict outrider_decode(const uint8_t *raw, size_t size, struct ou
         out->session = (uint32_t)get_little(&at, 4u);
         out->sequence = (uint32_t)get_little(&at, 4u);
         out->id = (uint8_t)get_little(&at, 1u);
-        valid = valid_parameter_get(out);
+        valid = true;
         break;
     }
     case OUTRIDER_CODE_PARAMETER_SET: {
@@ -619,7 +511,7 @@ enum outrider_verdict outrider_decode(const uint8_t *raw, size_t size, struct ou
             return OUTRIDER_VERDICT_WRONG_LENGTH;
         }
         out->host_us = (uint64_t)get_little(&at, 8u);
-        valid = valid_time_request(out);
+        valid = true;
         break;
     }
     case OUTRIDER_CODE_INFO_REQUEST: {
@@ -628,7 +520,7 @@ enum outrider_verdict outrider_decode(const uint8_t *raw, size_t size, struct ou
             return OUTRIDER_VERDICT_WRONG_LENGTH;
         }
         out->session = (uint32_t)get_little(&at, 4u);
-        valid = valid_info_request(out);
+        valid = true;
         break;
     }
     case OUTRIDER_CODE_UPDATE_BEGIN: {
@@ -665,7 +557,7 @@ enum outrider_verdict outrider_decode(const uint8_t *raw, size_t size, struct ou
         }
         out->session = (uint32_t)get_little(&at, 4u);
         out->sequence = (uint32_t)get_little(&at, 4u);
-        valid = valid_update_verify(out);
+        valid = true;
         break;
     }
     case OUTRIDER_CODE_UPDATE_SWITCH: {
@@ -675,7 +567,7 @@ enum outrider_verdict outrider_decode(const uint8_t *raw, size_t size, struct ou
         }
         out->session = (uint32_t)get_little(&at, 4u);
         out->sequence = (uint32_t)get_little(&at, 4u);
-        valid = valid_update_switch(out);
+        valid = true;
         break;
     }
     case OUTRIDER_CODE_ACKNOWLEDGE: {
@@ -699,7 +591,7 @@ enum outrider_verdict outrider_decode(const uint8_t *raw, size_t size, struct ou
         out->host_us = (uint64_t)get_little(&at, 8u);
         out->received_us = (uint64_t)get_little(&at, 8u);
         out->sent_us = (uint64_t)get_little(&at, 8u);
-        valid = valid_time_reply(out);
+        valid = true;
         break;
     }
     case OUTRIDER_CODE_FIRMWARE_INFO: {

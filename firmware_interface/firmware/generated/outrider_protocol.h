@@ -40,9 +40,9 @@ enum outrider_result {
     OUTRIDER_RESULT_OUT_OF_RANGE = 5, /* a value out of its range, or of another type */
     OUTRIDER_RESULT_STORAGE = 6, /* the flash memory did not take it */
     OUTRIDER_RESULT_OUT_OF_PLACE = 7, /* another offset is expected, or no update has begun */
-    OUTRIDER_RESULT_TOO_OLD = 8, /* the image's version is not above the running one's */
+    OUTRIDER_RESULT_TOO_OLD = 8, /* the image's version is not above the running one's, or below one installed before */
     OUTRIDER_RESULT_BAD_DIGEST = 9, /* what was written is not what was announced */
-    OUTRIDER_RESULT_BAD_SIGNATURE = 10, /* the board's own check refused the image's signature */
+    OUTRIDER_RESULT_BAD_SIGNATURE = 10, /* not signed for this board with the key it trusts, or it has none */
 };
 
 enum outrider_kind {
@@ -73,7 +73,7 @@ enum outrider_verdict {
 #define OUTRIDER_CAPABILITY_BUMPER 8u /* contact strips */
 #define OUTRIDER_CAPABILITY_EMERGENCY_STOP 16u /* a stop input of its own */
 #define OUTRIDER_CAPABILITY_UPDATE 32u /* two firmware slots */
-#define OUTRIDER_CAPABILITY_SIGNATURE 64u /* checks image signatures itself */
+#define OUTRIDER_CAPABILITY_SIGNATURE 64u /* checks image signatures itself; without it, it takes no update */
 
 #define OUTRIDER_FAULT_EMERGENCY_STOP 1u /* the emergency stop was pressed */
 #define OUTRIDER_FAULT_BUMPER 2u /* a contact strip was pressed */
@@ -188,10 +188,10 @@ struct outrider_info_request {
 struct outrider_update_begin {
     uint32_t session; /* what the board's hello gave; 0 is none */
     uint32_t sequence; /* one counter of the host for all ordered frames of a session */
-    uint32_t version; /* 1 .. 4.29497e+09; must be above the running one's */
+    uint32_t version; /* 1 .. 4.29497e+09; must be above the running one's, and not below any installed before */
     uint32_t size; /* byte */
     uint8_t digest[32]; /* SHA-256 of the image */
-    uint8_t signature[64]; /* Ed25519, see firmware_interface/update/image.py */
+    uint8_t signature[64]; /* Ed25519, see firmware_interface/update/image.py; checked before anything is written */
 };
 
 /* A piece of the image, in order. */
@@ -203,7 +203,7 @@ struct outrider_update_block {
     uint8_t data[128]; /* zeros after `length` */
 };
 
-/* Compare the digest of what was written with the announced one. */
+/* Compare the digest of what was written with the announced and signed one. */
 struct outrider_update_verify {
     uint32_t session; /* what the board's hello gave; 0 is none */
     uint32_t sequence; /* one counter of the host for all ordered frames of a session */

@@ -50,6 +50,18 @@ static bool set_line(char *rest)
     return true;
 }
 
+bool host_read_key(const char *text)
+{
+    host.key_there = strlen(text) == 2u * sizeof host.key;
+    for (size_t i = 0u; i < sizeof host.key && host.key_there; i++) {
+        const char pair[3] = {text[2u * i], text[2u * i + 1u], '\0'};
+        char *end;
+        host.key[i] = (uint8_t)strtoul(pair, &end, 16);
+        host.key_there = end == pair + 2;
+    }
+    return host.key_there;
+}
+
 bool host_command(char *text)
 {
     char *state = NULL;
@@ -76,6 +88,12 @@ bool host_command(char *text)
         host.forced.current_a = strtof(rest, NULL);
     } else if (strcmp(verb, "silent") == 0) {
         host.forced.silent = atoi(rest) != 0;
+    } else if (strcmp(verb, "imu") == 0) {
+        host.plant.acceleration_mps2[0] = strtof(rest, NULL);
+    } else if (strcmp(verb, "name") == 0 && strlen(rest) < sizeof host.name) {
+        memcpy(host.name, rest, strlen(rest) + 1u);
+    } else if (strcmp(verb, "flash") == 0) {
+        host.powerless = atoi(rest) == 0; /* its memory does not answer; all else goes on */
     } else if (strcmp(verb, "restart") == 0) {
         host.restart_wanted = true;
     } else if (strcmp(verb, "cut") == 0) {

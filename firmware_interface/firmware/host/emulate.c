@@ -285,7 +285,7 @@ static void run(void)
     }
 }
 
-/* `emulate [--rate R] [--link PATH] [--tcp PORT] [--flash FILE] [--plant SOCKET] [--silent S] [--seed N]`; --rate first,
+/* `emulate [--rate R] [--link PATH] [--tcp PORT] [--flash FILE] [--plant SOCKET] [--silent S] [--key HEX] [--seed N]`; --rate first,
    for the others may ask what time it is */
 int host_emulate(int count, char **arguments)
 {
@@ -308,6 +308,11 @@ int host_emulate(int count, char **arguments)
             host.rate = atof(value);
         } else if (strcmp(arguments[i], "--silent") == 0) {
             host.plant.silent_max_s = atof(value);
+        } else if (strcmp(arguments[i], "--key") == 0) {
+            if (!host_read_key(value)) {
+                fprintf(stderr, "--key: expected 64 hexadecimal digits\n");
+                return 2;
+            }
         } else if (strcmp(arguments[i], "--seed") == 0) {
             line_init(&host.to_board, strtoull(value, NULL, 10));
             line_init(&host.to_host, strtoull(value, NULL, 10) + 1u);

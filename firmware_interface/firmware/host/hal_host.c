@@ -33,6 +33,7 @@ void host_init(void)
     host.plant.silent_max_s = 0.2;
     host.forced.battery_v = 25.2f;
     host.boots = 1u;
+    memcpy(host.name, "host-emulator", sizeof "host-emulator");
     line_init(&host.to_board, 1u);
     line_init(&host.to_host, 2u);
 }
@@ -203,24 +204,34 @@ bool hal_flash_read(enum hal_area area, size_t offset, uint8_t *data, size_t siz
     return true;
 }
 
-bool hal_signature_good(const uint8_t digest[32], uint32_t version, uint32_t size, const uint8_t signature[64])
+/* As shipped, it brings the key that it was started with; an image brings one when its payload begins as this. */
+bool hal_carried_key(enum hal_area slot, uint32_t size, uint8_t key[32])
 {
-    (void)digest;
-    (void)version;
-    (void)size;
-    (void)signature;
-    return true; /* no secure boot here, and SIGNATURE is not among the capabilities */
+    static const uint8_t mark[16] = "OUTRIDER-KEY-V1";
+    uint8_t begin[sizeof mark + 32u];
+
+    if (size == 0u) {
+        memcpy(key, host.key, sizeof host.key);
+        return host.key_there;
+    }
+    if (size < sizeof begin || !hal_flash_read(slot, HAL_PAGE_BYTES, begin, sizeof begin)
+        || memcmp(begin, mark, sizeof mark) != 0) {
+        return false;
+    }
+    memcpy(key, begin + sizeof mark, 32u);
+    return true;
 }
 
 uint32_t hal_capabilities(void)
 {
     return OUTRIDER_CAPABILITY_WHEELS | OUTRIDER_CAPABILITY_IMU | OUTRIDER_CAPABILITY_BATTERY
-        | OUTRIDER_CAPABILITY_BUMPER | OUTRIDER_CAPABILITY_EMERGENCY_STOP | OUTRIDER_CAPABILITY_UPDATE;
+        | OUTRIDER_CAPABILITY_BUMPER | OUTRIDER_CAPABILITY_EMERGENCY_STOP | OUTRIDER_CAPABILITY_UPDATE
+        | (host_signature_built() ? OUTRIDER_CAPABILITY_SIGNATURE : 0u);
 }
 
 const char *hal_board_name(void)
 {
-    return "host-emulator";
+    return host.name;
 }
 
 void hal_restart(void)

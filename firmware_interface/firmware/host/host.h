@@ -54,6 +54,9 @@ struct host {
     bool powerless;
     bool cut_ends_process;
     bool restart_wanted;
+    uint8_t key[SIGNATURE_KEY_BYTES]; /* what the firmware brings as shipped */
+    bool key_there;
+    char name[17];
     struct line to_board;
     struct line to_host;
 };
@@ -66,6 +69,9 @@ void host_flash_blank(void);
 void host_plant_step(double now_s);
 bool host_plant_open(const char *path);
 void host_plant_exchange(double now_s); /* with an outside plant */
+bool host_signature_built(void);
+void host_sign(const uint8_t *message, size_t size, uint8_t signature[SIGNATURE_BYTES]); /* for proofs: host.key is its */
+bool host_read_key(const char *text); /* hexadecimal */
 bool host_command(char *text); /* one line of control: see `outrider firmware emulate --help` */
 
 int host_emulate(int count, char **arguments);

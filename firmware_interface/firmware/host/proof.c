@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Records of u16 length and bytes on standard input; for each on standard output the verdict, and where it is good the
-   same frame encoded again: u8 verdict, u16 length, bytes. */
+/* Records of u16 length and bytes on standard input; for each on standard output the verdict and the same frame encoded
+   again: u8 verdict, u16 length, bytes. What is out of range or unknown is read all the same, and must not be encoded. */
 int host_codec(void)
 {
     static uint8_t encoded[65536];
@@ -19,13 +19,27 @@ int host_codec(void)
         if (fread(encoded, 1u, size, stdin) != size) {
             return 2;
         }
-        const uint8_t verdict = (uint8_t)framing_decode(encoded, size, &frame);
-        const uint16_t again = verdict == OUTRIDER_VERDICT_GOOD ? (uint16_t)framing_encode(&frame, wire) : 0u;
+        /* An empty one as a transport that keeps messages would bring it. */
+        const uint8_t verdict = (uint8_t)(size == 0u ? outrider_decode(encoded, 0u, &frame)
+                                                     : framing_decode(encoded, size, &frame));
+        const bool read = verdict == OUTRIDER_VERDICT_GOOD || verdict == OUTRIDER_VERDICT_OUT_OF_RANGE
+            || verdict == OUTRIDER_VERDICT_UNKNOWN_CODE;
+        const uint16_t again = read ? (uint16_t)framing_encode(&frame, wire) : 0u;
         (void)fwrite(&verdict, 1u, 1u, stdout);
         (void)fwrite(&again, sizeof again, 1u, stdout);
         (void)fwrite(wire, 1u, again, stdout);
     }
     return 0;
+}
+
+static void sign(struct outrider_update_begin *begin)
+{
+    struct update_image image = {.version = begin->version, .size = begin->size};
+    uint8_t message[UPDATE_SIGNED_BYTES];
+
+    memcpy(image.digest, begin->digest, sizeof image.digest);
+    update_signed(&image, message);
+    host_sign(message, sizeof message, begin->signature);
 }
 
 /* A frame of any kind with any bits in its fields, and the right length, code and CRC: gets past the checksum. */
@@ -54,6 +68,9 @@ static size_t any_frame(uint64_t *random, uint32_t session, uint8_t *wire)
                 frame.as.arm.sent_us = (uint32_t)host.now_us;
             }
         }
+        if (verdict == OUTRIDER_VERDICT_GOOD && code == OUTRIDER_CODE_UPDATE_BEGIN && line_random(random) % 2u == 0u) {
+            sign(&frame.as.update_begin); /* else it would never get to writing */
+        }
         if (verdict == OUTRIDER_VERDICT_GOOD && code == OUTRIDER_CODE_HELLO && line_random(random) % 2u == 0u) {
             frame.as.hello.schema = OUTRIDER_SCHEMA_HASH;
         }
@@ -67,6 +84,7 @@ int host_fuzz(int count, char **arguments)
 {
     static struct core core;
     uint8_t wire[FRAMING_WIRE_MAX_BYTES];
+    uint8_t frame_signature[SIGNATURE_BYTES];
     uint64_t random = count > 0 ? strtoull(arguments[0], NULL, 10) : 1u;
     const uint64_t bytes = count > 1 ? strtoull(arguments[1], NULL, 10) : 1000000u;
     uint64_t fed = 0u;
@@ -75,6 +93,7 @@ int host_fuzz(int count, char **arguments)
 
     host.virtual_time = true;
     host_flash_blank();
+    host_sign(wire, 0u, frame_signature); /* the board trusts the fuzzer's key */
     core_init(&core);
     while (fed < bytes) {
         size_t size = any_frame(&random, core.session, wire);
@@ -124,6 +143,7 @@ static bool install(uint32_t version, uint32_t size)
         sha256_add(&hash, &byte, 1u);
     }
     sha256_end(&hash, begin.digest);
+    sign(&begin);
     update_boot(&update);
     if (update_begin(&update, &begin) != OUTRIDER_RESULT_OK) {
         return false;
@@ -148,42 +168,63 @@ static bool install(uint32_t version, uint32_t size)
     return result == OUTRIDER_RESULT_OK && update_switch(&update) == OUTRIDER_RESULT_OK;
 }
 
-/* `cut SIZE STRIDE`: version 2 runs, version 3 is being installed, and the power fails at every STRIDE-th byte that is
-   erased or written. Afterwards version 2 must run, or 3 when its record was whole; and the update must still be able to
-   get through. */
+struct cuts {
+    uint64_t cuts;
+    uint64_t old; /* the image before ran on */
+    uint64_t wrong;
+};
+
+/* `version` is being installed over the one before it, and the power fails at the `at`-th byte that is erased or written.
+   Afterwards the one before must run, or this one when its record was whole; and the update must still get through.
+   True when it got through without being cut. */
+static bool cut_at(uint32_t version, uint32_t size, uint64_t at, struct cuts *cuts)
+{
+    struct update update;
+
+    host_flash_blank();
+    host.cut_after = UINT64_MAX;
+    if (version > 2u && !install(version - 1u, size)) {
+        cuts->wrong++;
+        return true;
+    }
+    host.flash_written = 0u;
+    host.cut_after = at;
+    const bool through = install(version, size);
+    host.powerless = false;
+    host.cut_after = UINT64_MAX;
+    update_boot(&update);
+    const uint32_t runs = update.running.version;
+    cuts->cuts += through ? 0u : 1u;
+    cuts->old += runs == version - 1u ? 1u : 0u;
+    cuts->wrong += (runs != version && (through || runs != version - 1u)) || update.slot != 1u - runs % 2u ? 1u : 0u;
+    if (runs == version - 1u) {
+        const bool again = install(version, size);
+        update_boot(&update);
+        cuts->wrong += again && update.running.version == version ? 0u : 1u;
+    }
+    return through;
+}
+
+/* `cut SIZE STRIDE`: at every STRIDE-th byte, of the first update in a board's life (whose key is stored then, too) and of
+   one after it. */
 int host_cut(int count, char **arguments)
 {
     const uint32_t size = count > 0 ? (uint32_t)strtoul(arguments[0], NULL, 10) : 3000u;
     const uint64_t stride = count > 1 ? strtoull(arguments[1], NULL, 10) : 1u;
-    uint64_t cuts = 0u;
-    uint64_t old = 0u;
-    uint64_t wrong = 0u;
-    bool through = false;
-    struct update update;
+    struct cuts cuts = {0u, 0u, 0u};
 
-    for (uint64_t at = 0u; !through; at += stride) {
-        host_flash_blank();
-        host.cut_after = UINT64_MAX;
-        if (!install(2u, size)) {
-            return 2;
-        }
-        host.flash_written = 0u;
-        host.cut_after = at;
-        through = install(3u, size);
-        host.powerless = false;
-        host.cut_after = UINT64_MAX;
-        update_boot(&update);
-        const bool whole = update.running.version == 2u ? update.slot == 1u : update.slot == 0u;
-        cuts += through ? 0u : 1u;
-        old += update.running.version == 2u ? 1u : 0u;
-        wrong += !whole || update.running.version < 2u || (through && update.running.version != 3u) ? 1u : 0u;
-        if (update.running.version == 2u) {
-            const bool again = install(3u, size);
-            update_boot(&update);
-            wrong += again && update.running.version == 3u ? 0u : 1u;
+    if (!host_signature_built()) {
+        fprintf(stderr, "built without libsodium: it takes no update\n");
+        return 2;
+    }
+    for (uint32_t version = 2u; version <= 3u; version++) {
+        uint64_t at = 0u;
+        while (!cut_at(version, size, at, &cuts)) {
+            at += stride;
         }
     }
-    printf("{\"cuts\": %" PRIu64 ", \"old_image_ran\": %" PRIu64 ", \"wrong\": %" PRIu64 "}\n", cuts, old, wrong);
+    printf("{\"cuts\": %" PRIu64 ", \"old_image_ran\": %" PRIu64 ", \"wrong\": %" PRIu64 "}\n", cuts.cuts, cuts.old,
+           cuts.wrong);
     free(host.flash);
-    return wrong == 0u ? 0 : 1;
+    return cuts.wrong == 0u ? 0 : 1;
 }

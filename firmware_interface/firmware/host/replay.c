@@ -107,6 +107,9 @@ int host_replay(int count, char **arguments)
     host_flash_blank();
     line_init(&host.to_board, seed);
     line_init(&host.to_host, seed + 1u);
+    if (count > 1 && !host_read_key(arguments[1])) {
+        return 2;
+    }
     core_init(&core);
     while (fread(&kind, 1u, 1u, stdin) == 1u && fread(&time_us, sizeof time_us, 1u, stdin) == 1u
            && fread(&size, sizeof size, 1u, stdin) == 1u) {
