@@ -46,6 +46,7 @@ class Recorder:
         asked = policy is not None and source is not Source.NONE
         self._digest[:] = policy.digest_bytes if asked and policy is not None else _NO_DIGEST
         fields["release_counter"][0] = policy.release_counter if asked and policy is not None else 0
+        fields["entropy_nats"][0] = policy.entropy_nats if asked and policy is not None else math.nan
         fields["source"][0], fields["verdict"][0], fields["reason"][0] = source, ruling.verdict, ruling.reason
         fields["flags"][0] = flags
         fields["clearance_m"][0] = ruling.clearance_m

@@ -26,6 +26,7 @@ from contracts.framelog import (
 )
 from contracts.framelog_writer import LogTail, LogWriter
 from edge_agent.recorder.budget import Spans, make_room
+from edge_agent.recorder.configs import CONFIG_EVENT, ConfigTeller
 from edge_agent.recorder.incidents import INCIDENT_EVENTS, WINDOW_NS, Before, find_onsets
 from edge_agent.recorder.key import load_or_make_key
 from edge_agent.recorder.metrics import Samples, TickFigures, write_metrics
@@ -84,6 +85,7 @@ class Recorder:
         self._before = Before()
         self._scans = ScanMemory()
         self._figures = TickFigures()
+        self._configs = ConfigTeller(state_dir)
         self._state_dir, self._robot = state_dir, robot
         self._incident_times: list[int] = []
         self.durable_seq = last_seq
@@ -120,6 +122,8 @@ class Recorder:
         self._figures.take(rows)
         if self._append(Kind.DECISION, records, keep=len(onsets) > 0 or self._near(int(rows["mono_ns"][0]))):
             self.last_decision = records[-1]
+        for detail in self._configs.news(rows["config_digest"]):
+            self.event(CONFIG_EVENT, **detail)
         if len(onsets):
             self.incidents += len(onsets)
             began_ns = int(rows["mono_ns"][onsets[-1]])

@@ -208,6 +208,33 @@ def grep(
 
 
 @app.command()
+def config(
+    folder: Folder,
+    digest: Annotated[str, typer.Argument(help="First digits of a decision's config_digest.")] = "",
+    robot: Robot = None,
+) -> None:
+    """Which settings control ran with: the digests in a log, or the settings behind one, as JSON.
+
+    outrider logs config STATE;  outrider logs config STATE 3fa9 | jq .safety.monitor
+    """
+    with clear_errors():
+        from edge_agent.recorder.configs import configs_in
+
+        found = configs_in(open_one(folder, robot).load(window_of(None, None), ("wall_ns",)).events)
+    named = {name: text for name, text in found.items() if name.startswith(digest.lower())}
+    if not digest:
+        for name, text in found.items():
+            typer.echo(f"{name}  {f'{len(text)} bytes' if text else 'its settings are not in this log'}")
+        return
+    if len(named) != 1:
+        raise fail(f"{len(named)} settings in this log begin with {digest}; see `outrider logs config`", 2)
+    (name, text), *_ = named.items()
+    if text is None:
+        raise fail(f"the settings behind {name} are not in this log; see STATE/config on the robot", 2)
+    typer.echo(text.decode())
+
+
+@app.command()
 def export(
     folder: Folder,
     mcap: Annotated[Path | None, typer.Option(help="MCAP: ROS 2 messages, and a Foxglove layout.")] = None,
