@@ -22,6 +22,7 @@ from contracts.messages import (
     short,
 )
 from contracts.provenance import TrustedKeys
+from contracts.replay import STORE_FOLDER
 from contracts.trust import TRUST_FOLDER
 from fleet_hub import limits
 from fleet_hub.access import Access, ZapThread
@@ -31,6 +32,7 @@ from fleet_hub.errors import AddressBusyError, HubError, NotAllowedError
 from fleet_hub.intake.intake import Intake
 from fleet_hub.observe.metrics import STEP_S as METRICS_STEP_S
 from fleet_hub.observe.metrics import HubFigures, MetricsServer, metrics_text
+from fleet_hub.observe.rollup import FIGURES_FILE, RollupReader
 from fleet_hub.people import People, read_cards
 from fleet_hub.rollout.evidence import EvidenceRoom
 from fleet_hub.rollout.rollouts import Rollouts
@@ -103,6 +105,8 @@ class Hub:
         self._operator_desk = OperatorDesk(
             self._database, self._catalogue, self._rollouts, self._intake, audit, access.robots, self._trust
         )
+        sites = {name: card.site for name, (_, card) in cards.items()}
+        self._rollup = RollupReader(data / STORE_FOLDER / FIGURES_FILE, sites)
         self._ingest = IngestChild(data) if ingest else None
         self._heard_wall_ns = dict.fromkeys(access.robots, wall_ns())
         self._sessions: dict[bytes, Session] = {}
@@ -242,6 +246,8 @@ class Hub:
                 messages_dropped=self.dropped,
                 sessions=len(self._sessions),
                 turn_worst_s=self._turn_worst_ns / 1e9,
+                policies=self._rollup.policies(),
+                rollup_age_s=self._rollup.age_s(self._wall_ns()),
             )
         )
         self._figures_ns, self._turn_worst_ns = now_ns, 0
