@@ -104,6 +104,11 @@ class Recorder:
         self.event("recorder_opened", cut_bytes=tail.cut_bytes, last_seq=last_seq, log_key=public)
 
     @property
+    def robot(self) -> str:
+        """Whose log it is."""
+        return self._robot
+
+    @property
     def log_id(self) -> str:
         """Which log the sequence numbers belong to."""
         return self._writer.log_id
@@ -340,9 +345,9 @@ def _where_it_ends(folder: Path, tail: LogTail) -> tuple[bytes, str, int, int]:
     """Last decision, log id, last sequence number, next segment: of live and sealed segments together."""
     paths = list_sealed(folder)
     index = max(tail.next_index, int(paths[-1].stem) + 1 if paths else 0)
-    if tail.last_seq or not paths:
-        return tail.last_decision, tail.log_id, tail.last_seq, index
-    last = b""
+    last = tail.last_decision
+    if not paths or last:
+        return last, tail.log_id, tail.last_seq, index
     try:
         sealed = open_sealed(paths[-1])
         for block in reversed(range(len(sealed.blocks))):
@@ -350,5 +355,8 @@ def _where_it_ends(folder: Path, tail: LogTail) -> tuple[bytes, str, int, int]:
                 last = rows[-1].tobytes()
                 break
     except LogFormatError:
-        return last, "", 0, index  # where the numbers were is not known any more: another log begins
+        # Without a live segment nobody knows any more where the numbers were: another log begins.
+        return last, tail.log_id, tail.last_seq, index
+    if tail.last_seq:  # live segments without a decision
+        return last, tail.log_id, tail.last_seq, index
     return last, sealed.header.log_id, sealed.last_seq, index

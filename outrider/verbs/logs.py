@@ -22,9 +22,11 @@ from outrider.verbs._logs import (
     text_of,
     window_of,
 )
+from outrider.verbs._logs_erase import erase
 from outrider.verbs._operator import AsJson, clock_text
 
 app = typer.Typer(no_args_is_help=True, help="What happened on a robot: its own record, offline.")
+app.command()(erase)
 FOLLOW_INTERVAL_S = 0.2
 EXIT_DIFFERENT = 1
 
