@@ -27,12 +27,15 @@ def run(
     ingest: Annotated[
         bool, typer.Option(help="Keep the replay store up to date, in a process of its own.")
     ] = True,
+    traces: Annotated[
+        str, typer.Option(help="Spans of updates: a file, or a URL for OTLP (outrider\\[otel]).")
+    ] = "",
 ) -> None:
     """Serve robots and operators until Ctrl-C or SIGTERM."""
     from fleet_hub.server import Hub
 
     with clear_errors():
-        hub = Hub(data, keys, listen, metrics=metrics, ingest=ingest)
+        hub = Hub(data, keys, listen, metrics=metrics, ingest=ingest, traces=traces)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: hub.stop())
         typer.echo(f"hub listens at {hub.endpoint}, data in {data}")
