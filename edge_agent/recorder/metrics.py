@@ -24,6 +24,10 @@ _HELP = {
     "outrider_log_disk_errors_total": ("counter", "Times that the disk refused."),
     "outrider_log_sealed_segments_total": ("counter", "Segments sealed."),
     "outrider_uplink_unsent_records": ("gauge", "Records that the hub has not acknowledged."),
+    "outrider_uplink_forgotten_records_total": (
+        "counter",
+        "Records that the hub acknowledged and does not have.",
+    ),
     "outrider_policy_entropy_nats": ("gauge", "Mean entropy of the policy's actions since the last writing."),
     "outrider_config_info": ("gauge", "1; the label begins the hash of the settings in force."),
     "outrider_policy_info": ("gauge", "1; the label says which policy drives."),

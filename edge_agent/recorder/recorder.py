@@ -92,7 +92,7 @@ class Recorder:
         self.acked_seq = 0
         self.over_budget = False
         self.disk_errors = 0
-        self.lost_records = 0
+        self.lost_records = self.forgotten_records = 0
         self.sealed_segments = 0
         self.incidents = 0
         self.sync_worst_us = 0
@@ -212,6 +212,7 @@ class Recorder:
             "outrider_log_disk_errors_total": self.disk_errors,
             "outrider_log_sealed_segments_total": self.sealed_segments,
             "outrider_uplink_unsent_records": self.last_seq - self.acked_seq,
+            "outrider_uplink_forgotten_records_total": self.forgotten_records,
         }
         self.sync_worst_us = 0
         self.debug(
@@ -266,6 +267,11 @@ class Recorder:
         except OSError:
             self.disk_errors += 1
         self.sync_worst_us = max(self.sync_worst_us, (time.monotonic_ns() - began_ns) // 1000)
+
+    def hub_forgot(self, first_seq: int, last_seq: int) -> None:
+        """The hub acknowledged these and does not have them: an incident. They count as not acknowledged again."""
+        self.forgotten_records += last_seq - first_seq + 1
+        self.event("hub_forgot", first_seq=first_seq, last_seq=last_seq, count=last_seq - first_seq + 1)
 
     def begin_new_log(self) -> None:
         """Start at sequence 1 under a new log id: what the hub has of this log is ahead of what is here."""
