@@ -111,6 +111,7 @@ def in_words(member: enum.Enum) -> str:
     return member.name.lower().replace("_", " ")
 
 
+CONFIG_DIGEST_BYTES = 8
 DECISION_DTYPE = np.dtype(
     [
         ("tick", "<u8"),
@@ -142,6 +143,8 @@ DECISION_DTYPE = np.dtype(
         ("trip", "<u4"),
         ("observation", "<f4", (OBSERVATION_SIZE,)),
         ("mode", "u1"),
+        ("config_digest", "u1", (CONFIG_DIGEST_BYTES,)),
+        ("entropy_nats", "<f4"),
     ]
 )
 """Pose x, y (m), heading (rad) in the map frame; commands and velocity in m/s and rad/s in the base frame.
@@ -152,6 +155,10 @@ A digest of zeros means no policy was asked. ``trip`` counts the goals the robot
 ``other_command`` is what the policy that does not drive wanted (a candidate, or in shadow and assist the
 policy), NaN where none was asked; ``other_reduction`` in [0, 1] is how much of it the monitor would have taken
 away, NaN where the monitor was not asked.
+``config_digest`` begins the SHA-256 of the settings that control runs with (``edge_agent.effective``), which the log
+has as the event ``control_config``; zeros where none were given. ``entropy_nats`` is that of the distribution from
+which the policy that was asked would draw while it learns: the lower, the surer it is of itself. A continuous one's
+may be below zero. NaN where the policy has none, or nobody was asked.
 """
 
 FLAG_ARMED = 1
@@ -176,13 +183,17 @@ VECTORS = {
 DECISION_SCHEMA_HASH = hashlib.sha256(repr(DECISION_DTYPE.descr).encode()).hexdigest()
 
 
+DIGESTS = ("policy_digest", "config_digest")
+"""Fields that are the first bytes of a hash; text elsewhere."""
+
+
 def digest_text(digest: npt.NDArray[np.uint8]) -> str:
-    """A record's policy digest uint8[32] in hexadecimal digits; "" where no policy was asked."""
+    """A record's policy (uint8[32]) or config digest (uint8[8]) in hexadecimal digits; "" where it has none."""
     return digest.tobytes().hex() if digest.any() else ""
 
 
 def digest_runs(digests: npt.NDArray[np.uint8]) -> list[tuple[int, int, str]]:
-    """Runs of the same policy in uint8[n, 32]: first row, row after the last, and the digest's text.
+    """Runs of the same digest in uint8[n, 32] or [n, 8]: first row, row after the last, and the digest's text.
 
     Quick, for policies seldom change from one row to the next.
     """

@@ -129,6 +129,10 @@ class LogFormatError(ContractError):
     """A log segment is not ours, is of another version, or is damaged where it must not be."""
 
 
+class TraceTargetError(ContractError):
+    """Traces cannot be written where they should go."""
+
+
 class MessageError(ContractError):
     """Bytes from the wire are no message of ours."""
 

@@ -80,7 +80,7 @@ class LostClass(enum.IntEnum):
     WITHHELD = 6
     """Not lost: a raw scan, which stays on the robot."""
     ERASED = 7
-    """At the hub, on somebody's request."""
+    """On somebody's request, which left a receipt."""
 
 
 class SegmentHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

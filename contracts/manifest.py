@@ -15,7 +15,9 @@ PARITY_LIMIT = 1e-5
 ONNX_INPUT = "observation"
 """Name of the network's only input: float32[1 or dynamic, observation_size]."""
 ONNX_OUTPUT = "command"
-"""Name of the network's only output: float32[same, 2], m/s and rad/s in the base frame."""
+"""Name of the network's first output: float32[same, 2], m/s and rad/s in the base frame."""
+ONNX_ENTROPY = "entropy"
+"""Name of the second output, of a network that has one: float32[same, 1], nats (``contracts.decision``)."""
 
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 PolicyName = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")]
@@ -102,6 +104,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Taken from the inputs (the training run), never from the clock: same inputs, same bytes."""
     parity_max_abs: Annotated[float, msgspec.Meta(ge=0.0, le=PARITY_LIMIT)]
     drift_reference: DriftReference | None = None
+    action_entropy_nats: float | None = None
+    """Of the policy's action distribution where it is the same for every observation; None where it is not, or where
+    there is none."""
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

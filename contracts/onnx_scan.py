@@ -11,8 +11,8 @@ from contracts.errors import BundleNetworkRefusedError
 # fmt: off
 ALLOWED_OPERATORS = frozenset({
     "Abs", "Add", "ArgMax", "Cast", "Clip", "Concat", "Constant", "Div", "Elu", "Erf", "Exp", "Flatten", "Gather",
-    "Gelu", "Gemm", "Identity", "LayerNormalization", "LeakyRelu", "MatMul", "Max", "Min", "Mul", "Neg", "Pow",
-    "Reciprocal", "Relu", "Reshape", "Selu", "Sigmoid", "Slice", "Softplus", "Softsign", "Split",
+    "Gelu", "Gemm", "Identity", "LayerNormalization", "LeakyRelu", "LogSoftmax", "MatMul", "Max", "Min", "Mul", "Neg",
+    "Pow", "Reciprocal", "Relu", "Reshape", "Selu", "Sigmoid", "Slice", "Softplus", "Softsign", "Split",
     "Sqrt", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze",
 })
 # fmt: on

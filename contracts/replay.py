@@ -73,6 +73,12 @@ def stored_files(
     return [StoredFile(*row) for row in rows]
 
 
+def oldest_file(store: Path, kind: str) -> str:
+    """The path of the file of a kind that was written first, "" for none: all later ones have its columns at least."""
+    rows = _rows(store, "SELECT path FROM file WHERE kind = ? ORDER BY id LIMIT 1", (kind,))
+    return str(rows[0][0]) if rows else ""
+
+
 def stored_policies(store: Path) -> list[StoredPolicy]:
     """Every policy that records name; raises StoreFormatError."""
     rows = _rows(store, f"SELECT {', '.join(StoredPolicy.__struct_fields__)} FROM policy ORDER BY 1", ())

@@ -19,10 +19,12 @@ from contracts.keyring import ROBOT_ID_PATTERN, party_folder
 from contracts.messages import Ack, Chunk, FileChunk, FromHub, Hello, Order, Welcome
 from contracts.observation import ROUTING_LAYOUT
 from contracts.ring import RING_SLOTS, SCAN_SLOTS, SCANS, RingReader
+from contracts.tracing import open_sink
 from edge_agent.config import load_settings
 from edge_agent.errors import AgentError, ConfigError
 from edge_agent.recorder.recorder import Recorder
 from edge_agent.update.checker import BundleChecker
+from edge_agent.update.tracing import UpdateTrace
 from edge_agent.update.updater import Updater
 from edge_agent.uplink.link import HubLink
 from edge_agent.uplink.uplink import Uplink
@@ -41,6 +43,8 @@ class CommsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keys_dir: str
     ring_name: str
     robot_model: str = "amr_small"
+    traces: str = ""
+    """Where spans of updates go (``contracts.tracing``): a file, or a URL for OTLP; "" is nowhere."""
 
 
 class Comms:
@@ -63,7 +67,11 @@ class Comms:
         self.link = HubLink(config.hub_endpoint, keys, self._hello, seed)
         self.uplink = Uplink(self.recorder, self.link.send)
         checker = BundleChecker(keys, config.robot_model, state)
-        self.updater = Updater(state, checker, self.link.send, self.recorder.event, keys, config.robot_id)
+        self._spans = open_sink(config.traces, "outrider-agent")
+        self.trace = UpdateTrace(self._spans, config.robot_id)
+        self.updater = Updater(
+            state, checker, self.link.send, self.recorder.event, keys, config.robot_id, trace=self.trace
+        )
 
     def stop(self) -> None:
         """Let ``run`` flush and return; safe in a signal handler."""
@@ -89,6 +97,8 @@ class Comms:
         self.recorder.close()
         self.uplink.save()
         self.link.close()
+        if self._spans is not None:
+            self._spans.close()
         for ring in (self._ring, self._scan_ring):
             if ring:
                 ring.close()
@@ -133,6 +143,7 @@ class Comms:
             return
         records = ring.peek(RING_SLOTS)
         self.recorder.decisions(records)
+        self.trace.decisions(records)
         ring.release(len(records))
         if ring.dropped > self._ring_dropped:
             self.recorder.event("ring_dropped", count=ring.dropped - self._ring_dropped)

@@ -3,12 +3,15 @@
 from collections import deque
 from pathlib import Path
 
+import numpy as np
+
 from contracts.errors import ContractError
 from contracts.keyring import party_folder
 from contracts.ring import RingWriter
 from contracts.robot import ROBOT_MODELS
 from edge_agent.actuate.sink import CommandSink
 from edge_agent.config import ControlConfig
+from edge_agent.effective import EffectiveConfig, keep_config
 from edge_agent.errors import AgentError, ConfigError
 from edge_agent.guard.gate import Gate
 from edge_agent.guard.modes import Modes
@@ -69,6 +72,7 @@ class Control:
             model, config.rate_hz, config.real_time_factor, self.slots, self.ladder, self.gate, sink, ring,
             modes=self.modes, stamped=not config.sim_time and config.real_time_factor == 1.0,
         )  # fmt: skip
+        self._stamp(EffectiveConfig.of(config, model, warehouse.hash(), settings))
         self.loop = ControlLoop(self.core, config.period_ns)
         self.loader = PolicyLoader(
             Path(config.state_dir), keys, model, monitor.config.hash(), self.ladder, self.events.append
@@ -77,6 +81,17 @@ class Control:
         self.routes = RouteKeeper(costs, self.slots, self.events.append)
         self.intake = Intake(self.slots, model, self.routes.want)
         self.loader.start()
+
+    def _stamp(self, effective: EffectiveConfig) -> None:
+        """Every decision from here on says by its digest with which settings it was made; no tick writes it again."""
+        try:
+            digest = keep_config(Path(self.config.state_dir), effective)
+        except OSError as error:
+            self.events.append(
+                f"the settings in force cannot be kept ({error.strerror}): decisions name none"
+            )
+            return
+        self.core.record["config_digest"][0] = np.frombuffer(digest, np.uint8)
 
     def _settings(self, keys: Path, floor_hash: str) -> SafetySettings:
         """What the safety officer set, else what is built in."""

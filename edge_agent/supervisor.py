@@ -208,7 +208,10 @@ def write_configs(arguments: argparse.Namespace, state: Path) -> tuple[Path, Pat
     # Without a hub comms still records; it calls at a door that nobody opens.
     hub = f"ipc://{state / 'no-hub'}" if arguments.no_hub else arguments.hub
     paths = []
-    for name, values in (("control", control), ("comms", {**common, "hub_endpoint": hub})):
+    for name, values in (
+        ("control", control),
+        ("comms", {**common, "hub_endpoint": hub, "traces": arguments.traces}),
+    ):
         path = state / f"{name}.json"
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps(values, indent=1) + "\n")
@@ -256,6 +259,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--serial", default="", help="port of the motor controller")
     parser.add_argument("--forgiven", type=int, help="interventions forgiven on probation")
     parser.add_argument("--no-hub", action="store_true")
+    parser.add_argument("--traces", default="", help="a file, or a URL for OTLP")
     parser.add_argument("--no-autostart", action="store_true")
     parser.add_argument(
         "--foreground", action="store_true", help="the children's output here, not in STATE/*.log"

@@ -22,6 +22,8 @@ from contracts.messages import (
     short,
 )
 from contracts.provenance import TrustedKeys
+from contracts.replay import STORE_FOLDER
+from contracts.tracing import open_sink
 from contracts.trust import TRUST_FOLDER
 from fleet_hub import limits
 from fleet_hub.access import Access, ZapThread
@@ -31,6 +33,8 @@ from fleet_hub.errors import AddressBusyError, HubError, NotAllowedError
 from fleet_hub.intake.intake import Intake
 from fleet_hub.observe.metrics import STEP_S as METRICS_STEP_S
 from fleet_hub.observe.metrics import HubFigures, MetricsServer, metrics_text
+from fleet_hub.observe.rollup import FIGURES_FILE, RollupReader
+from fleet_hub.observe.traces import LAST_WORDS, spans_of, write_all
 from fleet_hub.people import People, read_cards
 from fleet_hub.rollout.evidence import EvidenceRoom
 from fleet_hub.rollout.rollouts import Rollouts
@@ -55,16 +59,20 @@ class Hub:
         mono_ns: Callable[[], int] = time.monotonic_ns,
         metrics: str = "",
         ingest: bool = False,
+        traces: str = "",
     ) -> None:
         """Read keys, take the data folder, listen; at ``metrics`` ([HOST:]PORT) for Prometheus, too.
 
-        With ``ingest`` a child process keeps the replay store up to date.
+        With ``ingest`` a child process keeps the replay store up to date; with ``traces`` (a file or a URL) updates are
+        traced (``contracts.tracing``).
 
         Raises:
             KeyFileError: A key is missing or unusable.
             DataFolderError: Another hub uses ``data``, or it is not a hub's.
             AddressBusyError: ``listen`` or ``metrics`` is in use or no address.
+            TraceTargetError: ``traces`` cannot be written to.
         """
+        self._spans = open_sink(traces, "outrider-hub")
         own = party_folder(keys, "hub")
         pair = read_key_file(own / CURVE_FILE, CurvePair, private=True)
         access = Access.load(own)
@@ -93,6 +101,9 @@ class Hub:
         self._rollouts = Rollouts(
             self._database, audit, self._catalogue, people, cards, EvidenceRoom(trips), wall_ns
         )
+        self._audit = audit
+        if self._spans is not None:
+            self._rollouts.on_report = self._trace
         self._trust = TrustRoom(
             data / TRUST_FOLDER, own / TRUST_FOLDER, self._catalogue, self._rollouts, access.robots, wall_ns,
             passphrase(),
@@ -103,6 +114,8 @@ class Hub:
         self._operator_desk = OperatorDesk(
             self._database, self._catalogue, self._rollouts, self._intake, audit, access.robots, self._trust
         )
+        sites = {name: card.site for name, (_, card) in cards.items()}
+        self._rollup = RollupReader(data / STORE_FOLDER / FIGURES_FILE, sites)
         self._ingest = IngestChild(data) if ingest else None
         self._heard_wall_ns = dict.fromkeys(access.robots, wall_ns())
         self._sessions: dict[bytes, Session] = {}
@@ -142,6 +155,8 @@ class Hub:
             self._ingest.close()
         if self._metrics:
             self._metrics.close()
+        if self._spans is not None:
+            self._spans.close()
         self._socket.close(linger=200)
         self._zap.stop()
         self._context.term()
@@ -205,6 +220,16 @@ class Hub:
         if session.log_id:
             self._robots[session.name] = session
 
+    def _trace(self, rollout: int, report: RolloutReport, robot: str) -> None:
+        """A robot has said its last word about what it was told, or another after it."""
+        if self._spans is None or report.state not in LAST_WORDS:
+            return
+        release = report.digest
+        known = self._catalogue.find(release)
+        released_ns = known.released_wall_ns if known else 0
+        entries = self._audit.of(rollout)
+        write_all(self._spans, spans_of(rollout, release, released_ns, entries, robot))
+
     def _step_rollouts(self) -> None:
         """Let rollouts go on, and tell robots what they have not been told on this connection."""
         now_ns = self._mono_ns()
@@ -242,6 +267,8 @@ class Hub:
                 messages_dropped=self.dropped,
                 sessions=len(self._sessions),
                 turn_worst_s=self._turn_worst_ns / 1e9,
+                policies=self._rollup.policies(),
+                rollup_age_s=self._rollup.age_s(self._wall_ns()),
             )
         )
         self._figures_ns, self._turn_worst_ns = now_ns, 0

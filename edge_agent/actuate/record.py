@@ -60,6 +60,7 @@ class Recorder:
         self._other, self._mode = _Run(data, "other_command", "other_reduction"), _Run(data, "mode", "mode")
         self._ages, self._trip = _Run(data, "scan_age_us", "odometry_age_us"), _Run(data, "trip", "trip")
         self._times = _Run(data, "late_us", "missed_ticks")
+        self._sure = _Run(data, "entropy_nats", "entropy_nats")
         self._digest = self.record["policy_digest"][0]
         self._digest_of = _NO_DIGEST
         self._observation = self.record["observation"][0]
@@ -78,11 +79,12 @@ class Recorder:
     ) -> None:
         """Who proposed what, and what became of it."""
         self._when.write(tick, mono_ns, wall_ns)
-        digest, counter = _NO_DIGEST, 0
+        digest, counter, entropy_nats = _NO_DIGEST, 0, math.nan
         if policy is not None and source is not Source.NONE:
-            digest, counter = policy.digest_bytes, policy.release_counter
+            digest, counter, entropy_nats = policy.digest_bytes, policy.release_counter, policy.entropy_nats
         if digest is not self._digest_of:
             self._digest[:] = self._digest_of = digest
+        self._sure.write(entropy_nats)
         self._who.write(counter, source, ruling.verdict, ruling.reason, flags)
         self._command.write(ruling.clearance_m, *(_NAN2 if raw is None else raw), *ruling.command)
         self._observation[:] = _NO_OBSERVATION if observation is None else observation

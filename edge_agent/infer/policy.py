@@ -5,7 +5,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from contracts.bundle import VerifiedBundle
-from contracts.manifest import ONNX_INPUT, ONNX_OUTPUT
+from contracts.manifest import ONNX_ENTROPY, ONNX_INPUT, ONNX_OUTPUT
 from contracts.observation import COMMAND_SIZE, OBSERVATION_SIZE
 from edge_agent.errors import PolicyRejectedError
 from navigation.novelty import Novelty
@@ -24,6 +24,7 @@ class Policy:
         version: of the release, for people.
         release_counter: of the release.
         novelty: of its observations, where the release says what is usual.
+        entropy_nats: of its action distribution, where that is the same for every observation.
 
     Raises:
         PolicyRejectedError: onnxruntime does not take it.
@@ -36,18 +37,24 @@ class Policy:
         version: str,
         release_counter: int,
         novelty: Novelty | None = None,
+        entropy_nats: float | None = None,
     ) -> None:
         self.digest, self.version, self.release_counter = digest, version, release_counter
         self.novelty = novelty
         self.digest_bytes = np.frombuffer(bytes.fromhex(digest), dtype=np.uint8)
         self._input = np.zeros((1, OBSERVATION_SIZE), dtype=np.float32)
         self._output = np.zeros((1, COMMAND_SIZE), dtype=np.float32)
+        self._entropy = np.full((1, 1), np.nan if entropy_nats is None else entropy_nats, dtype=np.float32)
         try:
             self._session = onnxruntime.InferenceSession(network, _options(), ["CPUExecutionProvider"])
             self._binding = self._session.io_binding()
             place = ("cpu", 0, np.float32)
             self._binding.bind_input(ONNX_INPUT, *place, self._input.shape, self._input.ctypes.data)
             self._binding.bind_output(ONNX_OUTPUT, *place, self._output.shape, self._output.ctypes.data)
+            if ONNX_ENTROPY in [item.name for item in self._session.get_outputs()]:
+                self._binding.bind_output(
+                    ONNX_ENTROPY, *place, self._entropy.shape, self._entropy.ctypes.data
+                )
         except Exception as error:
             raise PolicyRejectedError(f"onnxruntime does not load the policy: {str(error)[:200]}") from None
         self._row = self._input[0]
@@ -60,6 +67,11 @@ class Policy:
         self._session.run_with_iobinding(self._binding)
         answer = self._answer
         return answer.item(0), answer.item(1)
+
+    @property
+    def entropy_nats(self) -> float:
+        """Of its action distribution at the last ``run``; NaN where it has none."""
+        return self._entropy.item()
 
 
 def load_policy(bundle: VerifiedBundle) -> Policy:
@@ -75,6 +87,7 @@ def load_policy(bundle: VerifiedBundle) -> Policy:
         manifest.version,
         manifest.release_counter,
         None if usual is None else Novelty(usual),
+        manifest.action_entropy_nats,
     )
     try:
         for _ in range(WARM_RUNS):

@@ -21,6 +21,10 @@ class Proposer(Protocol):
     digest_bytes: npt.NDArray[np.uint8]
     novelty: Novelty | None
 
+    @property
+    def entropy_nats(self) -> float:
+        """Of its action distribution at the last ``run``; NaN where it has none."""
+
     def run(self, observation: Floats) -> Command:
         """Speed in m/s and turn rate in rad/s; may raise, may be not finite."""
 

@@ -12,8 +12,9 @@ from typing import Literal
 import msgspec
 
 from contracts.errors import LogFormatError
-from contracts.framelog import list_segments, scan_frames
+from contracts.framelog import LostClass, list_segments, scan_frames
 from edge_agent.recorder.key import signature_fits
+from edge_agent.recorder.receipts import read_receipts, signed_by
 from edge_agent.recorder.sealed import NO_DIGEST, SealedSegment, list_sealed, open_sealed
 from edge_agent.recorder.sealing import DAMAGED_SUFFIX
 
@@ -66,8 +67,11 @@ def verify_folder(folder: Path, key_hex: str = "") -> Verification:
     sealed = [segment for segment in opened if segment.seal is not None]
     first_key = sealed[0].seal.public.hex() if sealed and sealed[0].seal else ""
     key, previous = key_hex.lower() or first_key, None
+    erased, told = _receipts(folder, bytes.fromhex(key))
+    findings += told
     for segment in opened:
         findings += _segment(segment, bytes.fromhex(key))
+        findings += _unreceipted(segment, erased)
         findings += _link(segment, previous)
         previous = segment
     findings += [
@@ -104,8 +108,11 @@ def _segment(segment: SealedSegment, key: bytes) -> Iterator[Finding]:
     broken = list(_blocks(segment))
     yield from broken
     if not broken:
-        lost = sum(segment.lost(block) for block in range(len(segment.blocks)))
+        blocks = range(len(segment.blocks))
+        erased = sum(segment.lost(block, erased=True) for block in blocks)
+        lost = sum(segment.lost(block) for block in blocks) - erased
         about = f", {lost} dropped for room" if lost else ""
+        about += f", {erased} erased" if erased else ""
         total = sum(block.count for block in segment.blocks)
         yield Finding(name, "good", f"{total} records{about}")
 
@@ -122,6 +129,34 @@ def _blocks(segment: SealedSegment) -> Iterator[Finding]:
                         f"block {index} ({part.kind.name.lower()}, records {block.first_seq} to "
                         f"{block.last_seq}, ticks {block.tick[0]} to {block.tick[1]}) was changed or is damaged",
                     )  # fmt: skip
+
+
+def _receipts(folder: Path, key: bytes) -> tuple[set[tuple[str, int, str]], list[Finding]]:
+    """What the receipts for erasures that ``key`` signed name (seal, block, kind), and who erased what and why."""
+    named: set[tuple[str, int, str]] = set()
+    findings = []
+    for name, one in read_receipts(folder):
+        if one is None or not signed_by(one, key):
+            findings.append(Finding(name, "broken", "no receipt of this robot, or it was changed"))
+            continue
+        what = one.receipt
+        named |= {(block.seal, block.block, kind) for block in what.blocks for kind in block.kinds}
+        said = f"{what.records} records erased in {len(what.blocks)} blocks by {what.who}: {what.why}"
+        findings.append(Finding(name, "note", said))
+    return named, findings
+
+
+def _unreceipted(segment: SealedSegment, named: set[tuple[str, int, str]]) -> Iterator[Finding]:
+    """Blocks that bear the mark of an erasure which no receipt names."""
+    for index, block in enumerate(segment.blocks):
+        for part, mark in zip(block.parts, segment.dropped[index], strict=True):
+            kind = part.kind.name.lower()
+            if mark == LostClass.ERASED and (segment.digest.hex(), index, kind) not in named:
+                yield Finding(
+                    segment.path.name, "broken",
+                    f"block {index} ({kind}, records {block.first_seq} to {block.last_seq}) was erased and no receipt "
+                    "says by whom; was the erasure interrupted? ask for it again",
+                )  # fmt: skip
 
 
 def _link(segment: SealedSegment, previous: SealedSegment | None) -> Iterator[Finding]:

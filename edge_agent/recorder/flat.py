@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from contracts.decision import (
     DECISION_DTYPE,
+    DIGESTS,
     FLAG_ARMED,
     FLAG_BLENDED,
     FLAG_PROBATION,
@@ -33,7 +34,6 @@ FLAGS = {
     "returned": FLAG_RETURNED,
 }
 """Columns that are one bit of ``flags``."""
-DIGEST = "policy_digest"
 
 
 def _columns() -> dict[str, tuple[str, int | None]]:
@@ -56,7 +56,7 @@ def field_of(column: str) -> str:
 
 
 def column_of(records: npt.NDArray[np.void], column: str) -> npt.NDArray[Any]:
-    """One column [n]; a flag as bool, digests as uint8[n, 32]."""
+    """One column [n]; a flag as bool, digests as uint8[n, 32 or 8]."""
     if column in FLAGS:
         return np.asarray(records["flags"] & FLAGS[column], dtype=np.bool_)
     field, index = COLUMNS[column]
@@ -69,7 +69,7 @@ def table_of(records: npt.NDArray[np.void], seqs: npt.NDArray[np.uint64]) -> dic
     table: dict[str, npt.NDArray[Any]] = {"seq": seqs}
     for column in COLUMNS:
         values = column_of(records, column)
-        if column == DIGEST:
+        if column in DIGESTS:
             digests = values
             values = np.empty(len(digests), dtype=object)
             for start, stop, text in digest_runs(digests):

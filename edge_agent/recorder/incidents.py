@@ -17,7 +17,16 @@ WINDOW_NS = 30_000_000_000
 """Kept before and after an incident whatever the disk says."""
 ROUTINE_REASONS = (Reason.CLEAR, Reason.NOT_ARMED, Reason.NO_GOAL)
 INCIDENT_EVENTS = frozenset(
-    ("records_lost", "ring_dropped", "log_restarted", "recorder_fault", "disk_error", "update_refused")
+    (
+        "records_lost",
+        "ring_dropped",
+        "log_restarted",
+        "recorder_fault",
+        "disk_error",
+        "update_refused",
+        "hub_forgot",
+        "hub_acked_unwritten",
+    )
 )
 FIELDS = ("tick", "mono_ns", "wall_ns", "verdict", "reason", "flags")
 """What ``find_onsets`` reads of a decision."""

@@ -17,7 +17,7 @@ from contracts.errors import KeyFileError
 
 KEY_FILE = "log_key.pem"
 KEY_MAX_BYTES = 4096
-_PURPOSE = b"outrider log seal 1\0"
+_PURPOSE, _RECEIPT_PURPOSE = b"outrider log seal 1\0", b"outrider log erasure 1\0"
 """Signed in front of a digest, so that a signature is good for nothing else."""
 
 
@@ -32,11 +32,24 @@ class LogKey:
         """An Ed25519 signature (64 bytes) over a seal's digest."""
         return self._private.sign(_PURPOSE + digest)
 
+    def sign_receipt(self, digest: bytes) -> bytes:
+        """The same over the digest of a receipt for an erasure."""
+        return self._private.sign(_RECEIPT_PURPOSE + digest)
+
 
 def signature_fits(public: bytes, digest: bytes, signature: bytes) -> bool:
     """Whether ``public`` (32 bytes) signed the seal with that digest."""
+    return _fits(public, _PURPOSE + digest, signature)
+
+
+def receipt_fits(public: bytes, digest: bytes, signature: bytes) -> bool:
+    """Whether ``public`` (32 bytes) signed the receipt with that digest."""
+    return _fits(public, _RECEIPT_PURPOSE + digest, signature)
+
+
+def _fits(public: bytes, message: bytes, signature: bytes) -> bool:
     try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, _PURPOSE + digest)
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
     except (InvalidSignature, ValueError):
         return False
     return True

@@ -158,6 +158,8 @@ def _decision(robot: str, header: Any, record: Any) -> Message:
 def _timings(robot: str, time_ns: int, record: Any) -> tuple[Any, ...]:
     names = [name for name in record.dtype.names if name.endswith("_us")] + ["missed_ticks", "trip"]
     pairs = [(name, str(int(record[name]))) for name in names]
+    pairs += [("config_digest", digest_text(record["config_digest"]))]
+    pairs += [("entropy_nats", f"{float(record['entropy_nats']):.4f}")]
     level = {0: 0, 1: 0}.get(int(record["verdict"]), 1)
     verdict, reason = (name_of(name, int(record[name])) for name in ("verdict", "reason"))
     return (_header(time_ns, ""), [(level, f"{robot}/tick", f"{verdict}: {reason}", robot, pairs)])

@@ -24,6 +24,12 @@ _HELP = {
     "outrider_log_disk_errors_total": ("counter", "Times that the disk refused."),
     "outrider_log_sealed_segments_total": ("counter", "Segments sealed."),
     "outrider_uplink_unsent_records": ("gauge", "Records that the hub has not acknowledged."),
+    "outrider_uplink_forgotten_records_total": (
+        "counter",
+        "Records that the hub acknowledged and does not have.",
+    ),
+    "outrider_policy_entropy_nats": ("gauge", "Mean entropy of the policy's actions since the last writing."),
+    "outrider_config_info": ("gauge", "1; the label begins the hash of the settings in force."),
     "outrider_policy_info": ("gauge", "1; the label says which policy drives."),
 }
 Samples = dict[str, float]
@@ -37,7 +43,8 @@ class TickFigures:
         self._verdicts = np.zeros(len(Verdict), dtype=np.int64)
         self._missed = 0
         self._worst_us = self._late_us = 0
-        self._policy = ""
+        self._policy = self._config = ""
+        self._entropy, self._entropy_ticks = 0.0, 0
 
     def take(self, rows: npt.NDArray[np.void]) -> None:
         """Count DECISION_DTYPE[n], n >= 1."""
@@ -47,6 +54,10 @@ class TickFigures:
         self._late_us = max(self._late_us, int(rows["late_us"].max()))
         self._missed = int(rows["missed_ticks"][-1])
         self._policy = digest_text(rows["policy_digest"][-1])[:12] or "none"
+        self._config = digest_text(rows["config_digest"][-1]) or "none"
+        known_nats = rows["entropy_nats"][np.isfinite(rows["entropy_nats"])]
+        self._entropy += float(known_nats.sum(dtype=np.float64))
+        self._entropy_ticks += len(known_nats)
 
     def samples(self) -> Samples:
         """Counters, and the worst since the last call."""
@@ -58,7 +69,11 @@ class TickFigures:
         found["outrider_tick_worst_seconds"] = self._worst_us / 1e6
         found["outrider_late_worst_seconds"] = self._late_us / 1e6
         found[f'outrider_policy_info{{policy="{self._policy}"}}'] = 1.0
+        found[f'outrider_config_info{{config="{self._config or "none"}"}}'] = 1.0
+        if self._entropy_ticks:
+            found["outrider_policy_entropy_nats"] = self._entropy / self._entropy_ticks
         self._worst_us = self._late_us = 0
+        self._entropy, self._entropy_ticks = 0.0, 0
         return found
 
 

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from contracts.decision import DECISION_DTYPE, DIGESTS
 from edge_agent.errors import LogQueryError
-from edge_agent.recorder.flat import COLUMNS, DIGEST, FLAGS, column_of, field_of
+from edge_agent.recorder.flat import COLUMNS, FLAGS, column_of, field_of
 from edge_agent.recorder.values import NAMED
 
 TEXT_MAX = 1000
@@ -120,8 +121,8 @@ class _Parser:
         if operator not in _COMPARE:
             raise LogQueryError(f"--where: expected an operator after {column}, came {operator!r}")
         word, compare = self._next(f"a value after {column}{operator}"), _COMPARE[operator]
-        if column == DIGEST:
-            return _digest_test(word.lower(), operator)
+        if column in DIGESTS:
+            return _digest_test(column, word.lower(), operator)
         value = _value(column, word)
         return lambda records: np.asarray(compare(column_of(records, column), value), dtype=np.bool_)
 
@@ -136,17 +137,20 @@ def _value(column: str, word: str) -> float | int:
         raise LogQueryError(f"--where: {column}: expected a number{names}; came {word!r}") from None
 
 
-def _digest_test(word: str, operator: str) -> Test:
-    if operator not in ("=", "==", "!=") or not (_DIGITS.match(word) or word == "none"):
+def _digest_test(column: str, word: str, operator: str) -> Test:
+    size = DECISION_DTYPE[column].shape[0]
+    fits = (_DIGITS.match(word) and len(word) <= 2 * size) or word == "none"
+    if operator not in ("=", "==", "!=") or not fits:
         raise LogQueryError(
-            f"--where: {DIGEST}: expected = or != and hexadecimal digits or none; came {operator}{word}"
+            f"--where: {column}: expected = or != and up to {2 * size} hexadecimal digits or none; "
+            f"came {operator}{word}"
         )
-    digits = "0" * 64 if word == "none" else word
+    digits = "0" * (2 * size) if word == "none" else word
     whole = np.frombuffer(bytes.fromhex(digits[: len(digits) // 2 * 2]), np.uint8)
     half = int(digits[-1], 16) if len(digits) % 2 else None
 
     def test(records: npt.NDArray[np.void]) -> Mask:
-        digests = records[DIGEST].reshape(len(records), 32)
+        digests = records[column].reshape(len(records), size)
         same: Mask = (digests[:, : len(whole)] == whole).all(axis=1)
         if half is not None:
             same &= digests[:, len(whole)] >> 4 == half

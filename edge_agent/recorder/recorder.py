@@ -26,6 +26,7 @@ from contracts.framelog import (
 )
 from contracts.framelog_writer import LogTail, LogWriter
 from edge_agent.recorder.budget import Spans, make_room
+from edge_agent.recorder.configs import CONFIG_EVENT, ConfigTeller
 from edge_agent.recorder.incidents import INCIDENT_EVENTS, WINDOW_NS, Before, find_onsets
 from edge_agent.recorder.key import load_or_make_key
 from edge_agent.recorder.metrics import Samples, TickFigures, write_metrics
@@ -84,13 +85,14 @@ class Recorder:
         self._before = Before()
         self._scans = ScanMemory()
         self._figures = TickFigures()
+        self._configs = ConfigTeller(state_dir)
         self._state_dir, self._robot = state_dir, robot
         self._incident_times: list[int] = []
         self.durable_seq = last_seq
         self.acked_seq = 0
         self.over_budget = False
         self.disk_errors = 0
-        self.lost_records = 0
+        self.lost_records = self.forgotten_records = 0
         self.sealed_segments = 0
         self.incidents = 0
         self.sync_worst_us = 0
@@ -100,6 +102,11 @@ class Recorder:
         self._reserve()
         public = key.public.hex()
         self.event("recorder_opened", cut_bytes=tail.cut_bytes, last_seq=last_seq, log_key=public)
+
+    @property
+    def robot(self) -> str:
+        """Whose log it is."""
+        return self._robot
 
     @property
     def log_id(self) -> str:
@@ -120,6 +127,8 @@ class Recorder:
         self._figures.take(rows)
         if self._append(Kind.DECISION, records, keep=len(onsets) > 0 or self._near(int(rows["mono_ns"][0]))):
             self.last_decision = records[-1]
+        for detail in self._configs.news(rows["config_digest"]):
+            self.event(CONFIG_EVENT, **detail)
         if len(onsets):
             self.incidents += len(onsets)
             began_ns = int(rows["mono_ns"][onsets[-1]])
@@ -203,6 +212,7 @@ class Recorder:
             "outrider_log_disk_errors_total": self.disk_errors,
             "outrider_log_sealed_segments_total": self.sealed_segments,
             "outrider_uplink_unsent_records": self.last_seq - self.acked_seq,
+            "outrider_uplink_forgotten_records_total": self.forgotten_records,
         }
         self.sync_worst_us = 0
         self.debug(
@@ -257,6 +267,11 @@ class Recorder:
         except OSError:
             self.disk_errors += 1
         self.sync_worst_us = max(self.sync_worst_us, (time.monotonic_ns() - began_ns) // 1000)
+
+    def hub_forgot(self, first_seq: int, last_seq: int) -> None:
+        """The hub acknowledged these and does not have them: an incident. They count as not acknowledged again."""
+        self.forgotten_records += last_seq - first_seq + 1
+        self.event("hub_forgot", first_seq=first_seq, last_seq=last_seq, count=last_seq - first_seq + 1)
 
     def begin_new_log(self) -> None:
         """Start at sequence 1 under a new log id: what the hub has of this log is ahead of what is here."""
@@ -336,9 +351,9 @@ def _where_it_ends(folder: Path, tail: LogTail) -> tuple[bytes, str, int, int]:
     """Last decision, log id, last sequence number, next segment: of live and sealed segments together."""
     paths = list_sealed(folder)
     index = max(tail.next_index, int(paths[-1].stem) + 1 if paths else 0)
-    if tail.last_seq or not paths:
-        return tail.last_decision, tail.log_id, tail.last_seq, index
-    last = b""
+    last = tail.last_decision
+    if not paths or last:
+        return last, tail.log_id, tail.last_seq, index
     try:
         sealed = open_sealed(paths[-1])
         for block in reversed(range(len(sealed.blocks))):
@@ -346,5 +361,8 @@ def _where_it_ends(folder: Path, tail: LogTail) -> tuple[bytes, str, int, int]:
                 last = rows[-1].tobytes()
                 break
     except LogFormatError:
-        return last, "", 0, index  # where the numbers were is not known any more: another log begins
+        # Without a live segment nobody knows any more where the numbers were: another log begins.
+        return last, tail.log_id, tail.last_seq, index
+    if tail.last_seq:  # live segments without a decision
+        return last, tail.log_id, tail.last_seq, index
     return last, sealed.header.log_id, sealed.last_seq, index

@@ -210,6 +210,8 @@ class LogScreen(App[None]):
             field: name_of(field, int(record[field])) for field in ("source", "mode", "verdict", "reason")
         }
         digest = digest_text(record["policy_digest"])[:12] or "none"
+        entropy = float(record["entropy_nats"])
+        surely = f"entropy {entropy:+.3f} nats" if np.isfinite(entropy) else "entropy unknown"
         armed = "armed" if record["flags"] & FLAG_ARMED else "not armed"
         text = Text()
         text.append(f"who drives  {names['source']}, mode {names['mode']}, policy {digest}, {armed}\n")
@@ -223,6 +225,7 @@ class LogScreen(App[None]):
         text.append(f"pose        {_numbers(record['pose'])}  (x m, y m, heading rad)\n")
         text.append(f"velocity    {_command(record['velocity'])}\n")
         text.append(f"goal        {_numbers(record['goal'])}, trip {int(record['trip'])}\n")
+        text.append(f"config      {digest_text(record['config_digest']) or 'none'}; {surely}\n")
         ages = [int(record[f"{name}_age_us"]) / 1e3 for name in ("scan", "odometry")]
         text.append(f"ages        scan {ages[0]:.0f} ms, odometry {ages[1]:.0f} ms\n")
         stages = ", ".join(f"{n} {int(record[f'{n}_us'])}" for n in ("encode", "infer", "guard", "publish"))

@@ -212,10 +212,10 @@ class SealedSegment:
         seqs = [entry.first_seq + offset for offset, other in entry.others if other is Kind.SCAN]
         return [] if payloads is None else list(zip(seqs, payloads, strict=True))
 
-    def lost(self, block: int) -> int:
-        """How many records of a block have been dropped."""
+    def lost(self, block: int, erased: bool = False) -> int:
+        """How many records of a block have been dropped for whatever reason, or on somebody's request alone."""
         marks = zip(self.blocks[block].parts, self.dropped[block], strict=True)
-        return sum(part.count for part, mark in marks if mark)
+        return sum(part.count for part, mark in marks if (mark == LostClass.ERASED if erased else mark))
 
     def frames(self, block: int, from_seq: int) -> list[bytes]:
         """The frames of a block from a record on, as they were sent to the log; LOST ones for what was dropped."""

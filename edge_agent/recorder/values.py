@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from contracts.decision import DECISION_DTYPE, Mode, Reason, Source, Verdict, digest_text
+from contracts.decision import DECISION_DTYPE, DIGESTS, Mode, Reason, Source, Verdict, digest_text
 from contracts.framelog import Event
 from contracts.observation import ROUTING_LAYOUT
 
@@ -17,7 +17,7 @@ def decision_value(seq: int, record: Any) -> dict[str, Any]:
     value: dict[str, Any] = {"seq": seq}
     for name in DECISION_DTYPE.names or ():
         item = record[name]
-        if name == "policy_digest":
+        if name in DIGESTS:
             value[name] = digest_text(item)
         elif name in NAMED:
             value[name] = name_of(name, int(item))

@@ -5,7 +5,7 @@ import onnxruntime
 
 from contracts.bundle import VerifiedBundle
 from contracts.errors import BundleGoldenMismatchError, BundleNetworkRefusedError
-from contracts.manifest import ONNX_INPUT, ONNX_OUTPUT
+from contracts.manifest import ONNX_ENTROPY, ONNX_INPUT, ONNX_OUTPUT
 
 GOLDEN_TOLERANCE = 1e-5
 
@@ -25,10 +25,10 @@ def replay_golden(bundle: VerifiedBundle) -> float:
             f"onnxruntime does not load policy.onnx: {str(error)[:200]}"
         ) from None
     names = [item.name for item in session.get_inputs()], [item.name for item in session.get_outputs()]
-    if names != ([ONNX_INPUT], [ONNX_OUTPUT]):
+    if names[0] != [ONNX_INPUT] or names[1] not in ([ONNX_OUTPUT], [ONNX_OUTPUT, ONNX_ENTROPY]):
         raise BundleNetworkRefusedError(
-            f"expected one input {ONNX_INPUT!r} and one output {ONNX_OUTPUT!r}, came {names[0]} and "
-            f"{names[1]}"
+            f"expected one input {ONNX_INPUT!r} and one output {ONNX_OUTPUT!r} (or {ONNX_ENTROPY!r} after it), "
+            f"came {names[0]} and {names[1]}"
         )
     try:
         rows = [

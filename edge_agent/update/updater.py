@@ -38,6 +38,7 @@ from edge_agent.update.floor import Floor, FloorStore
 from edge_agent.update.mailbox import Candidate, CommsMailbox, Kind, new_candidate
 from edge_agent.update.orders import Accepted, OrderBook
 from edge_agent.update.slots import SlotStore
+from edge_agent.update.tracing import Phase, UpdateTrace
 from edge_agent.update.witness import sign_witness
 
 CHUNK_WAIT_MAX_S = 3.0
@@ -108,6 +109,7 @@ class Updater:
         keys: Path,
         robot: str,
         wall_ns: Callable[[], int] = time.time_ns,
+        trace: UpdateTrace | None = None,
     ) -> None:
         """Pick up what was going on when the process before this one ended. ``keys`` is the robot's own folder."""
         self.slots = SlotStore(state_dir)
@@ -124,6 +126,7 @@ class Updater:
         self._question: FetchFile | None = None
         self._tries = 0
         self._asked_ns = self._looked_ns = 0
+        self._trace = trace or UpdateTrace(None, robot)
         self._candidate = self.mailbox.waiting()
         self.state = State.WAITING if self._candidate else State.IDLE
 
@@ -172,6 +175,7 @@ class Updater:
             self._refuse(str(error), getattr(error, "code", "disk"))
             return
         self._tries, self.state = 0, State.DOWNLOADING
+        self._phase("download", job)
         self._report("downloading")
         self._ask(now_ns)
 
@@ -263,6 +267,7 @@ class Updater:
         if whole:
             assert self._job is not None
             self.state, self._question = State.CHECKING, None
+            self._phase("check", self._job)
             self._checker.start(self._download.path, now_ns, _wanted(self._job, self._robot))
             return
         self._tries += 1
@@ -299,6 +304,7 @@ class Updater:
         try:
             entry = self.slots.stage(download.path, facts)
             self._candidate = new_candidate(entry, job.rollout, job.stage, job.kind, job.shadow_s)
+            self._phase("swap", self._candidate)
             self.mailbox.offer(self._candidate)
         except (BundleError, OSError, SlotError) as error:
             self._refuse(str(error), getattr(error, "code", "disk"))
@@ -338,6 +344,7 @@ class Updater:
 
     def _commit(self, candidate: Candidate) -> None:
         active, facts = self.slots.active(), candidate.entry.facts
+        self._phase("commit", candidate)
         try:
             FloorStore(self._state_dir).lift(Floor({facts.policy_name: facts.release_counter}))
         except (OSError, TrustError) as error:
@@ -347,6 +354,7 @@ class Updater:
         self.orders.drives_since(self._wall_ns())
         self.mailbox.withdraw()
         self._candidate, self.state = None, State.IDLE
+        self._trace.done("active")
         self._note("update_active", digest=facts.digest, version=facts.version)
         self._send(Running(facts.digest, facts.version))
         self._send(RolloutReport(candidate.rollout, candidate.stage, candidate.digest, "active"))
@@ -355,6 +363,7 @@ class Updater:
         self.orders.soaked()
         self._discard_candidate()
         self.state = State.IDLE
+        self._trace.done("shadowed")
         self._note("update_shadowed", digest=candidate.digest, version=candidate.entry.facts.version)
         self._report_witnessed("shadowed")
 
@@ -381,6 +390,7 @@ class Updater:
             return
         try:
             self._candidate = new_candidate(active, job.rollout, job.stage, "revert")
+            self._phase("return", job)
             self.mailbox.offer(self._candidate)
             self.slots.retreat(job.digest)
             self.orders.drives_since(0)
@@ -394,6 +404,7 @@ class Updater:
         self.state = State.IDLE
         facts = now_active.facts if now_active else None
         version = facts.version if facts else ""
+        self._trace.done("reverted")
         self._note("update_reverted", digest=candidate.digest, version=version)
         self._send(Running(facts.digest if facts else "", version))
         self._send(RolloutReport(candidate.rollout, candidate.stage, candidate.digest, "reverted"))
@@ -456,8 +467,12 @@ class Updater:
             write_atomically(self._refused_path, msgspec.json.encode(note))
         except OSError as error:
             self._note("disk_error", what="refused.json", error=str(error))
+        self._trace.done("refused", code, note.reason)
         self._note("update_refused", code=code, digest=note.digest, reason=note.reason)
         self._send(RolloutReport(note.rollout, about.stage, note.digest, "refused", code, note.reason))
+
+    def _phase(self, name: Phase, about: _Job | Candidate) -> None:
+        self._trace.phase(about.rollout, about.stage, about.digest, name)
 
     def _report_state(self) -> None:
         names = {State.DOWNLOADING: "downloading", State.CHECKING: "downloading", State.WAITING: "staged"}

@@ -1,4 +1,8 @@
-"""Sends the log to the hub, in order, in bounded flight; what is acknowledged is on the hub's disk."""
+"""Sends the log to the hub, in order, in bounded flight; what is acknowledged is on the hub's disk.
+
+Whether that is so is audited with every Welcome: the hub says there what it has. It may not have less than it
+acknowledged before, to this process or the one before it. What it forgot is an incident, and is sent again.
+"""
 
 from collections import deque
 from collections.abc import Callable
@@ -14,6 +18,8 @@ from edge_agent.uplink.cursor import LogCursor
 IN_FLIGHT_MAX = 4
 ACKED_FILE = "acked.json"
 SAVE_INTERVAL_S = 1.0
+UNWRITTEN = "hub_acked_unwritten"
+"""Event: the hub says that it has what nobody has written yet."""
 BATCH_BYTES_MAX = min(RECORDS_MAX_BYTES, 128 * 1024)
 
 
@@ -36,12 +42,18 @@ class Uplink:
         self._held: Records | None = None
         self._saved = (0, 0)
         self._path = recorder.folder / ACKED_FILE
+        known = read_acked(recorder.folder)
+        self._promised = known.acked_seq if known and known.log_id == recorder.log_id else 0
+        self._told_unwritten = False
 
     def on_welcome(self, durable_seq: int) -> None:
         """Go on after what the hub has; a hub that has more than there ever was here gets a new log."""
         if durable_seq > self._recorder.last_seq:
             self._recorder.begin_new_log()
-            durable_seq = 0
+            durable_seq = self._promised = 0
+        if durable_seq < self._promised:
+            self._recorder.hub_forgot(durable_seq + 1, self._promised)
+        self._promised = durable_seq
         self._recorder.acked_seq = durable_seq
         self._cursor.seek(self._recorder.log_id, durable_seq + 1)
         self._in_flight.clear()
@@ -51,9 +63,13 @@ class Uplink:
         """The hub has everything up to there."""
         if ack.log_id != self._recorder.log_id:
             return
+        if ack.durable_seq > self._recorder.last_seq and not self._told_unwritten:
+            self._told_unwritten = True
+            self._recorder.event(UNWRITTEN, acked_seq=ack.durable_seq, last_seq=self._recorder.last_seq)
         self._recorder.acked_seq = max(
             self._recorder.acked_seq, min(ack.durable_seq, self._recorder.last_seq)
         )
+        self._promised = self._recorder.acked_seq
         while self._in_flight and self._in_flight[0] <= ack.durable_seq:
             self._in_flight.popleft()
 

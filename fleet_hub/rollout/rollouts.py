@@ -80,6 +80,8 @@ class Rollouts:
         self._database, self._audit, self._catalogue = database, audit, catalogue
         self._people, self._cards, self._evidence, self._wall_ns = people, cards, evidence, wall_ns
         self._live: dict[int, Rollout] = {}
+        self.on_report: Callable[[int, RolloutReport, str], None] | None = None
+        """Told of every report that was news: rollout, report, robot."""
         for (number,) in database.rows("SELECT id FROM rollout ORDER BY id"):
             self._live[number] = self._load(number)
             self._drop_settled()
@@ -182,6 +184,8 @@ class Rollouts:
                     rollout.plan_digest, report.stage, robot, report.witness,
                 )  # fmt: skip
             self._record(rollout, robot, event)
+        if self.on_report is not None:
+            self.on_report(rollout.number, report, robot)
 
     def step(self, heard_ns: Mapping[str, int], online: frozenset[str]) -> bool:
         """Let every rollout go on as far as it may now; whether anything happened."""

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from contracts.decision import DECISION_DTYPE, VECTORS, Verdict
+from contracts.decision import DECISION_DTYPE, DIGESTS, VECTORS, Verdict, digest_runs
 from contracts.observation import OBSERVATION_SIZE
+from fleet_hub.observe.drift import Drift
 from fleet_hub.rollout.trips import Records, Trip, intervened
 
 MINUTE_NS = 60 * 10**9
@@ -25,7 +26,7 @@ def _decision_schema() -> pa.Schema:
             fields += [(flat, pa.float32()) for flat in VECTORS[name]]
         elif name == "observation":
             fields.append((name, _OBSERVATION))
-        elif name == "policy_digest":
+        elif name in DIGESTS:
             fields.append((name, pa.string()))
         else:
             fields.append((name, pa.from_numpy_dtype(DECISION_DTYPE[name])))
@@ -48,10 +49,15 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("interventions", pa.int64()), ("stops", pa.int64()), ("latency_p50_us", pa.float64()),
             ("latency_max_us", pa.int64()), ("late_max_us", pa.int64()), ("trips", pa.int64()),
             ("trips_arrived", pa.int64()), ("trips_time_s", pa.float64()),
+            ("entropy_ticks", pa.int64()), ("entropy_mean_nats", pa.float64()),
+            ("drift_ticks", pa.int64()), ("drift_mean", pa.float64()),
         ]
     ),
 }  # fmt: skip
-"""Of ``episodes``: shares of the trip's ticks; of ``minutes``: counts of ticks, and sums over trips that ended."""
+"""Of ``episodes``: shares of the trip's ticks; of ``minutes``: counts of ticks, and sums over trips that ended.
+
+``entropy_ticks`` and ``drift_ticks`` are those that have such a number; the means are over them.
+"""
 
 
 def decision_table(
@@ -68,6 +74,8 @@ def decision_table(
             columns.append(pa.FixedSizeListArray.from_arrays(flat, OBSERVATION_SIZE))
         elif name == "policy_digest":
             columns.append(_same(digest, len(records)))
+        elif name in DIGESTS:
+            columns.append(_texts(values))
         else:
             columns.append(pa.array(np.ascontiguousarray(values)))
     return pa.Table.from_arrays(columns, schema=SCHEMAS["decisions"])
@@ -88,8 +96,11 @@ def episode_table(robot: str, log_id: str, trips: list[Trip]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SCHEMAS["episodes"])
 
 
-def minute_table(robot: str, log_id: str, digest: str, records: Records, trips: list[Trip]) -> pa.Table:
+def minute_table(
+    robot: str, log_id: str, digest: str, records: Records, trips: list[Trip], drift: Drift | None = None
+) -> pa.Table:
     """Figures of each minute (UTC, the robot's clock) of one policy's DECISION_DTYPE[n] and trips."""
+    strange = _novelty(drift, records)
     minutes = records["wall_ns"] // MINUTE_NS
     ended = np.array([end_ns(trip) // MINUTE_NS for trip in trips], dtype=np.int64)
     took = intervened(records)
@@ -108,14 +119,43 @@ def minute_table(robot: str, log_id: str, digest: str, records: Records, trips: 
                 "late_max_us": int(records["late_us"][here].max(initial=0)),
                 "trips": len(own), "trips_arrived": sum(not trip.aborted for trip in own),
                 "trips_time_s": sum(trip.delivery_time_s for trip in own),
+                **_mean("entropy_ticks", "entropy_mean_nats", records["entropy_nats"][here]),
+                **_mean("drift_ticks", "drift_mean", strange[here]),
             }
         )  # fmt: skip
     return pa.Table.from_pylist(rows, schema=SCHEMAS["minutes"])
 
 
+def _novelty(drift: Drift | None, records: Records) -> npt.NDArray[np.float64]:
+    """How strange what each record saw is to its policy, float64[n]; NaN where nobody can say."""
+    if drift is None:
+        return np.full(len(records), np.nan)
+    return np.where(records["observation"].any(axis=1), drift.of(records["observation"]), np.nan)
+
+
+def _mean(count_name: str, mean_name: str, values: npt.NDArray[Any]) -> dict[str, Any]:
+    """How many of the values there are, and their mean; no mean of none."""
+    known = values[np.isfinite(values)]
+    return {count_name: len(known), mean_name: float(known.mean(dtype=np.float64)) if len(known) else None}
+
+
 def end_ns(trip: Trip) -> int:
     """When a trip ended, the robot's wall clock."""
     return trip.began_wall_ns + int(trip.delivery_time_s * 1e9)
+
+
+def as_today(kind: str, table: pa.Table) -> pa.Table:
+    """A table that an older outrider wrote, with the columns that came since: nulls."""
+    for field in SCHEMAS[kind]:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.select(SCHEMAS[kind].names)
+
+
+def _texts(digests: npt.NDArray[np.uint8]) -> Any:
+    """Digests uint8[n, 8] as text."""
+    runs = [pa.repeat(text, stop - start) for start, stop, text in digest_runs(digests)]
+    return pa.concat_arrays(runs) if runs else pa.array([], pa.string())
 
 
 def _same(value: str, count: int) -> Any:

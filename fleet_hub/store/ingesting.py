@@ -11,9 +11,11 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from contracts.errors import ContractError
+from contracts.replay import STORE_FOLDER
 from fleet_hub.errors import HubError, StoreBusyError
 
 EVERY_S = 60.0
@@ -76,6 +78,7 @@ def run(data: Path, every_s: float, parent: int, stop: threading.Event) -> int:
         try:
             with Ingest(data) as ingest:
                 found = ingest.run(stopping=lambda: stop.is_set() or os.getppid() != parent)
+            _tell_figures(data / STORE_FOLDER)
             trouble, pause_s = "; ".join(found.unreadable), every_s
         except StoreBusyError:
             trouble, pause_s = "", min(every_s, BUSY_S)  # retention, or the child of a hub that was killed
@@ -89,6 +92,14 @@ def run(data: Path, every_s: float, parent: int, stop: threading.Event) -> int:
         while time.monotonic() < end_s and os.getppid() == parent and not stop.wait(0.5):
             pass
     return 0
+
+
+def _tell_figures(store: Path) -> None:
+    """Sum up the newest rollups, without the lock; the last figures stay where retention took a file from under us."""
+    from fleet_hub.store.figures import gather, write_figures
+
+    with suppress(ContractError, OSError):
+        write_figures(store, gather(store, time.time_ns()))
 
 
 def main() -> int:

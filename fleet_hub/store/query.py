@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
 
-from contracts.replay import KINDS, WALL_MAX_NS, StoredPolicy, stored_files, stored_policies
+from contracts.replay import KINDS, WALL_MAX_NS, StoredPolicy, oldest_file, stored_files, stored_policies
 from fleet_hub.errors import QueryRefusedError
 from fleet_hub.store.columns import MINUTE_NS, SCHEMAS
 
@@ -39,6 +39,10 @@ _VIEWS = {
         "sum(latency_p50_us * ticks) / sum(ticks) AS latency_p50_us, max(latency_max_us) AS latency_max_us, "
         "max(late_max_us) AS late_max_us, sum(trips)::BIGINT AS trips, "
         "sum(trips_arrived)::BIGINT AS trips_arrived, sum(trips_time_s) AS trips_time_s, "
+        "sum(entropy_ticks)::BIGINT AS entropy_ticks, "
+        "sum(entropy_mean_nats * entropy_ticks) / nullif(sum(entropy_ticks), 0) AS entropy_mean_nats, "
+        "sum(drift_ticks)::BIGINT AS drift_ticks, "
+        "sum(drift_mean * drift_ticks) / nullif(sum(drift_ticks), 0) AS drift_mean, "
         "make_timestamp_ns(minute_wall_ns) AS minute FROM stored_minutes GROUP BY ALL"
     ),
 }
@@ -55,7 +59,10 @@ class Answer(NamedTuple):
 
 
 class ReplayStore:
-    """A store as it is now: files that come later are seen by the next one. A context manager."""
+    """A store as it is now: files that come later are seen by the next one. A context manager.
+
+    What an older outrider wrote has NULL in the columns that came since.
+    """
 
     def __init__(self, store: Path, robot: str = "", since_ns: int = 0, until_ns: int = WALL_MAX_NS) -> None:
         """Open DATA/store; robot and time leave out files (not rows) that hold nothing of theirs.
@@ -77,6 +84,7 @@ class ReplayStore:
             kind: [str(store / file.path) for file in stored_files(store, kind, robot, since_ns, until_ns)]
             for kind in KINDS
         }
+        self._old = {kind: _lacks_columns(store, kind) for kind in KINDS}
         folders = ", ".join(_quoted(str((store / kind).resolve()) + "/") for kind in KINDS)
         self._connection.execute(
             f"SET allowed_directories = [{folders}]; SET enable_external_access = false; SET lock_configuration = true"
@@ -84,10 +92,14 @@ class ReplayStore:
 
     def _add(self, kind: str, paths: list[str]) -> None:
         if paths:
+            mixed = self._old[kind]
             source = (
                 f"SELECT * FROM read_parquet([{', '.join(map(_quoted, paths))}], hive_partitioning = true, "
-                "hive_types = {'day': DATE, 'policy': VARCHAR})"
+                f"hive_types = {{'day': DATE, 'policy': VARCHAR}}, union_by_name = {str(mixed).lower()})"
             )
+            if mixed:
+                self._connection.register(f"today_{kind}", SCHEMAS[kind].empty_table())
+                source += f" UNION ALL BY NAME SELECT * FROM today_{kind}"
             self._connection.execute(f"CREATE VIEW stored_{kind} AS {source}")
         else:
             self._connection.register(f"stored_{kind}", SCHEMAS[kind].empty_table())
@@ -200,6 +212,15 @@ class ReplayStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _lacks_columns(store: Path, kind: str) -> bool:
+    """Whether an older outrider wrote files of a kind here. Only asked of one: to open all costs too much."""
+    path = oldest_file(store, kind)
+    try:
+        return bool(path) and not set(SCHEMAS[kind].names) <= set(pq.read_schema(store / path).names)
+    except (OSError, pa.ArrowException):
+        return True
 
 
 def _quoted(text: str) -> str:

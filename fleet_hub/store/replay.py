@@ -27,7 +27,7 @@ from contracts.bundle import MANIFEST_MEMBER
 from contracts.decision import digest_runs
 from contracts.errors import BundleError, LogFormatError
 from contracts.framelog import Segment
-from contracts.manifest import decode_manifest
+from contracts.manifest import Manifest, decode_manifest
 from contracts.replay import (
     CATALOGUE_FILE,
     CATALOGUE_VERSION,
@@ -38,8 +38,9 @@ from contracts.replay import (
     stored_files,
 )
 from fleet_hub.errors import DataFolderError, StoreBusyError
+from fleet_hub.observe.drift import Drift
 from fleet_hub.rollout.trips import Records, Trip, TripWatch
-from fleet_hub.store.columns import MINUTE_NS, decision_table, end_ns, episode_table, minute_table
+from fleet_hub.store.columns import MINUTE_NS, as_today, decision_table, end_ns, episode_table, minute_table
 from fleet_hub.store.segments import (
     BATCH_SEGMENTS_MAX,
     BATCH_SEGMENTS_MIN,
@@ -56,6 +57,8 @@ ROW_GROUP_ROWS = 8_192
 CATALOGUE_BUSY_S = 30.0
 MINUTE_FILES_MAX = 8
 """Of one day; more are merged into one."""
+DRIFTS_MAX = 64
+"""Policies whose references are kept in memory."""
 DAYS_MAX = 64
 """Of one batch; a robot whose clock gives more has none: all of it goes to 1970-01-01."""
 _DAY_NS = 86_400 * 10**9
@@ -112,6 +115,7 @@ class Ingest:
         """
         self._data, self._telemetry, self._bundles = data, data / "telemetry", data / "bundles"
         self._stones: list[Tombstone] = []
+        self._drifts: dict[str, Drift | None] = {}
         if not self._telemetry.is_dir():
             raise DataFolderError(f"{data} has no telemetry folder; give the hub's --data folder")
         self.store = data / STORE_FOLDER
@@ -216,7 +220,7 @@ class Ingest:
         tables = {
             "decisions": decision_table(robot, log_id, digest, records, seqs),
             "episodes": episode_table(robot, log_id, group.trips),
-            "minutes": minute_table(robot, log_id, digest, records, group.ended),
+            "minutes": minute_table(robot, log_id, digest, records, group.ended, self._drift(digest)),
         }
         times = np.concatenate([records["wall_ns"], [end_ns(t) for t in group.ended]]).astype(np.int64)
         spans = {
@@ -243,6 +247,16 @@ class Ingest:
                 kind, path, robot, log_id, first, last, *wall, table.num_rows, group.day, digest, size, sha256
             )
 
+    def _drift(self, digest: str) -> Drift | None:
+        """By which the policy's observations are judged; None where the hub has no such reference."""
+        if digest not in self._drifts:
+            if len(self._drifts) >= DRIFTS_MAX:
+                self._drifts.clear()
+            manifest = _manifest_of(self._bundles / f"{digest}.outrider")
+            usual = manifest.drift_reference if manifest else None
+            self._drifts[digest] = None if usual is None else Drift(usual)
+        return self._drifts[digest]
+
     def taken(self, robot: str, log_id: str) -> int:
         """Up to which number a log has been taken."""
         rows = self._catalogue.execute(
@@ -256,7 +270,7 @@ class Ingest:
         if left.num_rows:
             stem, _, turn = Path(file.path).stem.partition("~")
             path = str(Path(file.path).with_name(f"{stem}~{int(turn or 0) + 1}.parquet"))
-            size, sha256 = self._write_file(left, self.store / path)
+            size, sha256 = self._write_file(as_today(file.kind, left), self.store / path)
             fresh = msgspec.structs.replace(
                 file, path=path, rows=left.num_rows, size_bytes=size, sha256=sha256
             )
@@ -294,7 +308,7 @@ class Ingest:
         many = "SELECT day FROM file WHERE kind = 'minutes' GROUP BY day HAVING COUNT(*) > ?"
         for (day,) in self._catalogue.execute(many, (MINUTE_FILES_MAX,)).fetchall():
             files = [file for file in stored_files(self.store, "minutes") if file.day == day]
-            tables = [pq.ParquetFile(self.store / file.path).read() for file in files]
+            tables = [as_today("minutes", pq.ParquetFile(self.store / file.path).read()) for file in files]
             table = pa.concat_tables(tables).sort_by("minute_wall_ns")
             name = hashlib.sha256("\n".join(file.path for file in files).encode()).hexdigest()[:32]
             path = f"minutes/day={day}/policy=all/{name}.parquet"
@@ -413,12 +427,19 @@ def _groups(records: Records, seqs: Any, trips: list[Trip]) -> Iterator[_Group]:
         yield _Group(str(np.datetime64(day, "D")), digest, records[here], seqs[here], began, ended)
 
 
-def _policy_of(digest: str, bundle: Path) -> StoredPolicy:
-    """What a bundle's manifest says; the hub has verified it when it took it in."""
+def _manifest_of(bundle: Path) -> Manifest | None:
+    """A bundle's manifest; the hub has verified it when it took it in."""
     try:
         with zipfile.ZipFile(bundle) as file:
-            manifest = decode_manifest(file.read(MANIFEST_MEMBER))
+            return decode_manifest(file.read(MANIFEST_MEMBER))
     except (OSError, KeyError, zipfile.BadZipFile, BundleError):
+        return None
+
+
+def _policy_of(digest: str, bundle: Path) -> StoredPolicy:
+    """What a bundle says about itself."""
+    manifest = _manifest_of(bundle)
+    if manifest is None:
         return StoredPolicy(digest)
     return StoredPolicy(
         digest,

@@ -61,6 +61,9 @@ def run(
         ),
     ] = None,
     no_hub: Annotated[bool, typer.Option("--no-hub", help="Record, but talk to no hub.")] = False,
+    traces: Annotated[
+        str, typer.Option(help="Spans of updates: a file, or a URL for OTLP (outrider\\[otel]).")
+    ] = "",
     no_autostart: NoAutostart = False,
     foreground: Annotated[
         bool, typer.Option("--foreground", help="The processes' output here, not in STATE/*.log.")
@@ -69,7 +72,7 @@ def run(
     """Run a robot's agent until Ctrl-C or SIGTERM. It drives only after `outrider agent arm`."""
     arguments = ["--robot", robot, "--layout", str(layout), "--state", str(state), "--keys", str(keys)]
     arguments += ["--hub", hub, "--rate", str(rate), "--real-time-factor", str(real_time_factor)]
-    arguments += ["--cpus", cpus, "--serial", serial]
+    arguments += ["--cpus", cpus, "--serial", serial, "--traces", traces]
     if forgiven is not None:
         arguments += ["--forgiven", str(forgiven)]
     if safety is not None:

@@ -135,7 +135,7 @@ def erase(
         raise fail(
             f"--robot: expected a robot's name; --reason: 1 to {REASON_MAX_CHARS} characters", USAGE_ERROR
         )
-    what = Tombstone(robot, _wall_ns(since, 0), _wall_ns(until, WALL_MAX_NS))
+    what = Tombstone(robot, wall_ns(since, 0), wall_ns(until, WALL_MAX_NS))
     if what.since_ns > what.until_ns:
         raise fail("--since is after --until; nothing was erased", USAGE_ERROR)
     if not (data / "telemetry" / robot).is_dir():
@@ -230,11 +230,12 @@ def _open(data: Path, robot: str, since: str, until: str) -> "ReplayStore":
     from contracts.replay import STORE_FOLDER, WALL_MAX_NS
     from fleet_hub.store.query import ReplayStore
 
-    span = (_wall_ns(since, 0), _wall_ns(until, WALL_MAX_NS))
+    span = (wall_ns(since, 0), wall_ns(until, WALL_MAX_NS))
     return ReplayStore(data / STORE_FOLDER, robot, *span)
 
 
-def _wall_ns(text: str, otherwise: int) -> int:
+def wall_ns(text: str, otherwise: int) -> int:
+    """A time as a person wrote it, ns since 1970; UTC where no zone is named."""
     if not text:
         return otherwise
     try:

@@ -22,9 +22,11 @@ from outrider.verbs._logs import (
     text_of,
     window_of,
 )
+from outrider.verbs._logs_erase import erase
 from outrider.verbs._operator import AsJson, clock_text
 
 app = typer.Typer(no_args_is_help=True, help="What happened on a robot: its own record, offline.")
+app.command()(erase)
 FOLLOW_INTERVAL_S = 0.2
 EXIT_DIFFERENT = 1
 
@@ -205,6 +207,33 @@ def grep(
                 typer.echo(f"... and {len(found) - first} more (--first)")
     if not len(found):
         raise typer.Exit(EXIT_DIFFERENT)
+
+
+@app.command()
+def config(
+    folder: Folder,
+    digest: Annotated[str, typer.Argument(help="First digits of a decision's config_digest.")] = "",
+    robot: Robot = None,
+) -> None:
+    """Which settings control ran with: the digests in a log, or the settings behind one, as JSON.
+
+    outrider logs config STATE;  outrider logs config STATE 3fa9 | jq .safety.monitor
+    """
+    with clear_errors():
+        from edge_agent.recorder.configs import configs_in
+
+        found = configs_in(open_one(folder, robot).load(window_of(None, None), ("wall_ns",)).events)
+    named = {name: text for name, text in found.items() if name.startswith(digest.lower())}
+    if not digest:
+        for name, text in found.items():
+            typer.echo(f"{name}  {f'{len(text)} bytes' if text else 'its settings are not in this log'}")
+        return
+    if len(named) != 1:
+        raise fail(f"{len(named)} settings in this log begin with {digest}; see `outrider logs config`", 2)
+    (name, text), *_ = named.items()
+    if text is None:
+        raise fail(f"the settings behind {name} are not in this log; see STATE/config on the robot", 2)
+    typer.echo(text.decode())
 
 
 @app.command()

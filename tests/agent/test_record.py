@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from contracts.decision import DECISION_DTYPE, Mode, Reason, Source, Verdict
+from contracts.decision import CONFIG_DIGEST_BYTES, DECISION_DTYPE, Mode, Reason, Source, Verdict
 from contracts.observation import OBSERVATION_SIZE
 from edge_agent.actuate.record import U32_MAX, Recorder
 from edge_agent.observe.slots import Goal, Odometry
@@ -27,6 +27,7 @@ def filled(recorder, policy, raw=(0.5, -1.0), source=Source.POLICY, odometry=Non
 
 def test_every_field_is_where_its_name_says():
     policy, seen = FakePolicy(), Odometry((1.0, 2.0, 3.0), (0.75, -0.125), 0)
+    policy.entropy_nats = -1.25
     row = filled(
         Recorder(),
         policy,
@@ -43,6 +44,7 @@ def test_every_field_is_where_its_name_says():
         "other_command": [0.5, 2.0], "other_reduction": 0.125, "scan_age_us": 2, "odometry_age_us": 3,
         "late_us": 0, "encode_us": 11, "infer_us": 12, "guard_us": 13, "publish_us": 14, "total_us": 36,
         "missed_ticks": U32_MAX, "trip": 6, "observation": SEEN.tolist(), "mode": Mode.ASSIST,
+        "config_digest": [0] * CONFIG_DIGEST_BYTES, "entropy_nats": policy.entropy_nats,
     }  # fmt: skip
 
 
@@ -55,7 +57,7 @@ def test_what_nobody_knew_is_nan_and_nothing_is_left_of_the_tick_before():
     assert not row["policy_digest"].any()
     assert (row["release_counter"], row["trip"]) == (0, 0)
     assert not row["observation"].any()
-    for name in ("pose", "velocity", "goal", "raw_command", "other_command"):
+    for name in ("pose", "velocity", "goal", "raw_command", "other_command", "entropy_nats"):
         assert np.isnan(row[name]).all(), name
     assert filled(recorder, FakePolicy())["policy_digest"].any()
 

@@ -21,6 +21,7 @@ from contracts.ring import RingWriter
 from contracts.robot import AMR_SMALL
 from edge_agent.actuate.sink import NoSink
 from edge_agent.config import ControlConfig
+from edge_agent.effective import read_config
 from edge_agent.errors import SafetyFileError
 from edge_agent.guard.settings import FILE_MAX_BYTES, TRUSTED_SAFETY_FILE, load_safety
 from edge_agent.heartbeat import remove_ring
@@ -169,6 +170,9 @@ def test_what_is_signed_rules_the_robot_and_its_policies(
     control.core._clock_ns = clock
     try:
         monitor, lidar = control.gate.monitor, AMR_SMALL.lidar
+        in_force = read_config(tmp_path / "state", control.core.record["config_digest"][0].tobytes())
+        assert in_force is not None
+        assert (b'"margin_m":0.08' in in_force) == signed
         assert (monitor.config == MARGIN, monitor.watch.tilt_max_rad) == (signed, 0.1 if signed else 0.15)
         assert any("margin_m 0.08" in event for event in control.take_events()) == signed
         if signed:

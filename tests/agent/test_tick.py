@@ -252,6 +252,25 @@ def test_what_training_never_saw_is_driven_by_the_rules_until_it_is_familiar_aga
     assert (back[0], back[-1]) == (Source.RULE_BASED, Source.POLICY)
 
 
+def test_the_record_has_the_entropy_of_whoever_was_asked(bench: Bench) -> None:
+    def drive() -> float:
+        bench.clock.now_ns += PERIOD_NS
+        bench.odometry()
+        bench.scan()
+        bench.run()
+        return float(bench.ring.records[-1]["entropy_nats"])
+
+    assert math.isnan(drive())  # the rules have none
+    policy = FakePolicy()
+    policy.entropy_nats = -0.25
+    bench.ladder.policy = policy
+    assert drive() == -0.25
+    policy.answer = RuntimeError("broken")
+    for _ in range(5):
+        drive()
+    assert math.isnan(drive())
+
+
 def test_without_odometry_a_robot_does_not_surely_stand(bench: Bench) -> None:
     bench.gate.stop(emergency=True)
     for _ in range(7):

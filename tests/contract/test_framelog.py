@@ -141,4 +141,4 @@ def test_events_and_golden_bytes() -> None:
         encode_frame(Kind.EVENT, 1, b"ab").hex()
         == "0b000000" + "81397303" + "02" + "0100000000000000" + "6162"
     )
-    assert np.dtype(DECISION_DTYPE).itemsize == 501
+    assert np.dtype(DECISION_DTYPE).itemsize == 513

@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -21,8 +22,10 @@ from contracts.framelog import Kind, encode_frame
 from contracts.framelog_writer import LogWriter
 from contracts.replay import stored_files, stored_policies
 from fleet_hub.errors import DataFolderError, QueryRefusedError, StoreBusyError
+from fleet_hub.observe.drift import Drift
 from fleet_hub.store.query import ReplayStore
 from fleet_hub.store.replay import Ingest
+from navigation.novelty import Novelty, drift_reference
 from outrider.verbs import episodes
 from tests.support.fleet import Fleet, make_bundle, wait_for
 from tests.support.trips import push_trips
@@ -100,6 +103,61 @@ def test_every_record_once_with_its_lineage(data: Path) -> None:
     expected = trip_rows(1, 0, 20)[41]
     np.testing.assert_array_equal(np.array(row[0], np.float32), expected["observation"])
     assert row[1:] == (41, float(expected["final_command"][0]))
+
+
+def test_minutes_tell_entropy_and_drift_of_those_ticks_that_have_them(tmp_path: Path) -> None:
+    rows = trip_rows(1, BEGIN_NS, 20)
+    rows["entropy_nats"] = np.where(np.arange(200) < 50, 0.5, np.nan)
+    rows["config_digest"] = np.frombuffer(bytes.fromhex("00112233aabbccdd"), np.uint8)
+    write_log(tmp_path, rows[:150], segments=2)
+    with Ingest(tmp_path) as ingest:
+        ingest.run(all_now=True)
+    asked = "SELECT entropy_ticks, entropy_mean_nats, drift_ticks, drift_mean FROM minutes"
+    assert ask(tmp_path, asked) == [(50, 0.5, 0, None)]  # no bundle here says what is usual
+    asked = (
+        "SELECT DISTINCT config_digest FROM decisions WHERE entropy_nats > 0.4 AND NOT isnan(entropy_nats)"
+    )
+    assert ask(tmp_path, asked) == [("00112233aabbccdd",)]
+
+
+NEW_COLUMNS = {
+    "decisions": ["config_digest", "entropy_nats"],
+    "minutes": ["entropy_ticks", "entropy_mean_nats", "drift_ticks", "drift_mean"],
+    "episodes": [],
+}
+
+
+def test_a_store_that_an_older_outrider_began_answers_beside_what_is_new(tmp_path: Path) -> None:
+    write_log(tmp_path, trip_rows(1, BEGIN_NS, 20))
+    with Ingest(tmp_path) as ingest:
+        ingest.run(all_now=True)
+    for kind, names in NEW_COLUMNS.items():
+        for file in stored_files(tmp_path / "store", kind):
+            path = tmp_path / "store" / file.path
+            pq.write_table(pq.read_table(path, partitioning=None).drop_columns(names), path)
+    asked = "SELECT count(*), sum(ticks), max(entropy_mean_nats), max(drift_mean) FROM minutes"
+    assert ask(tmp_path, asked) == [(1, 200, None, None)]
+    late = trip_rows(2, BEGIN_NS + 60 * 10**9, 20)
+    late["entropy_nats"] = 0.75
+    write_log(tmp_path, late, robot="robot_0")  # sorted before the older one
+    with Ingest(tmp_path) as ingest:
+        ingest.run(all_now=True)
+        (older,) = stored_files(tmp_path / "store", "minutes", "robot_1")
+        assert ask(tmp_path, asked) == [(2, 400, 0.75, None)]
+        fresh = ingest.replace(older, pq.read_table(tmp_path / "store" / older.path, partitioning=None))
+    assert fresh is not None
+    assert ask(tmp_path, asked) == [(2, 400, 0.75, None)]
+    assert ask(tmp_path, "SELECT count(*), count(entropy_nats) FROM decisions") == [(400, 200)]
+
+
+def test_the_hub_reckons_drift_as_the_robot_does() -> None:
+    rng = np.random.default_rng(0)
+    reference = drift_reference(rng.normal(1.0, 0.5, (500, 83)).astype(np.float32))
+    seen = rng.normal(1.2, 0.9, (40, 83)).astype(np.float32)
+    robots = Novelty(reference)
+    np.testing.assert_allclose(Drift(reference).of(seen), [robots.of(row) for row in seen], atol=1e-4)
+    seen[3, 5] = np.nan
+    assert np.isnan(Drift(reference).of(seen)[3])
 
 
 def test_minutes_add_up(data: Path) -> None:
@@ -216,7 +274,7 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "outrider.cli", "episodes", "ingest", "--all", "--data", str(tmp_path)]
     for _ in range(KILLS):
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        folder, more = tmp_path / "store" / "decisions", len(landed) and landed[-1] + 1
+        folder, more = tmp_path / "store" / "decisions", landed[-1] + 1 if landed else 1
         wait_for(lambda: child.poll() is not None or len(list(folder.rglob("*.parquet"))) > more, "new files")  # noqa: B023
         time.sleep(draw.uniform(0.0, 0.05))
         child.kill()

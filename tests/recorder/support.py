@@ -15,6 +15,7 @@ from edge_agent.recorder.recorder import Recorder
 WALL_NS = 1_790_000_000_000_000_000
 TICK_NS = 50_000_000
 DIGEST = bytes([0xAA]) * 32
+CONFIG = bytes([0xC0]) * 8
 
 
 def run_logs(*arguments: str, verb: str = "logs") -> subprocess.CompletedProcess[str]:
@@ -42,6 +43,8 @@ def drive(count: int, seed: int = 0, first_tick: int = 1) -> npt.NDArray[np.void
     rows["raw_command"] = rng.normal(0.5, 0.1, (count, 2))
     rows["final_command"] = rows["raw_command"]
     rows["other_command"], rows["other_reduction"] = np.nan, np.nan
+    rows["config_digest"] = np.frombuffer(CONFIG, np.uint8)
+    rows["entropy_nats"] = 1.2 + 0.1 * np.sin(np.arange(count))
     rows["clearance_m"] = 1.0 + rng.random(count)
     rows["velocity"] = rows["observation"][:, 81:]
     rows["scan_age_us"] = rng.integers(1_000, 30_000, count)

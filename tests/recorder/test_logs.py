@@ -12,9 +12,15 @@ from contracts.decision import DECISION_DTYPE, DECISION_SCHEMA_HASH, Reason, Sou
 from contracts.framelog import Kind, SegmentHeader, encode_frame, encode_segment_header
 from contracts.framelog_writer import LogWriter
 from contracts.record_schema import DECISION_FIELDS, fields_of, schema_hash
+from contracts.robot import AMR_SMALL
+from edge_agent.config import ControlConfig
+from edge_agent.effective import CONFIGS_KEPT, EffectiveConfig, keep_config, read_config
+from edge_agent.recorder.configs import CONFIG_EVENT, PART_BYTES
 from edge_agent.recorder.reading import load_log
 from edge_agent.recorder.recorder import Recorder
 from edge_agent.recorder.sealed import list_sealed
+from safety.settings import SafetySettings
+from safety.zones import Zone
 from tests.recorder.support import TICK_NS, drive, stop_at, write_log
 from tests.recorder.support import run_logs as run
 
@@ -312,7 +318,7 @@ SAMPLES = Path(__file__).parent / "samples"
 
 
 def test_yesterdays_records_stay_readable(tmp_path: Path) -> None:
-    """One committed file of each version: schema 1 and 2 in format 1, today's live and sealed."""
+    """One committed file of each version: schema 1 and 2 in format 1, 2 in format 2, today's; live and sealed."""
     first = load_log(_alone(tmp_path, "first_schema.olog"))
     assert (first.robot, len(first.decisions), first.damage) == ("robot_1", 58, [])
     assert first.decisions["mode"].tolist() == [0] * 58
@@ -325,8 +331,13 @@ def test_yesterdays_records_stay_readable(tmp_path: Path) -> None:
         [1] * 40,
     )
     assert second.decisions["observation"][:, :36].max() > 1.0
-    expected = drive(40, seed=4)
-    for name in ("format_2.olog", "sealed_1.oseal"):
+    before = drive(40, seed=4)
+    before["config_digest"], before["entropy_nats"] = 0, np.nan
+    today = drive(40, seed=4)
+    for name, expected in (
+        ("format_2.olog", before), ("sealed_1.oseal", before),
+        ("third_schema.olog", today), ("sealed_third.oseal", today),
+    ):  # fmt: skip
         log = load_log(_alone(tmp_path, name))
         assert log.decisions.tobytes() == expected.tobytes(), name
     assert json.loads(run("verify", str(tmp_path / "sealed_1.oseal"), "--json").stdout)[0]["whole"]
@@ -411,7 +422,9 @@ def test_figures_for_prometheus(tmp_path: Path) -> None:
     assert values['outrider_missed_ticks_total{robot="robot_1"}'] == "4"
     assert values['outrider_tick_worst_seconds{robot="robot_1"}'] == "0.0025"
     assert values['outrider_policy_info{robot="robot_1",policy="aaaaaaaaaaaa"}'] == "1"
-    assert text.count("# TYPE") == text.count("# HELP") == 12
+    assert values['outrider_config_info{robot="robot_1",config="c0c0c0c0c0c0c0c0"}'] == "1"
+    assert float(values['outrider_policy_entropy_nats{robot="robot_1"}']) == pytest.approx(1.2, abs=0.1)
+    assert text.count("# TYPE") == text.count("# HELP") == 15
     recorder.close()
     (_, debug), *_ = load_log(recorder.folder).debug
     assert debug.detail["incidents_total"] == 1
@@ -446,3 +459,43 @@ def test_records_with_a_field_from_tomorrow_are_read_by_name(tmp_path: Path) -> 
     frames = [encode_frame(Kind.DECISION, 1 + n, row.tobytes()) for n, row in enumerate(newer)]
     (tmp_path / "00000000.olog").write_bytes(encode_segment_header(header) + b"".join(frames))
     assert load_log(tmp_path).decisions.tobytes() == rows.tobytes()
+
+
+def test_the_settings_behind_a_decision_are_found_in_its_log(tmp_path: Path) -> None:
+    zones = tuple(Zone("speed_limit", ((0.0, 0.0), (1.0, 0.0), (1.0, float(n + 1))), 0.5) for n in range(200))
+    config = ControlConfig(robot_id="robot_1", state_dir="", keys_dir="", layout_path="", ring_name="r")
+    small, large = (
+        EffectiveConfig.of(config, AMR_SMALL, "ab" * 32, SafetySettings("amr_small", zones=own))
+        for own in ((), zones)
+    )
+    assert len(large.text()) > PART_BYTES
+    rows = drive(40)
+    rows["config_digest"][:20] = np.frombuffer(keep_config(tmp_path, small), np.uint8)
+    rows["config_digest"][20:] = np.frombuffer(keep_config(tmp_path, large), np.uint8)
+    log = write_log(tmp_path, rows).folder
+    assert len([e for _, e in load_log(log).events if e.name == CONFIG_EVENT]) > 2
+    digests = [bytes(row["config_digest"]).hex() for row in rows[[0, -1]]]
+    assert [line.split()[0] for line in run("config", str(log)).stdout.splitlines()] == digests
+    for digest, effective in zip(digests, (small, large), strict=True):
+        assert run("config", str(log), digest[:10]).stdout.encode().rstrip() == effective.text()
+    assert run("config", str(log), "77").returncode == 2
+    other = EffectiveConfig.of(
+        msgspec.structs.replace(config, robot_id="robot_2", state_dir="/elsewhere"), AMR_SMALL, "ab" * 32,
+        SafetySettings("amr_small"),
+    )  # fmt: skip
+    assert other.text() == small.text()  # the same settings: the same digest, on whichever robot
+
+
+def test_only_the_newest_settings_are_kept_and_a_changed_file_is_none(tmp_path: Path) -> None:
+    config = ControlConfig(robot_id="robot_1", state_dir="", keys_dir="", layout_path="", ring_name="r")
+    for rate in range(CONFIGS_KEPT + 3):
+        again = msgspec.structs.replace(config, rate_hz=10 + rate)
+        digest = keep_config(
+            tmp_path, EffectiveConfig.of(again, AMR_SMALL, "ab" * 32, SafetySettings("amr_small"))
+        )
+    kept = list((tmp_path / "config").iterdir())
+    assert len(kept) == CONFIGS_KEPT
+    path = tmp_path / "config" / f"{digest.hex()}.json"
+    assert read_config(tmp_path, digest) == path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(b"amr", b"xyz"))
+    assert read_config(tmp_path, digest) is None

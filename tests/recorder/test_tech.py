@@ -145,6 +145,7 @@ def test_the_screen(state: Path) -> None:
             assert screen.cursor == 100
             assert "INCIDENT    stop: scan stale" in texts(screen, "detail")
             assert "allowed     +0.000 m/s" in texts(screen, "detail")
+            assert "config      c0c0c0c0c0c0c0c0; entropy +1." in texts(screen, "detail")
             await pilot.press("n")
             assert screen.cursor == 250
             await pilot.press("n")
@@ -159,10 +160,10 @@ def test_the_screen(state: Path) -> None:
             assert texts(screen, "lidar") != before
             await pilot.press("end")
             assert screen.cursor == 299
-            await pilot.press("home", "plus", "plus", "plus", "space")
+            await pilot.press("home", "plus", "plus", "space")
             await pilot.pause(0.6)
             assert screen.cursor > 20
-            assert "replay x20" in texts(screen, "head")
+            assert "replay x5" in texts(screen, "head")
             await pilot.press("space")
             assert not screen.playing
             assert any(bar in texts(screen, "bars") for bar in BARS)

@@ -6,11 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contracts.framelog import Kind, LostClass
-from edge_agent.recorder.reading import Log, find_folders, follow, load_log
+from contracts.framelog import Kind, LostClass, iterate_frames, list_segments
+from contracts.messages import Ack
+from edge_agent.recorder.reading import Log, find_folders, follow, load_log, open_log
+from edge_agent.recorder.recorder import Recorder
 from edge_agent.recorder.sealed import PartKind, list_sealed, open_sealed
 from edge_agent.recorder.sealing import thin
 from edge_agent.recorder.summary import summarize
+from edge_agent.uplink.uplink import AckedPosition, Uplink, read_acked
 from tests.recorder.support import drive, write_log
 from tests.support.fleet import Fleet, wait_for
 
@@ -166,3 +169,45 @@ def test_days_offline_sealed_and_thinned_then_the_hub_has_all_that_is_left(
     assert hub.lost == robot.lost == {LostClass.SAMPLE: 900 - len(robot.decisions)}
     assert 0 < hub.lost[LostClass.SAMPLE] <= 64
     assert summarize(hub).gaps == 0
+
+
+def test_a_hub_that_acknowledged_what_it_does_not_have_is_noticed_and_gets_it_again(fleet: Fleet) -> None:
+    fleet.ring()
+    fleet.start_hub()
+    fleet.start_comms()
+    fleet.push(300)
+    wait_for(lambda: stored(fleet) >= 300, "everything stored")
+    wait_for(
+        lambda: (read_acked(fleet.state() / "log") or AckedPosition("", 0)).acked_seq >= 300, "the acks noted"
+    )
+    fleet.kill_hub()
+    (path,) = (fleet.folder / "data" / "telemetry" / "robot_1").glob("*/*.olog")
+    whole = path.read_bytes()
+    (segment,) = list_segments(path.parent)
+    kept = [frame.seq for frame in iterate_frames(whole[: len(whole) // 2], segment.data_start)][-1]
+    with path.open("r+b") as file:  # its disk lied, or an older copy came back
+        file.truncate(len(whole) // 2)
+    fleet.end_comms(number=signal.SIGKILL)  # the one that comes after knows from disk what was promised
+    fleet.start_hub()
+    fleet.start_comms()
+    wait_for(lambda: stored(fleet) >= 300, "what was forgotten is there again")
+    wait_for(
+        lambda: [e for _, e in both(fleet)[1].events if e.name == "hub_forgot"], "the hub knows of it, too"
+    )
+    assert fleet.end_comms() == 0
+    check_equal(fleet)
+    (forgot,) = [event for _, event in both(fleet)[0].events if event.name == "hub_forgot"]
+    assert forgot.detail["first_seq"] == kept + 1
+    assert any("hub forgot" in incident.what for incident in open_log(fleet.state() / "log").incidents)
+
+
+def test_a_hub_that_acknowledges_the_future_is_told_of_and_not_believed(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, "robot_1")
+    uplink = Uplink(recorder, lambda _: True)
+    uplink.on_welcome(0)
+    last = recorder.last_seq
+    for _ in range(3):
+        uplink.on_ack(Ack(recorder.log_id, last + 1000))
+    assert recorder.acked_seq <= recorder.last_seq
+    assert [e.name for _, e in load_log(recorder.folder).events].count("hub_acked_unwritten") == 1
+    recorder.close()

@@ -55,6 +55,7 @@ class FakePolicy:
         self.digest = f"{sum(version.encode()):064x}"
         self.digest_bytes = np.frombuffer(bytes.fromhex(self.digest), dtype=np.uint8)
         self.novelty: Novelty | None = None
+        self.entropy_nats = math.nan
         self.spend_ns, self.clock = spend_ns, _NO_CLOCK
         self.calls = 0
 

@@ -187,13 +187,13 @@ class Fleet:
         reader.close()
         return waiting
 
-    def start_comms(self, robot: str = "robot_1", keys: Path | None = None) -> None:
-        """Start a robot's comms process."""
+    def start_comms(self, robot: str = "robot_1", keys: Path | None = None, **fields: str) -> None:
+        """Start a robot's comms process; ``fields`` are further ones of its settings."""
         config = self.folder / f"{robot}.json"
         values = {"robot_id": robot, "state_dir": str(self.state(robot)), "hub_endpoint": self.address}
         own_keys = keys or self.keys / "robots" / robot
         values |= {"keys_dir": str(own_keys), "ring_name": f"{self.prefix}-{robot}"}
-        config.write_text(json.dumps(values))
+        config.write_text(json.dumps(values | fields))
         command = [sys.executable, "-m", "edge_agent.comms", "--config", str(config)]
         self.comms[robot] = subprocess.Popen(command, text=True)
 
@@ -246,9 +246,13 @@ class Fleet:
             found = {entry.robot: entry for entry in client.rollout().robots}[robot]
         return found.state, found.reason
 
+    def mailbox(self, robot: str = "robot_1") -> ControlMailbox:
+        """Control's end of the robot's mailbox."""
+        return ControlMailbox(self.state(robot))
+
     def answer_candidate(self, accepted: bool, reason: str = "", robot: str = "robot_1") -> Candidate:
         """Be control: wait for a candidate and answer it."""
-        mailbox = ControlMailbox(self.state(robot))
+        mailbox = self.mailbox(robot)
         candidate: Candidate = wait_for(mailbox.poll, "a candidate for control")
         mailbox.answer(candidate, accepted, reason)
         return candidate

@@ -1,6 +1,7 @@
 """What is exported is what was trained: same answers, same bytes, in every process."""
 
 import hashlib
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from contracts.manifest import PARITY_LIMIT
 from contracts.observation import OBSERVATION_SIZE
 from contracts.onnx_scan import scan_network
 from contracts.robot import AMR_SMALL
+from edge_agent.infer.policy import Policy
 from navigation.action import decode_action
 from outrider.verbs.keys import init
 from tests.support.tiny_run import TINY
@@ -97,14 +99,40 @@ def test_network_is_self_contained(model):
     assert [(i.name, i.type.tensor_type.shape.dim[1].dim_value) for i in network.graph.input] == [
         ("observation", OBSERVATION_SIZE)
     ]
-    assert [(o.name, o.type.tensor_type.shape.dim[1].dim_value) for o in network.graph.output] == [
-        ("command", 2)
-    ]
+    outputs = [(o.name, o.type.tensor_type.shape.dim[1].dim_value) for o in network.graph.output]
+    assert outputs in ([("command", 2)], [("command", 2), ("entropy", 1)])
     assert not any(tensor.external_data for tensor in network.graph.initializer)
 
 
 def test_a_robot_would_load_the_network(model):
     assert scan_network(export_onnx(DeployedPolicy(model, AMR_SMALL)))
+
+
+def entropy_of(model, seen):
+    """As the libraries reckon it, float64[n]: what the policy draws from while it learns."""
+    policy, given = model.policy, torch.as_tensor(seen)
+    with torch.no_grad():
+        if hasattr(policy, "q_net"):
+            return torch.distributions.Categorical(logits=policy.q_net(given)).entropy().numpy()
+        if hasattr(policy, "actor"):
+            mean, log_std, _ = policy.actor.get_action_dist_params(given)
+            return torch.distributions.Normal(mean, log_std.exp()).entropy().sum(dim=1).numpy()
+        return policy.get_distribution(given).entropy().numpy()
+
+
+def test_the_robot_knows_the_entropy_of_its_policy(model):
+    seen = observations(50)
+    policy = DeployedPolicy(model, AMR_SMALL)
+    assert (policy.entropy_nats is None) == policy.varies
+    expected = entropy_of(model, seen)
+    robots = Policy(export_onnx(policy), "ab" * 32, "1.0.0", 1, entropy_nats=policy.entropy_nats)
+    for row, nats in zip(seen, expected, strict=True):
+        robots.run(row)
+        assert robots.entropy_nats == pytest.approx(nats, abs=1e-3)
+    assert len(set(expected.tolist())) > 1 or not policy.varies
+    without = Policy(export_onnx(policy), "ab" * 32, "1.0.0", 1)
+    without.run(seen[0])
+    assert math.isnan(without.entropy_nats) is not policy.varies
 
 
 def test_without_history_the_beams_before_do_not_matter(trained, tmp_path):

@@ -120,6 +120,7 @@ def export_bundle(run: RunFolder, settings: ExportSettings, signers: list[Signer
         training=run_provenance(run),
         created=settings.created,
         parity_max_abs=parity,
+        action_entropy_nats=policy.entropy_nats,
         drift_reference=drive_reference(commands_of(policy), robot),
     )
     return pack(manifest, network, observations, commands, signers)
