@@ -74,7 +74,7 @@ class Ceremony:
     def equip(self, robot_folder: Path) -> None:
         """Give a robot the newest roots to start from."""
         for repository in REPOSITORIES:
-            write_owned(robot_folder / robot_root(repository), self._root_bytes(repository))
+            write_owned(robot_folder / robot_root(repository), self.root_bytes(repository))
 
     def signers(self, role: str) -> list[Signer]:
         """Everybody of an offline role of the image repository; raises KeyFileError."""
@@ -86,7 +86,7 @@ class Ceremony:
 
     def root(self, repository: str) -> Metadata[Root]:
         """The newest root; raises KeyFileError."""
-        return read(self._root_bytes(repository), Root)
+        return read(self.root_bytes(repository), Root)
 
     def targets(self) -> Metadata[Targets]:
         """The image targets signed last here."""
@@ -162,7 +162,8 @@ class Ceremony:
         online = any(name in names for roles in ONLINE.values() for names in roles.values())
         return self._online if online else self._offline
 
-    def _root_bytes(self, repository: str) -> bytes:
+    def root_bytes(self, repository: str) -> bytes:
+        """The newest root as it was signed; raises KeyFileError."""
         paths = list((self._offline / repository).glob("*.root.json"))
         if not paths:
             raise KeyFileError(f"no roots in {self._offline}; make them with `outrider keys trust`")

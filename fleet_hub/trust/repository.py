@@ -68,8 +68,13 @@ class Repository:
 
     def root(self) -> Metadata[Root] | None:
         """The newest root; None in an empty repository."""
+        data = self.root_bytes()
+        return read(data, Root) if data else None
+
+    def root_bytes(self) -> bytes:
+        """The newest root as it was signed; nothing in an empty repository."""
         versions = [int(path.name.split(".")[0]) for path in self._roots.glob("*.root.json")]
-        return read(_bytes(self._roots / f"{max(versions)}.root.json"), Root) if versions else None
+        return _bytes(self._roots / f"{max(versions)}.root.json") if versions else b""
 
     def add_root(self, data: bytes) -> None:
         """Take a next root: signed by itself and by the one before, no key twice. Raises TrustError."""
