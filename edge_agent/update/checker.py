@@ -5,12 +5,14 @@ import os
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from contracts.messages import FetchFile, FileChunk
 from contracts.trust import Wanted
+from edge_agent.update.clock import VerifiedTime
 from edge_agent.update.slots import BundleFacts
 
 CHECK_MAX_S = 60
@@ -30,6 +32,8 @@ class CheckRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state: str
     wanted: Wanted
     source: str = ""
+    time: VerifiedTime | None = None
+    """What the hub told, where it has."""
 
 
 class CheckResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,8 +47,19 @@ class CheckResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class BundleChecker:
     """One check at a time."""
 
-    def __init__(self, keys: Path, model_name: str, state: Path, source: Path | None = None) -> None:
-        """``keys`` is the robot's own key folder, ``source`` a stick to take metadata from in place of the hub."""
+    def __init__(
+        self,
+        keys: Path,
+        model_name: str,
+        state: Path,
+        source: Path | None = None,
+        hub_time: Callable[[], VerifiedTime | None] = lambda: None,
+    ) -> None:
+        """``keys`` is the robot's own key folder, ``source`` a stick to take metadata from in place of the hub.
+
+        ``hub_time`` is what the hub told last.
+        """
+        self._hub_time = hub_time
         self._own = str(keys), model_name, str(state)
         self._source = str(source or "")
         self._child: subprocess.Popen[bytes] | None = None
@@ -56,7 +71,7 @@ class BundleChecker:
         """Begin to check ``path``; a check that still runs is ended."""
         self.cancel()
         self._started_ns, self._output, self._said = now_ns, b"", 0
-        request = CheckRequest(str(path), *self._own, wanted, self._source)
+        request = CheckRequest(str(path), *self._own, wanted, self._source, self._hub_time())
         self._child = subprocess.Popen(
             [sys.executable, "-m", "edge_agent.update.check", msgspec.json.encode(request).decode()],
             stdin=subprocess.PIPE,

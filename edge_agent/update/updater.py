@@ -108,8 +108,13 @@ class Updater:
         keys: Path,
         robot: str,
         wall_ns: Callable[[], int] = time.time_ns,
+        trusted_ns: Callable[[], int] | None = None,
     ) -> None:
-        """Pick up what was going on when the process before this one ended. ``keys`` is the robot's own folder."""
+        """Pick up what was going on when the process before this one ended. ``keys`` is the robot's own folder.
+
+        ``trusted_ns`` is the time by which plans expire (the hub's, verified); ``wall_ns`` without it.
+        """
+        self._trusted_ns = trusted_ns or wall_ns
         self.slots = SlotStore(state_dir)
         self.mailbox = CommsMailbox(state_dir)
         self.orders = OrderBook(state_dir, keys, robot)
@@ -138,7 +143,7 @@ class Updater:
             if order.action == "revert" and self._nothing_of(order.digest):
                 self._send(RolloutReport(order.rollout, order.stage, order.digest, "reverted"))
                 return
-            accepted = self.orders.check(order, self._wall_ns())
+            accepted = self.orders.check(order, self._trusted_ns())
             self.orders.accept(accepted, self._wall_ns())
         except (OrderError, SlotError, OSError) as error:
             self._refuse_order(order, error)
