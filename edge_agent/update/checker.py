@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -19,6 +20,8 @@ CHECK_MAX_S = 60
 OUTPUT_MAX_BYTES = 256 * 1024
 """Of everything that the child says."""
 GRACE_S = 5
+CHECK_KILLED = "check_killed"
+"""Somebody ended the child, or memory ran out, or it used more than its time: it may be tried again."""
 LENGTH = struct.Struct("<I")
 """Before each answer on the child's standard input."""
 
@@ -123,7 +126,8 @@ class BundleChecker:
         try:
             return msgspec.json.decode(output, type=CheckResult)
         except msgspec.MsgspecError:
-            return CheckResult(None, "check_failed", f"the checking process ended with code {code}")
+            what = CHECK_KILLED if code == -signal.SIGKILL else "check_failed"
+            return CheckResult(None, what, f"the checking process ended with code {code}")
 
     def cancel(self) -> None:
         """End a check that still runs."""

@@ -32,7 +32,7 @@ from contracts.plan import Release
 from contracts.trust import Code, DirectorFacts, TrustError, Wanted
 from edge_agent.errors import SlotError
 from edge_agent.infer.dropped import DroppedStore
-from edge_agent.update.checker import CheckResult
+from edge_agent.update.checker import CHECK_KILLED, CheckResult
 from edge_agent.update.download import Download
 from edge_agent.update.floor import Floor, FloorStore
 from edge_agent.update.mailbox import Candidate, CommsMailbox, Kind, new_candidate
@@ -42,6 +42,8 @@ from edge_agent.update.witness import sign_witness
 
 CHUNK_WAIT_MAX_S = 3.0
 DOWNLOAD_TRIES_MAX = 2
+CHECK_KILLS_MAX = 3
+"""So often the check of one bundle may be killed from outside before the bundle is held to be at fault."""
 SOAK_LOOK_S = 0.5
 REFUSED_FILE = "refused.json"
 
@@ -127,7 +129,7 @@ class Updater:
         self._later: Order | None = None
         self._download: Download | None = None
         self._question: FetchFile | None = None
-        self._tries = 0
+        self._tries = self._kills = 0
         self._asked_ns = self._looked_ns = 0
         self._candidate = self.mailbox.waiting()
         self.state = State.WAITING if self._candidate else State.IDLE
@@ -176,7 +178,7 @@ class Updater:
         except (BundleError, OSError, SlotError) as error:
             self._refuse(str(error), getattr(error, "code", "disk"))
             return
-        self._tries, self.state = 0, State.DOWNLOADING
+        self._tries, self._kills, self.state = 0, 0, State.DOWNLOADING
         self._report("downloading")
         self._ask(now_ns)
 
@@ -290,7 +292,10 @@ class Updater:
         self._question = None
         assert job is not None
         assert download is not None
-        if facts is None and result.code == Code.UNREACHABLE:
+        self._kills += facts is None and result.code == CHECK_KILLED
+        if facts is None and (
+            result.code == Code.UNREACHABLE or (result.code == CHECK_KILLED and self._kills < CHECK_KILLS_MAX)
+        ):
             self.state, self._asked_ns = State.DOWNLOADING, now_ns  # the bundle stays; the check begins again
             return
         if facts is None:
