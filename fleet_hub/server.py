@@ -1,5 +1,6 @@
 """The hub process: one ROUTER socket over CURVE, one loop: poll, drain, handle, sync, acknowledge, offer."""
 
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +32,7 @@ from fleet_hub.access import ENROLMENT, Access, ZapThread
 from fleet_hub.catalogue.catalogue import Catalogue
 from fleet_hub.desks import OperatorDesk, RobotDesk, Session
 from fleet_hub.enrolment import EnrolmentDesk
-from fleet_hub.errors import AddressBusyError, HubError, NotAllowedError, RevokedError
+from fleet_hub.errors import AddressBusyError, DataFolderError, HubError, NotAllowedError, RevokedError
 from fleet_hub.intake.intake import Intake
 from fleet_hub.members import Members
 from fleet_hub.observe.metrics import STEP_S as METRICS_STEP_S
@@ -128,7 +129,12 @@ class Hub:
         self._stopping = True
 
     def run(self) -> None:
-        """Serve until stopped, then close everything."""
+        """Serve until stopped, then close everything.
+
+        Raises:
+            DataFolderError: The database takes no more (a full disk): what is in memory may be ahead of it, so this hub
+                ends, and goes on from the disk when it is started again.
+        """
         try:
             while not self._stopping:
                 self._socket.poll(limits.POLL_MS)
@@ -144,6 +150,10 @@ class Hub:
                     self._ingest.step(self._mono_ns())
                 self._turn_worst_ns = max(self._turn_worst_ns, self._mono_ns() - began_ns)
                 self._tell_figures()
+        except sqlite3.Error as error:
+            raise DataFolderError(
+                f"{self._folder.database}: {error}; this hub ends, free some space and start it again"
+            ) from None
         finally:
             self.close()
 

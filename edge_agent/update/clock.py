@@ -88,19 +88,22 @@ class _RootFile(msgspec.Struct, frozen=True):
 
 def clock_keys(state: Path, keys: Path) -> ClockKeys:
     """Of the newest director root that this robot has verified, else of the one it started from; raises TrustError."""
-    cached = state / TRUST_FOLDER / "current" / DIRECTOR / "root.json"
-    path = cached if cached.exists() else keys / f"{DIRECTOR}.root.json"
-    try:
-        with path.open("rb") as file:
-            root = msgspec.json.decode(file.read(ROOT_MAX_BYTES), type=_RootFile).signed
-        role = root.roles[CLOCK_ROLE[1]]
-        found = tuple(SSlibKey.from_dict(key_id, dict(root.keys[key_id])) for key_id in role.keyids)
-    except (OSError, msgspec.MsgspecError, KeyError, ValueError) as error:
-        raise TrustError(
-            Code.NO_ROOT, f"no director root at {path} ({error}); `outrider keys trust`"
-        ) from None
+    problem: Exception | None = None
+    first = keys / f"{DIRECTOR}.root.json"
+    for path in (state / TRUST_FOLDER / "current" / DIRECTOR / "root.json", first):
+        try:
+            with path.open("rb") as file:
+                return _clock_of(msgspec.json.decode(file.read(ROOT_MAX_BYTES), type=_RootFile).signed)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, KeyError, ValueError) as error:
+            problem = error
+    raise TrustError(Code.NO_ROOT, f"no director root at {first} ({problem}); `outrider keys trust` makes it")
+
+
+def _clock_of(root: _Root) -> ClockKeys:
+    role = root.roles[CLOCK_ROLE[1]]
+    keys = tuple(SSlibKey.from_dict(key_id, dict(root.keys[key_id])) for key_id in role.keyids)
     name = f"{DIRECTOR}/time/{hash_of(sorted(role.keyids))[:16]}"
-    return ClockKeys(found, role.threshold, name, int(root.expires.timestamp()) * NS)
+    return ClockKeys(keys, role.threshold, name, int(root.expires.timestamp()) * NS)
 
 
 def open_time(paper: bytes, robot: str, nonce: bytes, keys: ClockKeys, floor_ns: int) -> int:
