@@ -24,6 +24,8 @@ RECORDS_MAX_BYTES = 256 * 1024
 RECORDS_MAX_COUNT = 512
 MESSAGE_MAX_BYTES = 512 * 1024
 LIST_MAX = 4096
+MEMBERS_MAX, TOKENS_MAX = 2000, 1000
+"""As many as fit into a message."""
 REASON_MAX_CHARS = 500
 HELLO_FIRST = "hello_first"
 
@@ -211,7 +213,9 @@ class ActOnFleet(_Message, frozen=True):
 
 
 class AskMembers(_Message, frozen=True):
-    """Who may connect, and which tokens are out?"""
+    """Who may connect, and which tokens are out? Of one name, or of everybody."""
+
+    name: Label = ""
 
 
 # Hub to robot
@@ -440,8 +444,10 @@ class TokenView(_Message, frozen=True):
 class MembersView(_Message, frozen=True):
     """Who may connect, and which tokens are out."""
 
-    members: Annotated[tuple[MemberView, ...], msgspec.Meta(max_length=2 * LIST_MAX)]
-    tokens: Annotated[tuple[TokenView, ...], msgspec.Meta(max_length=LIST_MAX)]
+    members: Annotated[tuple[MemberView, ...], msgspec.Meta(max_length=MEMBERS_MAX)]
+    tokens: Annotated[tuple[TokenView, ...], msgspec.Meta(max_length=TOKENS_MAX)]
+    members_left_out: Count = 0
+    """Not shown here, for there are too many; ask by name."""
 
 
 class Refused(_Message, frozen=True):

@@ -32,7 +32,8 @@ class Access:
         """One key may belong to one party only."""
         self._parties: dict[bytes, str] = {}
         self._tokens: dict[str, str] = {}
-        self._users: set[str] = set()
+        self._users: dict[str, str] = {}
+        """With the key in Z85; nothing for a token."""
         self._robots: set[str] = set()
         for role, listed in ((ROBOT, robots), (OPERATOR, operators)):
             for key, name in listed.keys.items():
@@ -46,46 +47,45 @@ class Access:
             read_key_file(folder / ROBOTS_FILE, AllowList), read_key_file(folder / OPERATORS_FILE, AllowList)
         )
 
+    def __len__(self) -> int:
+        """How many keys may connect."""
+        return len(self._parties)
+
     @property
     def robots(self) -> Set[str]:
         """Names of the robots that may connect; changes as the list does."""
         return self._robots
 
-    def parties(self) -> list[tuple[str, str, str]]:
-        """(role, name, key) of everybody, the key in Z85."""
+    def parties(self, role: str = "", name: str = "") -> list[tuple[str, str, str]]:
+        """(role, name, key in Z85) of everybody, or of those of that role and name."""
+        begin = f"{role}:{name}:" if name else f"{role}:" if role else ""
         found = []
-        for key, user in self._parties.items():
-            role, name, _ = user.split(":")
-            found.append((role, name, z85.encode(key).decode()))
+        for user, key in self._users.items():
+            if key and user.startswith(begin):
+                role_, name_, _ = user.split(":")
+                found.append((role_, name_, key))
         return sorted(found)
 
     def put(self, role: str, name: str, key: str) -> None:
         """Let a key (Z85) in; raises MembershipError for one that is none."""
         raw = raw_key(key)
         user = f"{role}:{name}:{digest_hex(raw)[:16]}"
-        self._users.add(user)
+        self._users[user] = key
         self._parties[raw] = user
         if role == ROBOT:
             self._robots.add(name)
 
-    def drop(self, role: str, name: str) -> list[str]:
-        """Let nobody of that role and name in any more; the keys (Z85) that went."""
-        begin = f"{role}:{name}:"
-        gone = [key for key, user in self._parties.items() if user.startswith(begin)]
-        for key in gone:
-            self._users.discard(self._parties.pop(key))
+    def drop(self, role: str, name: str) -> None:
+        """Let nobody of that role and name in any more."""
+        for *_, key in self.parties(role, name):
+            self._users.pop(self._parties.pop(raw_key(key)))
         if role == ROBOT:
             self._robots.discard(name)
-        return [z85.encode(key).decode() for key in gone]
 
     def put_token(self, token: str, robot: str) -> None:
         """Let whoever holds a token connect: to enrol, and for nothing else (``fleet_hub.enrolment`` decides)."""
-        self._tokens[token] = f"{ENROLMENT}:{robot}:{token}"
-        self._users.add(self._tokens[token])
-
-    def drop_token(self, token: str) -> None:
-        """A token is forgotten."""
-        self._users.discard(self._tokens.pop(token, ""))
+        user = self._tokens[token] = f"{ENROLMENT}:{robot}:{token}"
+        self._users[user] = ""
 
     def user_of(self, key: bytes) -> str | None:
         """``role:name:key`` of the owner of a CURVE public key (32 bytes); None for a stranger."""

@@ -191,9 +191,9 @@ class HubClient:
         """Hand in whom a person lets in or cuts off; what is known of them then."""
         return _expect(MembersView, self.call(ActOnFleet(act, voucher)))
 
-    def members(self) -> MembersView:
-        """Who may connect, and which tokens are out."""
-        return _expect(MembersView, self.call(AskMembers()))
+    def members(self, name: str = "") -> MembersView:
+        """Who may connect, and which tokens are out; of one name, or of everybody."""
+        return _expect(MembersView, self.call(AskMembers(name)))
 
     def fleet(self) -> FleetView:
         """Every robot as the hub sees it."""

@@ -208,7 +208,7 @@ class OperatorDesk:
         if isinstance(message, ActOnFleet):
             return self._members.act(message.act, message.voucher)
         if isinstance(message, AskMembers):
-            return self._members.view()
+            return self._members.view(name=message.name)
         if isinstance(message, AskAudit):
             return AuditPage(self._audit.page(message.first_seq))
         if isinstance(message, AskRollout):

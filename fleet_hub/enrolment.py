@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from contracts.canonical import canonical_json
 from contracts.enrolment import LIFE_MAX_S, EnrolCode, EnrolmentError
 from contracts.errors import OrderError
-from contracts.messages import LIST_MAX, Enrol, Enrolled, TokenView, short
+from contracts.messages import TOKENS_MAX, Enrol, Enrolled, TokenView, short
 from contracts.papers import EnrolledCard, Voucher, open_binding, open_voucher
 from contracts.provenance import TrustedKeys
 from fleet_hub.access import Access
@@ -100,7 +100,7 @@ class Tokens:
                 "SELECT token, robot, issued_by, expires_wall_ns, binding FROM token WHERE ? IN ('', robot) "
                 "ORDER BY rowid DESC LIMIT ?",
                 robot,
-                LIST_MAX,
+                TOKENS_MAX,
             )
         )
 

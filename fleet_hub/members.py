@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from contracts.canonical import digest_hex
 from contracts.errors import RobotCardError
-from contracts.messages import LIST_MAX, MembersView, MemberView
+from contracts.messages import MEMBERS_MAX as SHOWN_MAX
+from contracts.messages import MembersView, MemberView
 from contracts.papers import FleetAct, open_card, open_fleet_act
 from contracts.plan import RobotCard
 from contracts.provenance import TrustedKeys
@@ -121,7 +122,7 @@ class Members:
         }
         found = [
             MemberView(role_, name_, key, IN, int(rows[key][5]) if key in rows else 0)
-            for role_, name_, key in self._access.parties()
+            for role_, name_, key in self._access.parties(role, name)
         ]
         here = {(one.role, one.name, one.key) for one in found}
         found += [
@@ -130,7 +131,7 @@ class Members:
             if (*row[1:3], key) not in here
         ]
         wanted = [one for one in found if (not role or one.role == role) and (not name or one.name == name)]
-        return MembersView(tuple(wanted[: 2 * LIST_MAX]), self.tokens.view(name if role != OPERATOR else ""))
+        return MembersView(tuple(wanted[:SHOWN_MAX]), self.tokens.view(name), max(0, len(wanted) - SHOWN_MAX))
 
     def _issue(self, act: FleetAct, digest: str, voucher: bytes) -> None:
         if act.role != ROBOT:
@@ -173,11 +174,11 @@ class Members:
         self._take_in(OPERATOR, act.name, act.key, b"")
 
     def _revoke(self, act: FleetAct, digest: str) -> None:
-        keys = [key for role, name, key in self._access.parties() if (role, name) == (act.role, act.name)]
+        keys = [key for *_, key in self._access.parties(act.role, act.name)]
         open_tokens = act.role == ROBOT and self.tokens.open_for(act.name)
         if not keys and not open_tokens:
             raise MembershipError(f"no {act.role} {act.name} in the allow-list; see `outrider fleet members`")
-        operators = {name for role, name, _ in self._access.parties() if role == OPERATOR}
+        operators = {name for _, name, _ in self._access.parties(OPERATOR)}
         if act.role == OPERATOR and operators == {act.name}:
             raise MembershipError(
                 f"{act.name} is the last operator: nobody could undo it; let another in first"
@@ -191,7 +192,7 @@ class Members:
         self._take_out(act.role, act.name)
 
     def _note(self, role: str, name: str, key: str, state: str, card: bytes = b"") -> None:
-        if state == IN and len(self._access.parties()) >= MEMBERS_MAX:
+        if state == IN and len(self._access) >= MEMBERS_MAX:
             raise MembershipError(f"a hub knows {MEMBERS_MAX} keys at most; revoke what is not used")
         self._database.run(
             "INSERT OR REPLACE INTO member VALUES (?, ?, ?, ?, ?, ?)", key, role, name, state, card, self._wall_ns()

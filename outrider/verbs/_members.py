@@ -121,12 +121,17 @@ def revoke(
     _act(keys, hub, as_json, person, why, action="revoke", role=role, name=name)
 
 
-def members(keys: Keys = DEFAULT_KEYS, hub: HubAddress = DEFAULT_HUB, as_json: AsJson = False) -> None:
+def members(
+    name: Annotated[str, typer.Argument(help="Only this robot or operator.")] = "",
+    keys: Keys = DEFAULT_KEYS,
+    hub: HubAddress = DEFAULT_HUB,
+    as_json: AsJson = False,
+) -> None:
     """Who may connect, who was cut off, and which tokens are out."""
     from fleet_hub.client import HubClient
 
     with clear_errors(), HubClient(hub, keys) as client:
-        _show(client.members(), as_json)
+        _show(client.members(name), as_json)
 
 
 def _act(keys: Path, hub: str, as_json: bool, person: str, why: str, **fields: Any) -> None:
@@ -161,6 +166,8 @@ def _show(view: "MembersView", as_json: bool) -> None:
         since = clock_text(member.since_wall_ns) if member.since_wall_ns else "key folder"
         state = "may connect" if member.state == "in" else "REVOKED"
         typer.echo(f"{member.role:9} {member.name:24} {member.key[:12]}...  {state:12} {since}")
+    if view.members_left_out:
+        typer.echo(f"and {view.members_left_out} more: outrider fleet members NAME")
     for token in view.tokens:
         until = clock_text(token.expires_wall_ns)
         typer.echo(
