@@ -1,7 +1,6 @@
 """A small fleet for tests: keys, bundles, a hub and comms as real processes, and a stand-in for control."""
 
 import json
-import os
 import secrets
 import signal
 import socket
@@ -286,7 +285,7 @@ class Fleet:
 
 
 def _end(process: subprocess.Popen[str], number: int) -> int:
-    os.kill(process.pid, number)
+    process.send_signal(number)  # which one that has ended does not mind
     code = process.wait(timeout=WAIT_MAX_S)
     if process.stdout:
         process.stdout.close()

@@ -126,6 +126,7 @@ class Campaign:
             )
             assert self.fleet.hub_process is not None
             self._wait_for_death(self.fleet.hub_process)
+            self.fleet.kill_hub()
             self._interrupted.update(ROBOTS)
         verify_chain(read_entries(self.fleet.folder / "data"))
         self.fleet.start_hub()
