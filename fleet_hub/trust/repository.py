@@ -75,13 +75,8 @@ class Repository:
 
     def root(self) -> Metadata[Root] | None:
         """The newest root; None in an empty repository."""
-        data = self.root_bytes()
-        return read(data, Root) if data else None
-
-    def root_bytes(self) -> bytes:
-        """The newest root as it was signed; nothing in an empty repository."""
         versions = [int(path.name.split(".")[0]) for path in self._roots.glob("*.root.json")]
-        return _bytes(self._roots / f"{max(versions)}.root.json") if versions else b""
+        return read(_bytes(self._roots / f"{max(versions)}.root.json"), Root) if versions else None
 
     def add_root(self, data: bytes) -> None:
         """Take a next root: signed by itself and by the one before, no key twice. Raises TrustError."""
@@ -154,6 +149,11 @@ class Repository:
         self._write("timestamp.json", sign(Metadata(timestamp), [signers["timestamp"]]))
         for kind, newest in (("snapshot", snapshot.version), ("targets", version)):
             self._prune(kind, newest)
+
+    def root_bytes(self) -> bytes:
+        """The newest root as it was signed; raises TrustError."""
+        root = self.root()
+        return _bytes(self._roots / f"{root.signed.version}.root.json") if root else b""
 
     def _prune(self, kind: str, newest: int) -> None:
         for path in self.folder.glob(f"*.{kind}.json"):

@@ -11,7 +11,21 @@ import zmq
 from typer.testing import CliRunner
 
 from contracts.keyring import CurvePair, read_key_file
-from contracts.messages import AskFleet, Heartbeat, Hello, Refused, ReleaseInfo, Welcome
+from contracts.messages import (
+    MEMBERS_MAX,
+    MESSAGE_MAX_BYTES,
+    TOKENS_MAX,
+    AskFleet,
+    Heartbeat,
+    Hello,
+    MembersView,
+    MemberView,
+    Refused,
+    ReleaseInfo,
+    TokenView,
+    Welcome,
+    encode,
+)
 from contracts.observation import ROUTING_LAYOUT
 from contracts.plan import Release, Stage, Who
 from edge_agent.update.slots import SlotStore
@@ -189,6 +203,13 @@ def test_a_new_robot_comes_by_token_and_joins_the_rollout(own: Fleet) -> None:
 
 def _release(info: ReleaseInfo) -> Release:
     return Release(info.digest, info.policy_name, info.version, info.release_counter, info.size_bytes)
+
+
+def test_all_that_is_shown_of_members_fits_into_a_message() -> None:
+    name, key = "r" * 63, "k" * 40
+    member = MemberView("operator", name, key, "out", 2**62)
+    token = TokenView(name, "a" * 64, "expired", "p" * 63, 2**62)
+    assert len(encode(MembersView((member,) * MEMBERS_MAX, (token,) * TOKENS_MAX, 9))) <= MESSAGE_MAX_BYTES
 
 
 def test_a_revoked_name_may_come_again_with_other_keys(own: Fleet, tmp_path: Path) -> None:
