@@ -494,7 +494,7 @@ def test_a_database_of_before_keeps_its_releases(tmp_path: Path) -> None:
 
 
 def test_robots_come_and_go_while_a_release_rolls_out(room: HubRoom, release: Release) -> None:
-    """Who is cut off has left, neither done nor failed; who comes belongs to a stage as the plan says; kills between."""
+    """Who is cut off has left, neither done nor failed; who comes is in a stage as the plan says; kills between."""
     plan = plan_of(room, release, canary(), REST)
     room.start(plan)
     room.step()
