@@ -1,4 +1,4 @@
-"""Disks that tear files, and disks that are full: a robot keeps a policy that runs, a hub its audit log; both go on."""
+"""Disks that tear files or are full, checks that are killed: a robot keeps a policy that runs, a hub its audit log."""
 
 import os
 import random
@@ -15,18 +15,22 @@ from contracts.bundle import verify_bundle
 from contracts.canonical import digest_hex
 from contracts.errors import BundleError
 from contracts.keyring import TRUSTED_FILE
+from contracts.messages import Chunk, FromRobot, RolloutReport
 from contracts.observation import ROUTING_LAYOUT
+from contracts.plan import Release
 from contracts.provenance import TrustedKeys
 from contracts.robot import AMR_SMALL
 from contracts.trust import TrustError
+from edge_agent.update.checker import CHECK_KILLED, BundleChecker
 from edge_agent.update.floor import FloorStore
 from edge_agent.update.mailbox import CommsMailbox, ControlMailbox, new_candidate
 from edge_agent.update.slots import SlotStore
+from edge_agent.update.updater import CHECK_KILLS_MAX, State, Updater
 from fleet_hub.errors import HubError, RefusedByHubError
 from fleet_hub.rollout.events import Released
 from fleet_hub.store.audit import AuditLog, read_entries, verify_chain
 from fleet_hub.store.database import Database
-from tests.support.fleet import Fleet, facts_of, large_policy, make_bundle, wait_for
+from tests.support.fleet import Fleet, facts_of, large_policy, make_bundle, make_order, make_plan, wait_for
 from tests.support.trust import World
 
 MIB = 1024 * 1024
@@ -251,3 +255,30 @@ def test_a_hubs_full_disk(
         connection.close()
     finally:
         fleet.close()
+
+
+def test_a_killed_check_is_tried_again_but_not_for_ever(tmp_path: Path, keys: Path) -> None:
+    """The system kills it for want of memory, say: that is not the bundle's fault, until it is."""
+    bundle = make_bundle(keys)
+    digest = digest_hex(bundle)
+    said: list[FromRobot] = []
+    own = keys / "robots" / "robot_1"
+    checker = BundleChecker(own, AMR_SMALL.name, tmp_path)
+    updater = Updater(
+        tmp_path, checker, lambda m: bool(said.append(m)) or True, lambda *_a, **_k: None, own, "robot_1"
+    )
+    updater.on_order(make_order(keys, make_plan(Release(digest, "routing", "v1", 1, len(bundle)))), 0)
+    updater.on_chunk(Chunk(digest, 0, bundle), 0)
+    killed, now_ns = 0, 0
+    while updater.state is not State.IDLE:
+        if updater.state is State.CHECKING:
+            assert checker._child is not None
+            checker._child.kill()
+            checker._child.wait()
+            killed += 1
+        now_ns += 10**9
+        updater.step(now_ns)
+    assert killed == CHECK_KILLS_MAX
+    last = said[-1]
+    assert isinstance(last, RolloutReport)
+    assert (last.state, last.code) == ("refused", CHECK_KILLED)

@@ -24,10 +24,8 @@ from contracts.messages import (
     CommitRelease,
     FetchFile,
     FileChunk,
-    FromRobot,
     Hello,
     ReleaseChunk,
-    RolloutReport,
     UploadFrom,
     encode,
 )
@@ -37,11 +35,11 @@ from contracts.provenance import TrustedKeys
 from contracts.robot import AMR_SMALL
 from contracts.trust import DIRECTOR, IMAGE, ONLINE, REPOSITORIES, Code, TrustError, check_root
 from contracts.trust import facts_of as manifest_facts
-from edge_agent.update.checker import CHECK_KILLED, BundleChecker, CheckResult
+from edge_agent.update.checker import CheckResult
 from edge_agent.update.floor import FloorStore
 from edge_agent.update.slots import SlotStore
 from edge_agent.update.stick import update_from
-from edge_agent.update.updater import CHECK_KILLS_MAX, State, Updater
+from edge_agent.update.updater import State, Updater
 from edge_agent.uplink.link import HubLink
 from fleet_hub.client import HubClient
 from fleet_hub.errors import DataFolderError, RefusedByHubError
@@ -390,30 +388,3 @@ def test_a_silent_hub_refuses_nothing(tmp_path: Path, keys: Path) -> None:
     assert (updater.state, checker.started) == (State.CHECKING, 2)
     updater.step(4_000_000_000)
     assert updater.state is State.WAITING
-
-
-def test_a_killed_check_is_tried_again_but_not_for_ever(tmp_path: Path, keys: Path) -> None:
-    """The system kills it for want of memory, say: that is not the bundle's fault, until it is."""
-    bundle = make_bundle(keys)
-    digest = digest_hex(bundle)
-    said: list[FromRobot] = []
-    own = keys / "robots" / "robot_1"
-    checker = BundleChecker(own, AMR_SMALL.name, tmp_path)
-    updater = Updater(
-        tmp_path, checker, lambda m: bool(said.append(m)) or True, lambda *_a, **_k: None, own, "robot_1"
-    )
-    updater.on_order(make_order(keys, make_plan(Release(digest, "routing", "v1", 1, len(bundle)))), 0)
-    updater.on_chunk(Chunk(digest, 0, bundle), 0)
-    killed, now_ns = 0, 0
-    while updater.state is not State.IDLE:
-        if updater.state is State.CHECKING:
-            assert checker._child is not None
-            checker._child.kill()
-            checker._child.wait()
-            killed += 1
-        now_ns += 10**9
-        updater.step(now_ns)
-    assert killed == CHECK_KILLS_MAX
-    last = said[-1]
-    assert isinstance(last, RolloutReport)
-    assert (last.state, last.code) == ("refused", CHECK_KILLED)
