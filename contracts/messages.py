@@ -13,17 +13,19 @@ from contracts.canonical import hash_of
 from contracts.decision import DECISION_SCHEMA_HASH
 from contracts.errors import MessageError
 from contracts.framelog import HexId
-from contracts.keyring import PartyName
+from contracts.keyring import PartyName, Z85Key
 from contracts.manifest import Digest, PolicyName, VersionText
 from contracts.papers import ACCESS_MAX_BYTES, APPROVALS_MAX, WITNESSES_MAX, Paper
 from contracts.plan import PLAN_MAX_BYTES, STAGES_MAX
-from contracts.trust import TARGETS_MAX_BYTES
+from contracts.trust import NONCE_BYTES, ROOT_MAX_BYTES, TARGETS_MAX_BYTES
 
 CHUNK_MAX_BYTES = 256 * 1024
 RECORDS_MAX_BYTES = 256 * 1024
 RECORDS_MAX_COUNT = 512
 MESSAGE_MAX_BYTES = 512 * 1024
 LIST_MAX = 4096
+MEMBERS_MAX, TOKENS_MAX = 2000, 1000
+"""As many as fit into a message."""
 REASON_MAX_CHARS = 500
 HELLO_FIRST = "hello_first"
 
@@ -42,6 +44,8 @@ PlanBytes = Annotated[bytes, msgspec.Meta(max_length=PLAN_MAX_BYTES)]
 TrustName = Annotated[str, msgspec.Meta(max_length=128)]
 """Name of a file in a TUF repository (``contracts.trust.check_name``)."""
 TargetsBytes = Annotated[bytes, msgspec.Meta(max_length=TARGETS_MAX_BYTES)]
+RootBytes = Annotated[bytes, msgspec.Meta(max_length=ROOT_MAX_BYTES)]
+Nonce = Annotated[bytes, msgspec.Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
 
 
 class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_unknown_fields=True):
@@ -111,6 +115,21 @@ class Records(_Message, frozen=True):
     first_seq: Count
     count: Annotated[int, msgspec.Meta(ge=1, le=RECORDS_MAX_COUNT)]
     frames: RecordBytes
+
+
+class AskTime(_Message, frozen=True):
+    """What time is it at the hub? The answer bears this nonce."""
+
+    nonce: Nonce
+
+
+# Robot that is not in the fleet yet, connected with its token's key, to hub
+
+
+class Enrol(_Message, frozen=True):
+    """A new robot's public keys, signed with its token's key (``contracts.papers.Binding``)."""
+
+    binding: Paper
 
 
 # Operator to hub
@@ -186,6 +205,19 @@ class AskFleet(_Message, frozen=True):
     """How is every robot?"""
 
 
+class ActOnFleet(_Message, frozen=True):
+    """A person changes who may connect (``contracts.papers.FleetAct``); for a token, with its voucher."""
+
+    act: Paper
+    voucher: Paper = b""
+
+
+class AskMembers(_Message, frozen=True):
+    """Who may connect, and which tokens are out? Of one name, or of everybody."""
+
+    name: Label = ""
+
+
 # Hub to robot
 
 
@@ -232,6 +264,21 @@ class FileChunk(_Message, frozen=True):
     size_bytes: Count
     found: bool
     data: ChunkBytes
+
+
+class SignedTime(_Message, frozen=True):
+    """The hub's time, signed together with the robot's nonce (``contracts.trust.HubTime``)."""
+
+    paper: Paper
+
+
+class Enrolled(_Message, frozen=True):
+    """The robot is in the fleet: its card, and what it starts to trust from (hashed in its token)."""
+
+    card: Paper
+    trusted: Paper
+    image_root: RootBytes
+    director_root: RootBytes
 
 
 # Hub to operator
@@ -373,6 +420,36 @@ class FleetView(_Message, frozen=True):
     robots: Annotated[tuple[RobotStatus, ...], msgspec.Meta(max_length=LIST_MAX)]
 
 
+class MemberView(_Message, frozen=True):
+    """Somebody who may connect, or no longer may."""
+
+    role: Label
+    name: PartyName
+    key: Z85Key
+    state: Label
+    since_wall_ns: int
+    """0 where the hub's key folder names it."""
+
+
+class TokenView(_Message, frozen=True):
+    """A token that was issued; the hub does not know the token itself."""
+
+    robot: PartyName
+    token: Digest
+    state: Label
+    issued_by: Label
+    expires_wall_ns: int
+
+
+class MembersView(_Message, frozen=True):
+    """Who may connect, and which tokens are out."""
+
+    members: Annotated[tuple[MemberView, ...], msgspec.Meta(max_length=MEMBERS_MAX)]
+    tokens: Annotated[tuple[TokenView, ...], msgspec.Meta(max_length=TOKENS_MAX)]
+    members_left_out: Count = 0
+    """Not shown here, for there are too many; ask by name."""
+
+
 class Refused(_Message, frozen=True):
     """No, and why. ``code`` is for programs, ``reason`` for people."""
 
@@ -380,7 +457,7 @@ class Refused(_Message, frozen=True):
     reason: Reason
 
 
-FromRobot = Hello | Heartbeat | FetchChunk | FetchFile | RolloutReport | Running | Records
+FromRobot = Hello | Heartbeat | FetchChunk | FetchFile | RolloutReport | Running | Records | AskTime
 FromOperator = (
     BeginRelease
     | ReleaseChunk
@@ -393,8 +470,10 @@ FromOperator = (
     | AskRollout
     | AskAudit
     | AskFleet
+    | ActOnFleet
+    | AskMembers
 )
-FromClient = FromRobot | FromOperator
+FromClient = FromRobot | FromOperator | Enrol
 FromHub = (
     Welcome
     | Ack
@@ -408,6 +487,9 @@ FromHub = (
     | RolloutView
     | AuditPage
     | FleetView
+    | SignedTime
+    | Enrolled
+    | MembersView
     | Refused
 )
 

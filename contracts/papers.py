@@ -21,9 +21,9 @@ from contracts.errors import (
     RobotCardError,
     StageOrderError,
 )
-from contracts.keyring import PartyName
+from contracts.keyring import PartyName, Z85Key
 from contracts.manifest import Digest
-from contracts.plan import Plan, RobotCard, stages_of
+from contracts.plan import Plan, RobotCard, SiteName, stages_of
 from contracts.provenance import ReleaseKey, TrustedKeys, open_envelope
 
 ACCESS_TYPE = "application/vnd.outrider.access+json"
@@ -31,6 +31,9 @@ APPROVAL_TYPE = "application/vnd.outrider.approval+json"
 ACT_TYPE = "application/vnd.outrider.act+json"
 CARD_TYPE = "application/vnd.outrider.robot-card+json"
 WITNESS_TYPE = "application/vnd.outrider.witness+json"
+FLEET_ACT_TYPE = "application/vnd.outrider.fleet-act+json"
+VOUCHER_TYPE = "application/vnd.outrider.voucher+json"
+BINDING_TYPE = "application/vnd.outrider.binding+json"
 PAPER_MAX_BYTES = 16 * 1024
 ACCESS_MAX_BYTES = 64 * 1024
 PEOPLE_MAX = 128
@@ -42,7 +45,7 @@ Role = Literal["viewer", "engineer", "releaser", "approver", "safety_officer"]
 SECOND_ROLES = frozenset({"releaser", "safety_officer"})
 """One of these must sign beside an approver."""
 ACTING_ROLES = frozenset({"releaser", "approver", "safety_officer"})
-"""Who may start, pause, resume and abort."""
+"""Who may start, pause, resume and abort; who may take robots and operators in, and cut them off."""
 Why = Annotated[str, msgspec.Meta(min_length=3, max_length=300)]
 Paper = Annotated[bytes, msgspec.Meta(max_length=PAPER_MAX_BYTES)]
 T = TypeVar("T")
@@ -98,6 +101,52 @@ class Act(_Model, frozen=True):
     """Start: whether a rollout under way ends for it, robots keeping what they have."""
 
 
+class FleetAct(_Model, frozen=True):
+    """A person changes who may connect to the hub."""
+
+    action: Literal["enrol", "allow", "revoke"]
+    """Issue a token for a robot, let an operator's key in, or let nothing of that name in any more."""
+    role: Literal["robot", "operator"]
+    name: PartyName
+    person: PartyName
+    why: Why
+    signed_wall_ns: int
+    key: Annotated[str, msgspec.Meta(pattern="^(.{40})?$")] = ""
+    """Allow: the operator's CURVE public key."""
+    voucher: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$")] = ""
+    """Enrol: SHA-256 of the voucher."""
+
+
+class Voucher(_Model, frozen=True):
+    """The fleet's owner says who holds a token (``contracts.enrolment``) is this robot."""
+
+    robot: PartyName
+    token: Digest
+    """The token's id."""
+    public_hex: Digest
+    """Public half of the token's signing key."""
+    expires_wall_ns: Annotated[int, msgspec.Meta(ge=1)]
+    site: SiteName = ""
+    model: SiteName = "amr_small"
+
+
+class Binding(_Model, frozen=True):
+    """A robot says with its token's key which keys are its own."""
+
+    robot: PartyName
+    public_hex: Digest
+    """Ed25519: what it signs with."""
+    curve_public: Z85Key
+    """What it connects with."""
+
+
+class EnrolledCard(_Model, frozen=True):
+    """The card of a robot that came with a token: voucher and binding, both envelopes."""
+
+    voucher: Paper
+    binding: Paper
+
+
 class Witness(_Model, frozen=True):
     """A robot of a stage has run the release through its soak, without a fault."""
 
@@ -105,6 +154,10 @@ class Witness(_Model, frozen=True):
     stage: Annotated[int, msgspec.Meta(ge=0)]
     robot: PartyName
     release: Digest
+
+
+_ENROLLED = b'{"voucher":'
+"""How an enrolled robot's card begins; an envelope begins with its payload."""
 
 
 class _SignedBy(msgspec.Struct, frozen=True):
@@ -133,9 +186,37 @@ def open_access(data: bytes, trusted: TrustedKeys) -> AccessFile:
         ) from None
 
 
-def open_card(data: bytes, trusted: TrustedKeys) -> RobotCard:
-    """A robot's card inside an envelope of the release keys; raises RobotCardError."""
+def open_voucher(data: bytes, trusted: TrustedKeys) -> Voucher:
+    """A voucher inside an envelope of the release keys; raises RobotCardError."""
     try:
+        return _open(data, VOUCHER_TYPE, trusted, Voucher)
+    except (BundleError, ValueError) as error:
+        raise RobotCardError(f"a voucher is refused: {error}; issue it with `outrider fleet enrol`") from None
+
+
+def open_binding(data: bytes, voucher: Voucher) -> Binding:
+    """A robot's keys, signed by the token that the voucher is for, whatever it calls itself; raises RobotCardError."""
+    try:
+        key = ReleaseKey(voucher.robot, voucher.public_hex)
+        return _open(data, BINDING_TYPE, TrustedKeys(1, (key,)), Binding)
+    except (BundleError, ValueError) as error:
+        raise RobotCardError(f"keys of {voucher.robot} are refused: {error}") from None
+
+
+def open_card(data: bytes, trusted: TrustedKeys) -> RobotCard:
+    """A robot's card: signed by the release keys, or by the token of a voucher that they signed.
+
+    Raises:
+        RobotCardError: It is neither.
+    """
+    try:
+        if data.startswith(_ENROLLED):
+            enrolled = msgspec.json.decode(data, type=EnrolledCard)
+            voucher = open_voucher(enrolled.voucher, trusted)
+            binding = open_binding(enrolled.binding, voucher)
+            if binding.robot != voucher.robot:
+                raise ValueError(f"the keys are of {binding.robot}, the voucher is for {voucher.robot}")
+            return RobotCard(voucher.robot, binding.public_hex, voucher.site, voucher.model)
         return _open(data, CARD_TYPE, trusted, RobotCard)
     except (BundleError, ValueError) as error:
         raise RobotCardError(
@@ -163,16 +244,27 @@ def _open_personal(data: bytes, paper_type: str, access: AccessFile, kind: type[
 def open_act(data: bytes, access: AccessFile, now_wall_ns: int) -> Act:
     """What a person asks for, in a role that may; raises AccessDeniedError."""
     act, person = _open_personal(data, ACT_TYPE, access, Act)
+    _check_acting(act, person, "a rollout", now_wall_ns)
+    return act
+
+
+def open_fleet_act(data: bytes, access: AccessFile, now_wall_ns: int) -> FleetAct:
+    """How a person changes the fleet, in a role that may; raises AccessDeniedError."""
+    act, person = _open_personal(data, FLEET_ACT_TYPE, access, FleetAct)
+    _check_acting(act, person, f"a {act.role}", now_wall_ns)
+    return act
+
+
+def _check_acting(act: Act | FleetAct, person: Person, what: str, now_wall_ns: int) -> None:
     if act.person != person.name:
         raise AccessDeniedError(f"signed by {person.name}, but says {act.person}; sign it yourself")
     if not ACTING_ROLES & set(person.roles):
         raise AccessDeniedError(
-            f"{person.name} is {', '.join(person.roles)}; to {act.action} a rollout takes one of "
+            f"{person.name} is {', '.join(person.roles)}; to {act.action} {what} takes one of "
             f"{', '.join(sorted(ACTING_ROLES))}"
         )
     if abs(now_wall_ns - act.signed_wall_ns) > SKEW_MAX.total_seconds() * 1e9:
         raise AccessDeniedError(f"{person.name} signed that at another time; look at the clocks, sign it now")
-    return act
 
 
 def open_approval(data: bytes, plan_digest: str, access: AccessFile) -> tuple[Approval, Person]:

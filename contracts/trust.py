@@ -30,6 +30,10 @@ TARGETS_MAX_BYTES = 384 * 1024
 """Some 600 releases."""
 ORDER_MAX_BYTES = 512 * 1024
 ROOT_ROTATIONS_MAX = 64
+NONCE_BYTES = 16
+HUB_TIME_TYPE = "application/vnd.outrider.hub-time+json"
+CLOCK_ROLE = (DIRECTOR, "timestamp")
+"""Whose key signs the hub's time: of those the hub holds, the one that can do least (docs/operations/trust.md)."""
 ORDER_TARGET = "order"
 BUNDLE_SUFFIX = ".outrider"
 OFFLINE: dict[str, dict[str, tuple[str, ...]]] = {
@@ -64,6 +68,11 @@ class Code(StrEnum):
     BELOW_FLOOR = "below_floor"
     EXPIRED = "expired"
     CLOCK_BACK = "clock_back"
+    TIME_FORGED = "time_forged"
+    TIME_REPLAYED = "time_replayed"
+    TIME_SLOW = "time_slow"
+    TIME_BACK = "time_back"
+    TIME_BEYOND = "time_beyond_root"
     MIXED = "metadata_mixed"
     TOO_LONG = "endless_data"
     WRONG_LENGTH = "wrong_length"
@@ -124,6 +133,14 @@ class DirectorFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stage: int
     action: str
     plan_digest: Digest
+
+
+class HubTime(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the hub signs when a robot asks for the time."""
+
+    robot: str
+    nonce_hex: Annotated[str, msgspec.Meta(min_length=2 * NONCE_BYTES, max_length=2 * NONCE_BYTES)]
+    wall_ns: Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

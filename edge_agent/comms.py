@@ -16,7 +16,7 @@ import msgspec
 
 from contracts.errors import ContractError, RingError
 from contracts.keyring import ROBOT_ID_PATTERN, party_folder
-from contracts.messages import Ack, Chunk, FileChunk, FromHub, Hello, Order, Welcome
+from contracts.messages import Ack, Chunk, FileChunk, FromHub, Hello, Order, SignedTime, Welcome
 from contracts.observation import ROUTING_LAYOUT
 from contracts.ring import RING_SLOTS, SCAN_SLOTS, SCANS, RingReader
 from contracts.tracing import open_sink
@@ -24,6 +24,7 @@ from edge_agent.config import load_settings
 from edge_agent.errors import AgentError, ConfigError
 from edge_agent.recorder.recorder import Recorder
 from edge_agent.update.checker import BundleChecker
+from edge_agent.update.clock import HubClock
 from edge_agent.update.tracing import UpdateTrace
 from edge_agent.update.updater import Updater
 from edge_agent.uplink.link import HubLink
@@ -66,12 +67,14 @@ class Comms:
         seed = zlib.crc32(config.robot_id.encode())
         self.link = HubLink(config.hub_endpoint, keys, self._hello, seed)
         self.uplink = Uplink(self.recorder, self.link.send)
-        checker = BundleChecker(keys, config.robot_model, state)
+        self.clock = HubClock(state, keys, config.robot_id, self.link.send, self.recorder.event)
+        checker = BundleChecker(keys, config.robot_model, state, hub_time=lambda: self.clock.verified)
         self._spans = open_sink(config.traces, "outrider-agent")
         self.trace = UpdateTrace(self._spans, config.robot_id)
         self.updater = Updater(
-            state, checker, self.link.send, self.recorder.event, keys, config.robot_id, trace=self.trace
-        )
+            state, checker, self.link.send, self.recorder.event, keys, config.robot_id,
+            trace=self.trace, trusted_ns=self.clock.now_wall_ns,
+        )  # fmt: skip
 
     def stop(self) -> None:
         """Let ``run`` flush and return; safe in a signal handler."""
@@ -117,6 +120,7 @@ class Comms:
             )
         if self.link.online:
             self.uplink.step(now_ns)
+        self.clock.step(self.link.online)
         self.updater.step(now_ns)
 
     def _on_message(self, message: FromHub, now_ns: int) -> None:
@@ -125,6 +129,7 @@ class Comms:
             self.uplink.on_welcome(message.durable_seq)
             if self.recorder.log_id != log_id:
                 self.link.restart()
+            self.clock.on_online()
             self.updater.on_online(now_ns)
         elif isinstance(message, Ack):
             self.uplink.on_ack(message)
@@ -134,6 +139,8 @@ class Comms:
             self.updater.on_chunk(message, now_ns)
         elif isinstance(message, FileChunk):
             self.updater.on_file(message)
+        elif isinstance(message, SignedTime):
+            self.clock.on_time(message)
 
     def _drain_ring(self, now_ns: int) -> None:
         ring = self._ring

@@ -22,11 +22,13 @@ from contracts.keyring import (
 )
 from contracts.messages import (
     MESSAGE_MAX_BYTES,
+    ActOnFleet,
     ActOnRollout,
     ApprovePlan,
     AskAudit,
     AskFile,
     AskFleet,
+    AskMembers,
     AskRollout,
     AuditEntry,
     AuditPage,
@@ -38,6 +40,7 @@ from contracts.messages import (
     FromHub,
     FromOperator,
     ListReleases,
+    MembersView,
     PlanView,
     Refused,
     ReleaseChunk,
@@ -183,6 +186,14 @@ class HubClient:
     def rollout(self, rollout: int = 0) -> RolloutView:
         """One rollout, the newest for 0."""
         return _expect(RolloutView, self.call(AskRollout(rollout)))
+
+    def act_on_fleet(self, act: bytes, voucher: bytes = b"") -> MembersView:
+        """Hand in whom a person lets in or cuts off; what is known of them then."""
+        return _expect(MembersView, self.call(ActOnFleet(act, voucher)))
+
+    def members(self, name: str = "") -> MembersView:
+        """Who may connect, and which tokens are out; of one name, or of everybody."""
+        return _expect(MembersView, self.call(AskMembers(name)))
 
     def fleet(self) -> FleetView:
         """Every robot as the hub sees it."""

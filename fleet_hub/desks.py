@@ -1,17 +1,21 @@
 """What the hub answers: one desk for robots, one for operators. No sockets here; answers are returned."""
 
+from collections.abc import Set
 from dataclasses import dataclass
 
 from contracts.errors import OrderError
 from contracts.messages import (
     HELLO_FIRST,
     Ack,
+    ActOnFleet,
     ActOnRollout,
     ApprovePlan,
     AskAudit,
     AskFile,
     AskFleet,
+    AskMembers,
     AskRollout,
+    AskTime,
     AuditPage,
     BeginRelease,
     CheckPlan,
@@ -33,6 +37,7 @@ from contracts.messages import (
     RobotStatus,
     RolloutReport,
     Running,
+    SignedTime,
     UploadFrom,
     Welcome,
     short,
@@ -41,6 +46,7 @@ from fleet_hub.catalogue.catalogue import Catalogue
 from fleet_hub.errors import HubError, NotAllowedError
 from fleet_hub.intake.intake import Intake
 from fleet_hub.limits import DOWNLOAD_CHUNK_BYTES, SILENT_MAX_S
+from fleet_hub.members import Members
 from fleet_hub.rollout.events import Denied, Released
 from fleet_hub.rollout.rollouts import Rollouts
 from fleet_hub.rollout.trip_store import TripStore
@@ -60,6 +66,8 @@ class Session:
     log_id: str = ""
     last_seq: int = 0
     told: tuple[int, int, str] = (0, 0, "")
+    user: str = ""
+    """As the ZAP handler let it in: role, name and key."""
 
 
 class RobotDesk:
@@ -102,6 +110,9 @@ class RobotDesk:
             return [Chunk(message.digest, message.offset, data)]
         if isinstance(message, FetchFile):
             return [self._trust.read(message.name, message.offset, session.name)]
+        if isinstance(message, AskTime):
+            paper = self._trust.tell_time(session.name, message.nonce)
+            return [SignedTime(paper)] if paper else []
         if isinstance(message, RolloutReport):
             self._rollouts.report(session.name, message)
             return []
@@ -146,17 +157,18 @@ class OperatorDesk:
         rollouts: Rollouts,
         intake: Intake,
         audit: AuditLog,
-        robots: frozenset[str],
+        members: Members,
         trust: TrustRoom,
     ) -> None:
-        """Use the hub's parts; ``robots`` are the names in the allow-list."""
+        """Use the hub's parts."""
         self._trust = trust
         self._audit = audit
         self._database = database
         self._catalogue = catalogue
         self._rollouts = rollouts
         self._intake = intake
-        self._robots = robots
+        self._members = members
+        self._robots: Set[str] = members.robots
 
     def answer(
         self, operator: str, message: FromOperator, sessions: dict[str, Session], now_ns: int
@@ -165,7 +177,7 @@ class OperatorDesk:
         try:
             return self._answer(operator, message, sessions, now_ns)
         except (HubError, OrderError) as error:
-            if isinstance(message, CommitRelease | ApprovePlan | ActOnRollout):
+            if isinstance(message, CommitRelease | ApprovePlan | ActOnRollout | ActOnFleet):
                 asked = type(message).__name__
                 self._audit.append(operator, Denied(asked, error.code, short(error)))
             raise
@@ -193,6 +205,10 @@ class OperatorDesk:
             return self._rollouts.approve(message.plan, message.approval)
         if isinstance(message, ActOnRollout):
             return self._rollouts.act(message.act, message.plan)
+        if isinstance(message, ActOnFleet):
+            return self._members.act(message.act, message.voucher)
+        if isinstance(message, AskMembers):
+            return self._members.view(name=message.name)
         if isinstance(message, AskAudit):
             return AuditPage(self._audit.page(message.first_seq))
         if isinstance(message, AskRollout):

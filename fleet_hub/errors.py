@@ -51,6 +51,18 @@ class NotAllowedError(HubError):
     code = "not_allowed"
 
 
+class RevokedError(HubError):
+    """The key that this connection was made with is no longer in the allow-list."""
+
+    code = "revoked"
+
+
+class MembershipError(HubError):
+    """Who may connect cannot be changed like that."""
+
+    code = "membership"
+
+
 class IntakeError(HubError):
     """Records do not continue the robot's log, or are damaged."""
 

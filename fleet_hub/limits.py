@@ -16,6 +16,8 @@ POLL_MS = 200
 DRAIN_MAX = 256
 """Messages taken from the socket before the disk is synced and acknowledgements go out."""
 SESSIONS_MAX = 8_192
+STRANGERS_AUDIT_S = 60.0
+"""Between two entries of the audit log about connections with unknown keys."""
 SILENT_MAX_S = 5.0
 """A robot that said nothing for this long counts as offline."""
 SESSION_MAX_SILENCE_S = 60.0

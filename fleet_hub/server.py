@@ -1,5 +1,6 @@
 """The hub process: one ROUTER socket over CURVE, one loop: poll, drain, handle, sync, acknowledge, offer."""
 
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -7,11 +8,14 @@ from typing import Any
 
 import zmq
 
+from contracts.enrolment import EnrolmentError
 from contracts.errors import ContractError, MessageError, OrderError
 from contracts.keyring import CURVE_FILE, TRUSTED_FILE, CurvePair, party_folder, read_key_file
 from contracts.messages import (
     Ack,
+    ActOnFleet,
     ActOnRollout,
+    Enrol,
     FromHub,
     FromRobot,
     Hello,
@@ -26,16 +30,19 @@ from contracts.replay import STORE_FOLDER
 from contracts.tracing import open_sink
 from contracts.trust import TRUST_FOLDER
 from fleet_hub import limits
-from fleet_hub.access import Access, ZapThread
+from fleet_hub.access import ENROLMENT, Access, ZapThread
 from fleet_hub.catalogue.catalogue import Catalogue
 from fleet_hub.desks import OperatorDesk, RobotDesk, Session
-from fleet_hub.errors import AddressBusyError, HubError, NotAllowedError
+from fleet_hub.enrolment import EnrolmentDesk
+from fleet_hub.errors import AddressBusyError, DataFolderError, HubError, NotAllowedError, RevokedError
 from fleet_hub.intake.intake import Intake
+from fleet_hub.members import Members
 from fleet_hub.observe.metrics import STEP_S as METRICS_STEP_S
 from fleet_hub.observe.metrics import HubFigures, MetricsServer, metrics_text
 from fleet_hub.observe.rollup import FIGURES_FILE, RollupReader
 from fleet_hub.observe.traces import LAST_WORDS, spans_of, write_all
 from fleet_hub.people import People, read_cards
+from fleet_hub.rollout.events import StrangersRefused
 from fleet_hub.rollout.evidence import EvidenceRoom
 from fleet_hub.rollout.rollouts import Rollouts
 from fleet_hub.rollout.trip_store import TripStore
@@ -75,7 +82,7 @@ class Hub:
         self._spans = open_sink(traces, "outrider-hub")
         own = party_folder(keys, "hub")
         pair = read_key_file(own / CURVE_FILE, CurvePair, private=True)
-        access = Access.load(own)
+        self._access = access = Access.load(own)
         trusted = TrustedKeys.load(own / TRUSTED_FILE)
         cards = {name: card for name, card in read_cards(own, trusted).items() if name in access.robots}
         self._wall_ns, self._mono_ns = wall_ns, mono_ns
@@ -98,21 +105,24 @@ class Hub:
         audit = AuditLog(self._database, wall_ns)
         trips = TripStore(self._database, self._folder.telemetry)
         people = People(own, trusted)
+        self._members = members = Members(self._database, audit, access, people, cards, trusted, wall_ns)
         self._rollouts = Rollouts(
             self._database, audit, self._catalogue, people, cards, EvidenceRoom(trips), wall_ns
         )
-        self._audit = audit
         if self._spans is not None:
             self._rollouts.on_report = self._trace
         self._trust = TrustRoom(
-            data / TRUST_FOLDER, own / TRUST_FOLDER, self._catalogue, self._rollouts, access.robots, wall_ns,
+            data / TRUST_FOLDER, own / TRUST_FOLDER, self._catalogue, self._rollouts, members.robots, wall_ns,
             passphrase(),
         )  # fmt: skip
+        self._rollouts.fleet_changed()
+        self._enrolment_desk = EnrolmentDesk(members, audit, access, trusted, self._trust.roots, wall_ns)
+        self._audit, self._strangers, self._strangers_ns = audit, 0, 0
         self._robot_desk = RobotDesk(
             self._database, self._catalogue, self._rollouts, self._intake, trips, self._trust
         )
         self._operator_desk = OperatorDesk(
-            self._database, self._catalogue, self._rollouts, self._intake, audit, access.robots, self._trust
+            self._database, self._catalogue, self._rollouts, self._intake, audit, members, self._trust
         )
         sites = {name: card.site for name, (_, card) in cards.items()}
         self._rollup = RollupReader(data / STORE_FOLDER / FIGURES_FILE, sites)
@@ -131,7 +141,12 @@ class Hub:
         self._stopping = True
 
     def run(self) -> None:
-        """Serve until stopped, then close everything."""
+        """Serve until stopped, then close everything.
+
+        Raises:
+            DataFolderError: The database takes no more (a full disk): what is in memory may be ahead of it, so this hub
+                ends, and goes on from the disk when it is started again.
+        """
         try:
             while not self._stopping:
                 self._socket.poll(limits.POLL_MS)
@@ -142,10 +157,15 @@ class Hub:
                     self._send_to_robot(robot, Ack(log_id, durable_seq))
                 self._step_rollouts()
                 self._forget_silent()
+                self._note_strangers()
                 if self._ingest:
                     self._ingest.step(self._mono_ns())
                 self._turn_worst_ns = max(self._turn_worst_ns, self._mono_ns() - began_ns)
                 self._tell_figures()
+        except sqlite3.Error as error:
+            raise DataFolderError(
+                f"{self._folder.database}: {error}; this hub ends, free some space and start it again"
+            ) from None
         finally:
             self.close()
 
@@ -182,13 +202,18 @@ class Hub:
                 self._handle(session, frames[1].bytes)
 
     def _session(self, routing_id: bytes, user: str) -> Session | None:
+        if not self._access.knows(user):
+            self.dropped += 1
+            refusal = Refused(RevokedError.code, "the key of this connection has been revoked; enrol anew")
+            self._send(Session(routing_id, "", "", 0), refusal)
+            return None
         session = self._sessions.get(routing_id)
         if session is None:
             if len(self._sessions) >= limits.SESSIONS_MAX:
                 self.dropped += 1
                 return None
-            role, _, name = user.partition(":")
-            session = self._sessions[routing_id] = Session(routing_id, role, name, 0)
+            role, name, _ = user.split(":")
+            session = self._sessions[routing_id] = Session(routing_id, role, name, 0, user=user)
         session.heard_ns = self._mono_ns()
         return session
 
@@ -198,12 +223,17 @@ class Hub:
             if isinstance(message, FromRobot):
                 self._handle_robot(session, message)
                 return
+            if isinstance(message, Enrol) or session.role == ENROLMENT:
+                self._handle_enrolment(session, message)
+                return
             if session.role != "operator":
                 raise NotAllowedError(f"{session.name} is a robot; only operators may ask for that")
             answer = self._operator_desk.answer(session.name, message, self._robots, self._mono_ns())
             self._send(session, answer)
             self._step_due |= isinstance(message, ActOnRollout)
-        except (HubError, OrderError) as error:
+            if isinstance(message, ActOnFleet):
+                self._follow_members()
+        except (HubError, OrderError, EnrolmentError) as error:
             self._send(session, Refused(error.code, short(error)))
         except MessageError as error:
             self._send(session, Refused("message", short(error)))
@@ -212,7 +242,7 @@ class Hub:
 
     def _handle_robot(self, session: Session, message: FromRobot) -> None:
         if session.role != "robot":
-            raise NotAllowedError(f"{session.name} is an operator; only robots may say that")
+            raise NotAllowedError(f"{session.name} is no robot of the fleet; only robots may say that")
         self._step_due |= isinstance(message, Hello | RolloutReport)
         self._heard_wall_ns[session.name] = self._wall_ns()
         for answer in self._robot_desk.answer(session, message, self._wall_ns()):
@@ -229,6 +259,38 @@ class Hub:
         released_ns = known.released_wall_ns if known else 0
         entries = self._audit.of(rollout)
         write_all(self._spans, spans_of(rollout, release, released_ns, entries, robot))
+
+    def _handle_enrolment(self, session: Session, message: object) -> None:
+        if not isinstance(message, Enrol) or session.role != ENROLMENT:
+            raise NotAllowedError(
+                f"{session.name}: a token is good for enrolling with it, and nothing else is"
+            )
+        token = session.user.rpartition(":")[2]
+        self._send(session, self._enrolment_desk.answer(session.name, token, message))
+        self._follow_members()
+
+    def _follow_members(self) -> None:
+        """Somebody came or went: who was cut off is forgotten at once, rollouts name their robots anew."""
+        changes = self._members.changes()
+        if not changes.come and not changes.gone:
+            return
+        for name in changes.come:
+            self._heard_wall_ns[name] = self._wall_ns()
+        for name in set(self._heard_wall_ns) - set(self._members.robots):
+            del self._heard_wall_ns[name]
+        for routing_id in [
+            key for key, found in self._sessions.items() if not self._access.knows(found.user)
+        ]:
+            self._forget(routing_id)
+        self._rollouts.fleet_changed()
+        self._step_due = True
+
+    def _note_strangers(self) -> None:
+        """Who was refused at the door goes into the audit log, as a number, now and then."""
+        now_ns, refused = self._mono_ns(), self._zap.refused
+        if refused > self._strangers and now_ns - self._strangers_ns >= limits.STRANGERS_AUDIT_S * 1e9:
+            self._audit.append("hub", StrangersRefused(refused - self._strangers))
+            self._strangers, self._strangers_ns = refused, now_ns
 
     def _step_rollouts(self) -> None:
         """Let rollouts go on, and tell robots what they have not been told on this connection."""
@@ -296,9 +358,12 @@ class Hub:
     def _forget_silent(self) -> None:
         before = self._mono_ns() - int(limits.SESSION_MAX_SILENCE_S * 1e9)
         for routing_id in [key for key, session in self._sessions.items() if session.heard_ns < before]:
-            session = self._sessions.pop(routing_id)
-            if self._robots.get(session.name) is session:
-                del self._robots[session.name]
+            self._forget(routing_id)
+
+    def _forget(self, routing_id: bytes) -> None:
+        session = self._sessions.pop(routing_id)
+        if self._robots.get(session.name) is session:
+            del self._robots[session.name]
 
 
 def _listen(context: "zmq.Context[zmq.Socket[bytes]]", pair: CurvePair, listen: str) -> Any:

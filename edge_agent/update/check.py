@@ -21,6 +21,7 @@ from contracts.provenance import TrustedKeys
 from contracts.robot import ROBOT_MODELS
 from contracts.trust import TrustError, facts_of
 from edge_agent.update.checker import CHECK_MAX_S, CheckRequest, CheckResult
+from edge_agent.update.clock import boot_ns
 from edge_agent.update.fetchers import FolderFetcher, PipeFetcher
 from edge_agent.update.slots import BundleFacts
 from edge_agent.update.trust import RobotTrust
@@ -38,7 +39,9 @@ def check(request: CheckRequest) -> CheckResult:
             None, "wrong_robot", f"no robot model {request.model!r}; known: {', '.join(ROBOT_MODELS)}"
         )
     fetcher = FolderFetcher(Path(request.source)) if request.source else PipeFetcher()
-    trust = RobotTrust(Path(request.state), keys, request.wanted.order.robot, model, fetcher)
+    told = request.time
+    hub_ns = (lambda: told.at(boot_ns())) if told else None
+    trust = RobotTrust(Path(request.state), keys, request.wanted.order.robot, model, fetcher, hub_ns=hub_ns)
     try:
         trusted = TrustedKeys.load(keys / TRUSTED_FILE)
         bundle = verify_bundle(path, trusted, ROUTING_LAYOUT.hash(), model)

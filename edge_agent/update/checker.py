@@ -2,21 +2,26 @@
 
 import contextlib
 import os
+import signal
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from contracts.messages import FetchFile, FileChunk
 from contracts.trust import Wanted
+from edge_agent.update.clock import VerifiedTime
 from edge_agent.update.slots import BundleFacts
 
 CHECK_MAX_S = 60
 OUTPUT_MAX_BYTES = 256 * 1024
 """Of everything that the child says."""
 GRACE_S = 5
+CHECK_KILLED = "check_killed"
+"""Somebody ended the child, or memory ran out, or it used more than its time: it may be tried again."""
 LENGTH = struct.Struct("<I")
 """Before each answer on the child's standard input."""
 
@@ -30,6 +35,8 @@ class CheckRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state: str
     wanted: Wanted
     source: str = ""
+    time: VerifiedTime | None = None
+    """What the hub told, where it has."""
 
 
 class CheckResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,8 +50,19 @@ class CheckResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class BundleChecker:
     """One check at a time."""
 
-    def __init__(self, keys: Path, model_name: str, state: Path, source: Path | None = None) -> None:
-        """``keys`` is the robot's own key folder, ``source`` a stick to take metadata from in place of the hub."""
+    def __init__(
+        self,
+        keys: Path,
+        model_name: str,
+        state: Path,
+        source: Path | None = None,
+        hub_time: Callable[[], VerifiedTime | None] = lambda: None,
+    ) -> None:
+        """``keys`` is the robot's own key folder, ``source`` a stick to take metadata from in place of the hub.
+
+        ``hub_time`` is what the hub told last.
+        """
+        self._hub_time = hub_time
         self._own = str(keys), model_name, str(state)
         self._source = str(source or "")
         self._child: subprocess.Popen[bytes] | None = None
@@ -56,7 +74,7 @@ class BundleChecker:
         """Begin to check ``path``; a check that still runs is ended."""
         self.cancel()
         self._started_ns, self._output, self._said = now_ns, b"", 0
-        request = CheckRequest(str(path), *self._own, wanted, self._source)
+        request = CheckRequest(str(path), *self._own, wanted, self._source, self._hub_time())
         self._child = subprocess.Popen(
             [sys.executable, "-m", "edge_agent.update.check", msgspec.json.encode(request).decode()],
             stdin=subprocess.PIPE,
@@ -108,7 +126,8 @@ class BundleChecker:
         try:
             return msgspec.json.decode(output, type=CheckResult)
         except msgspec.MsgspecError:
-            return CheckResult(None, "check_failed", f"the checking process ended with code {code}")
+            what = CHECK_KILLED if code == -signal.SIGKILL else "check_failed"
+            return CheckResult(None, what, f"the checking process ended with code {code}")
 
     def cancel(self) -> None:
         """End a check that still runs."""

@@ -3,6 +3,7 @@
 STATE/floor/{a,b}.json, one after the other, each synced: a torn write leaves the other, a lost TUF cache both.
 """
 
+import fcntl
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from contracts.trust import Code, TrustError
 
 FLOOR_FOLDER = "floor"
 FLOOR_FILES = ("a.json", "b.json")
+LOCK_FILE = "lock"
 FLOOR_MAX_BYTES = 64 * 1024
 SKEW_MAX_S = 120.0
 """Clocks are set back a little by NTP."""
@@ -26,7 +28,10 @@ class Floor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     counters: dict[str, Annotated[int, msgspec.Meta(ge=0)]] = {}
     """Policy name -> release counter."""
     versions: dict[str, Annotated[int, msgspec.Meta(ge=0)]] = {}
-    """Repository/role/hash of the role's keys -> version: new keys begin anew, as TUF's recovery wants it."""
+    """Repository/role/hash of the role's keys -> version: new keys begin anew, as TUF's recovery wants it.
+
+    So does the hub's time (ns), by the keys that sign it: a thief who sets it forward loses that with the key.
+    """
     verified_wall_ns: Annotated[int, msgspec.Meta(ge=0)] = 0
 
     def raised(self, other: "Floor") -> "Floor":
@@ -37,9 +42,13 @@ class Floor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             max(self.verified_wall_ns, other.verified_wall_ns),
         )
 
-    def check_time(self, now_wall_ns: int) -> None:
+    def time_ns(self, clock: str) -> int:
+        """The latest time that was verified here; ``clock`` is the hub's (``edge_agent.update.clock``)."""
+        return max(self.verified_wall_ns, self.versions.get(clock, 0))
+
+    def check_time(self, now_wall_ns: int, clock: str) -> None:
         """Raises TrustError for a clock that was turned back."""
-        back_s = (self.verified_wall_ns - now_wall_ns) / 1e9
+        back_s = (self.time_ns(clock) - now_wall_ns) / 1e9
         if back_s > SKEW_MAX_S:
             raise TrustError(
                 Code.CLOCK_BACK, f"the clock is {back_s:.0f} s behind the last verified time; set it right"
@@ -74,7 +83,8 @@ class FloorStore:
 
     def __init__(self, state: Path) -> None:
         """Nothing is read yet."""
-        self._paths = [state / FLOOR_FOLDER / name for name in FLOOR_FILES]
+        self._folder = state / FLOOR_FOLDER
+        self._paths = [self._folder / name for name in FLOOR_FILES]
 
     def read(self) -> Floor:
         """The floor; nothing on a robot that never had an update. Raises TrustError when both copies are damaged."""
@@ -100,12 +110,17 @@ class FloorStore:
         return floor
 
     def lift(self, floor: Floor) -> None:
-        """Raise the floor to ``floor`` where that is higher; raises OSError, TrustError."""
-        new = self.read().raised(floor)
-        data = msgspec.json.encode(_Written(new, hash_of(new)))
-        for path in self._paths:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, data)
+        """Raise the floor to ``floor`` where that is higher; raises OSError, TrustError.
+
+        Comms and its check do so at the same time: one after the other, or one would take back what the other raised.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / LOCK_FILE).open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            new = self.read().raised(floor)
+            data = msgspec.json.encode(_Written(new, hash_of(new)))
+            for path in self._paths:
+                write_atomically(path, data)
 
 
 def _highest(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:

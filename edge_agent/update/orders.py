@@ -1,6 +1,6 @@
 """Whether this robot may follow an order: its papers are checked here, whatever the hub says.
 
-What has been accepted is kept in STATE/slots/orders.json, replaced atomically: newest access file, newest plan and
+What has been accepted is kept in STATE/slots/orders.json, written twice: newest access file, newest plan and
 how far this robot is in it. A refused order changes nothing on disk. Robots never go back to a plan issued earlier,
 to an earlier stage, or to a plan that was taken back here.
 """
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import msgspec
 
-from contracts.atomic import write_atomically
 from contracts.canonical import digest_hex
 from contracts.errors import (
     AccessFileError,
@@ -34,6 +33,7 @@ from contracts.papers import (
 )
 from contracts.plan import Plan, RobotCard, Stage, decode_plan, stages_of
 from contracts.provenance import TrustedKeys
+from edge_agent.update.twice import read_twice, write_twice
 
 ORDERS_FILE = "orders.json"
 FILE_MAX_BYTES = 64 * 1024
@@ -78,13 +78,10 @@ class OrderBook:
     def standing(self) -> Standing:
         """What has been accepted; raises OrderReplayedError when that cannot be read."""
         try:
-            with self._path.open("rb") as file:
-                return msgspec.json.decode(file.read(FILE_MAX_BYTES), type=Standing)
-        except FileNotFoundError:
-            return Standing()
-        except (msgspec.MsgspecError, OSError) as error:
+            return read_twice(self._path, Standing, FILE_MAX_BYTES) or Standing()
+        except ValueError as error:
             raise OrderReplayedError(
-                f"{self._path} is unreadable ({error}): no order can be told from an old one; remove it"
+                f"{self._path} and its copy are unreadable ({error}): no order can be told from an old one; remove both"
             ) from None
 
     def check(self, order: Order, now_wall_ns: int) -> Accepted:
@@ -180,4 +177,4 @@ class OrderBook:
         self._write(msgspec.structs.replace(self.standing(), soaked=True))
 
     def _write(self, standing: Standing) -> None:
-        write_atomically(self._path, msgspec.json.encode(standing))
+        write_twice(self._path, standing)

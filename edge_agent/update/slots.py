@@ -1,7 +1,7 @@
 """Two places for policies: the active one is never touched, the spare one takes what comes next.
 
 STATE/slots/{a,b}/policy.outrider and STATE/slots/active.json, which is replaced atomically: at every moment,
-also in a power cut, it names a file that is whole.
+also in a power cut, it names a file that is whole; and so does its copy (``twice``).
 """
 
 from pathlib import Path
@@ -9,10 +9,11 @@ from typing import Annotated
 
 import msgspec
 
-from contracts.atomic import sync_folder, write_atomically
+from contracts.atomic import sync_folder
 from contracts.errors import BundleCounterTooLowError
 from contracts.manifest import Digest, PolicyName, VersionText
 from edge_agent.errors import SlotError
+from edge_agent.update.twice import read_twice, write_twice
 
 SLOTS = ("a", "b")
 POLICY_FILE = "policy.outrider"
@@ -88,8 +89,9 @@ class SlotStore:
         self.check_counter(facts.policy_name, facts.release_counter)
         state = self._read()
         slot = "b" if state.active and state.active.slot == "a" else "a"
-        if state.previous:
-            self._write(msgspec.structs.replace(state, previous=None))
+        self._write(
+            msgspec.structs.replace(state, previous=None)
+        )  # no copy may name what is written over now
         target = self.folder / slot / POLICY_FILE
         path.rename(target)
         sync_folder(target.parent)
@@ -131,14 +133,11 @@ class SlotStore:
     def _read(self) -> _Active:
         path = self.folder / ACTIVE_FILE
         try:
-            with path.open("rb") as file:
-                return msgspec.json.decode(file.read(ACTIVE_MAX_BYTES), type=_Active)
-        except FileNotFoundError:
-            return _Active()
-        except (msgspec.MsgspecError, OSError) as error:
+            return read_twice(path, _Active, ACTIVE_MAX_BYTES) or _Active()
+        except ValueError as error:
             raise SlotError(
-                f"{path} is unreadable ({error}); remove it: the robot falls back to rules"
+                f"{path} and its copy are unreadable ({error}); remove both: the robot falls back to rules"
             ) from None
 
     def _write(self, state: _Active) -> None:
-        write_atomically(self.folder / ACTIVE_FILE, msgspec.json.encode(state))
+        write_twice(self.folder / ACTIVE_FILE, state)

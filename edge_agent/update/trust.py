@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ from contracts.trust import (
     read_facts,
     target_path,
 )
+from edge_agent.update.clock import clock_keys
 from edge_agent.update.fetchers import Fetcher
 from edge_agent.update.floor import Floor, FloorStore
 
@@ -73,10 +75,11 @@ class RobotTrust:
         model: RobotModel,
         fetcher: Fetcher,
         wall_ns: Callable[[], int] = time.time_ns,
+        hub_ns: Callable[[], int] | None = None,
     ) -> None:
-        """Nothing is read or fetched yet."""
+        """Nothing is read or fetched yet. ``hub_ns`` is verified time of the hub; without it ``wall_ns`` has to do."""
         self._folder, self._keys, self._robot, self._model = state / CACHE_FOLDER, keys, robot, model
-        self._fetcher, self._wall_ns = fetcher, wall_ns
+        self._fetcher, self._wall_ns, self._hub_ns = fetcher, wall_ns, hub_ns
         self._floors = FloorStore(state)
         self._work = self._folder / ".new"
         self._reached: Floor | None = None
@@ -107,7 +110,8 @@ class RobotTrust:
             signed = read_facts(target.custom, ImageFacts)
             self._check_facts(signed, facts, floor)
             _check_file(target, bundle)
-            self._reached = Floor(versions=self._versions(), verified_wall_ns=self._wall_ns())
+            own_ns = 0 if self._hub_ns else self._wall_ns()  # the hub's has been noted when it came
+            self._reached = Floor(versions=self._versions(), verified_wall_ns=own_ns)
 
     def order(self) -> bytes:
         """The order that the director has for this robot, nothing for none; raises TrustError, changes nothing."""
@@ -157,20 +161,28 @@ class RobotTrust:
     def _opened(self) -> "Iterator[tuple[Updater, Updater, Floor]]":
         """Both repositories, refreshed and verified in a copy of the cache, which goes where something is refused."""
         floor = self._floors.read()
-        floor.check_time(self._wall_ns())
+        now = self._now(floor)
         self.discard()
         try:
             self._work.mkdir(parents=True)
             if (self._folder / CURRENT).is_dir():
                 shutil.copytree(self._folder / CURRENT, self._work, symlinks=True, dirs_exist_ok=True)
-            image, director = (self._refresh(repository) for repository in REPOSITORIES)
+            image, director = (self._refresh(repository, now) for repository in REPOSITORIES)
             floor.check_versions(self._versions())
             yield image, director, floor
         except BaseException:
             self.discard()
             raise
 
-    def _refresh(self, repository: str) -> Updater:
+    def _now(self, floor: Floor) -> datetime:
+        """The time by which metadata expires: the hub's, else the robot's own clock; never before the floor's."""
+        clock = clock_keys(self._folder.parent, self._keys).name
+        if self._hub_ns is None:
+            floor.check_time(self._wall_ns(), clock)
+        now_ns = max(floor.time_ns(clock), (self._hub_ns or self._wall_ns)())
+        return datetime.fromtimestamp(now_ns / 1e9, UTC)
+
+    def _refresh(self, repository: str, now: datetime) -> Updater:
         folder = self._work / repository
         folder.mkdir(exist_ok=True)
         base = repository if repository == IMAGE else f"{DIRECTOR}/{self._robot}"
@@ -186,6 +198,10 @@ class RobotTrust:
         try:
             updater = Updater(
                 str(folder), base, fetcher=self._fetcher, config=config, bootstrap=self._bootstrap(repository)
+            )
+            assert hasattr(updater._trusted_set, "reference_time"), "python-tuf keeps its time elsewhere now"
+            updater._trusted_set.reference_time = (
+                now  # it reads the machine's clock and has no door for another
             )
             updater.refresh()
         except (RepositoryError, DownloadError, OSError) as error:

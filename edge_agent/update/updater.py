@@ -32,7 +32,7 @@ from contracts.plan import Release
 from contracts.trust import Code, DirectorFacts, TrustError, Wanted
 from edge_agent.errors import SlotError
 from edge_agent.infer.dropped import DroppedStore
-from edge_agent.update.checker import CheckResult
+from edge_agent.update.checker import CHECK_KILLED, CheckResult
 from edge_agent.update.download import Download
 from edge_agent.update.floor import Floor, FloorStore
 from edge_agent.update.mailbox import Candidate, CommsMailbox, Kind, new_candidate
@@ -43,6 +43,8 @@ from edge_agent.update.witness import sign_witness
 
 CHUNK_WAIT_MAX_S = 3.0
 DOWNLOAD_TRIES_MAX = 2
+CHECK_KILLS_MAX = 3
+"""So often the check of one bundle may be killed from outside before the bundle is held to be at fault."""
 SOAK_LOOK_S = 0.5
 REFUSED_FILE = "refused.json"
 
@@ -110,8 +112,13 @@ class Updater:
         robot: str,
         wall_ns: Callable[[], int] = time.time_ns,
         trace: UpdateTrace | None = None,
+        trusted_ns: Callable[[], int] | None = None,
     ) -> None:
-        """Pick up what was going on when the process before this one ended. ``keys`` is the robot's own folder."""
+        """Pick up what was going on when the process before this one ended. ``keys`` is the robot's own folder.
+
+        ``trusted_ns`` is the time by which plans expire (the hub's, verified); ``wall_ns`` without it.
+        """
+        self._trusted_ns = trusted_ns or wall_ns
         self.slots = SlotStore(state_dir)
         self.mailbox = CommsMailbox(state_dir)
         self.orders = OrderBook(state_dir, keys, robot)
@@ -124,7 +131,7 @@ class Updater:
         self._later: Order | None = None
         self._download: Download | None = None
         self._question: FetchFile | None = None
-        self._tries = 0
+        self._tries = self._kills = 0
         self._asked_ns = self._looked_ns = 0
         self._trace = trace or UpdateTrace(None, robot)
         self._candidate = self.mailbox.waiting()
@@ -141,7 +148,7 @@ class Updater:
             if order.action == "revert" and self._nothing_of(order.digest):
                 self._send(RolloutReport(order.rollout, order.stage, order.digest, "reverted"))
                 return
-            accepted = self.orders.check(order, self._wall_ns())
+            accepted = self.orders.check(order, self._trusted_ns())
             self.orders.accept(accepted, self._wall_ns())
         except (OrderError, SlotError, OSError) as error:
             self._refuse_order(order, error)
@@ -174,7 +181,7 @@ class Updater:
         except (BundleError, OSError, SlotError) as error:
             self._refuse(str(error), getattr(error, "code", "disk"))
             return
-        self._tries, self.state = 0, State.DOWNLOADING
+        self._tries, self._kills, self.state = 0, 0, State.DOWNLOADING
         self._phase("download", job)
         self._report("downloading")
         self._ask(now_ns)
@@ -290,7 +297,10 @@ class Updater:
         self._question = None
         assert job is not None
         assert download is not None
-        if facts is None and result.code == Code.UNREACHABLE:
+        self._kills += facts is None and result.code == CHECK_KILLED
+        if facts is None and (
+            result.code == Code.UNREACHABLE or (result.code == CHECK_KILLED and self._kills < CHECK_KILLS_MAX)
+        ):
             self.state, self._asked_ns = State.DOWNLOADING, now_ns  # the bundle stays; the check begins again
             return
         if facts is None:

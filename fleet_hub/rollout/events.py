@@ -108,8 +108,15 @@ class Finished(_Event, frozen=True):
     """The last stage has passed; late and new robots still get the release."""
 
 
+class Left(_Event, frozen=True):
+    """A robot is no longer of the fleet: it counts neither as done nor as failed."""
+
+    robot: str
+
+
 RolloutEvent = (
     Started
+    | Left
     | StageBegan
     | Ordered
     | Reported
@@ -149,6 +156,52 @@ class Denied(_Event, frozen=True):
     reason: str
 
 
+class TokenIssued(_Event, frozen=True):
+    """Somebody let a robot come: whoever brings this token by then."""
+
+    robot: str
+    token: str
+    site: str
+    model: str
+    expires_wall_ns: int
+    why: str
+    act: str
+
+
+class RobotEnrolled(_Event, frozen=True):
+    """A robot came with a token and its own keys, and may connect."""
+
+    robot: str
+    token: str
+    key: str
+    public_hex: str
+
+
+class OperatorAllowed(_Event, frozen=True):
+    """Somebody let an operator's key in."""
+
+    name: str
+    key: str
+    why: str
+    act: str
+
+
+class MemberRevoked(_Event, frozen=True):
+    """Somebody cut a robot or an operator off; tokens for that robot are worth nothing any more."""
+
+    role: str
+    name: str
+    keys: tuple[str, ...]
+    why: str
+    act: str
+
+
+class StrangersRefused(_Event, frozen=True):
+    """So many connections with keys that nobody knows, since the last entry of this kind."""
+
+    count: int
+
+
 class ErasureBegan(_Event, frozen=True):
     """What a robot recorded in some time is to go: no ingest takes it in again (``fleet_hub.store.erasure``)."""
 
@@ -169,7 +222,19 @@ class Erased(_Event, frozen=True):
     receipt_sha256: str
 
 
-Entry = RolloutEvent | Approved | Released | Denied | ErasureBegan | Erased
+Entry = (
+    RolloutEvent
+    | Approved
+    | Released
+    | Denied
+    | TokenIssued
+    | RobotEnrolled
+    | OperatorAllowed
+    | MemberRevoked
+    | StrangersRefused
+    | ErasureBegan
+    | Erased
+)
 _decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
 
 

@@ -17,8 +17,8 @@ UNDER_WAY = frozenset({"ordered", "downloading", "staged"})
 DONE = frozenset({"soaked", "shadowed"})
 FAILED = frozenset({"refused", "failed", "silent"})
 OPEN = frozenset({"running", "paused"})
-NOT_TAKEN_BACK = frozenset({"refused", "shadowed"})
-"""These have nothing of the release to take back."""
+NOT_TAKEN_BACK = frozenset({"refused", "shadowed", "left"})
+"""These have nothing of the release to take back, or nobody can tell them."""
 Action = Literal["run", "shadow", "revert"]
 
 
@@ -76,6 +76,8 @@ class State:
             case ev.FellSilent(robot):
                 track = self.robots[robot]
                 track.state, track.since_ns, track.code = "silent", wall_ns, "silent"
+            case ev.Left(robot):
+                self.robots[robot].state, self.robots[robot].since_ns = "left", wall_ns
             case ev.Judged(stage):
                 self.judged[stage] = event
             case ev.StagePassed(stage):
@@ -197,7 +199,11 @@ def _orders(state: State, now_ns: int, fleet: Fleet) -> list[ev.RolloutEvent]:
             if under_way >= stage.at_once:
                 break
             track = state.robots.get(robot)
-            if track is None or (track.stage not in driving and index in driving):
+            if (
+                track is None
+                or track.state == "left"  # and has come back with keys of its own
+                or (track.stage not in driving and index in driving)
+            ):
                 found.append(ev.Ordered(robot, index))
                 under_way += 1
     return found

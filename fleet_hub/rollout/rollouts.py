@@ -206,6 +206,18 @@ class Rollouts:
         self._drop_settled()
         return happened
 
+    def fleet_changed(self) -> None:
+        """Cards have come or gone: stages name their robots anew, and who has none any more has left.
+
+        What a robot that left had failed before still counts.
+        """
+        for rollout in self._live.values():
+            rollout.members = self._members(rollout.plan, rollout.plan_digest)
+            for robot, track in sorted(rollout.state.robots.items()):
+                if robot not in self._cards and track.state not in (*FAILED, "reverted", "left"):
+                    self._record(rollout, HUB, ev.Left(robot))
+        self._drop_settled()
+
     def told_for(self, robot: str) -> Told | None:
         """What the robot should be told, in short: the newest rollout that has something to say to it."""
         for number in sorted(self._live, reverse=True):

@@ -9,7 +9,7 @@ from typing import Any
 from fleet_hub.errors import DataFolderError
 from fleet_hub.limits import DATABASE_BUSY_MS
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _SCHEMA = """
 CREATE TABLE release (
     id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, policy_name TEXT NOT NULL, version TEXT NOT NULL,
@@ -40,8 +40,17 @@ CREATE TABLE trip (
     began_wall_ns INTEGER NOT NULL, trip BLOB NOT NULL, PRIMARY KEY (robot, log_id, first_seq)) STRICT;
 CREATE INDEX trip_time ON trip (robot, began_wall_ns);
 """
-_FROM_VERSION_1 = "DROP TABLE rollout_robot; DROP TABLE rollout;" + _ROLLOUT_SCHEMA
+_MEMBER_SCHEMA = """
+CREATE TABLE member (
+    key TEXT PRIMARY KEY, role TEXT NOT NULL, name TEXT NOT NULL, state TEXT NOT NULL, card BLOB NOT NULL,
+    since_wall_ns INTEGER NOT NULL) STRICT;
+CREATE TABLE token (
+    token TEXT PRIMARY KEY, robot TEXT NOT NULL, voucher BLOB NOT NULL, issued_by TEXT NOT NULL,
+    expires_wall_ns INTEGER NOT NULL, binding BLOB NOT NULL) STRICT;
+"""
+_FROM_VERSION_1 = "DROP TABLE rollout_robot; DROP TABLE rollout;" + _ROLLOUT_SCHEMA + _MEMBER_SCHEMA
 """Rollouts of before had no approvals to go on with; releases and robots stay."""
+_MIGRATIONS = {0: _SCHEMA + _ROLLOUT_SCHEMA + _MEMBER_SCHEMA, 1: _FROM_VERSION_1, 2: _MEMBER_SCHEMA}
 Value = str | int | bytes
 
 
@@ -56,7 +65,7 @@ class Database:
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute("PRAGMA foreign_keys = ON")
             (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-            script = {0: _SCHEMA + _ROLLOUT_SCHEMA, 1: _FROM_VERSION_1}.get(version)
+            script = _MIGRATIONS.get(version)
             if script:
                 self._connection.executescript(
                     f"BEGIN; {script} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"

@@ -24,6 +24,7 @@ from contracts.trust import (
     check_root,
     target_path,
 )
+from fleet_hub.trust.hardware import hardware_path, import_hardware
 from fleet_hub.trust.keys import create_key, key_path, load_key, write_owned
 from fleet_hub.trust.repository import ROOT_DAYS, TARGETS_DAYS, after, read, sign, verify
 
@@ -41,6 +42,8 @@ class KeyStatus:
     key_id: str
     here: bool
     encrypted: bool
+    hardware: bool = False
+    """On a device: what lies here says on which."""
 
 
 def robot_root(repository: str) -> str:
@@ -74,7 +77,7 @@ class Ceremony:
     def equip(self, robot_folder: Path) -> None:
         """Give a robot the newest roots to start from."""
         for repository in REPOSITORIES:
-            write_owned(robot_folder / robot_root(repository), self._root_bytes(repository))
+            write_owned(robot_folder / robot_root(repository), self.root_bytes(repository))
 
     def signers(self, role: str) -> list[Signer]:
         """Everybody of an offline role of the image repository; raises KeyFileError."""
@@ -86,7 +89,7 @@ class Ceremony:
 
     def root(self, repository: str) -> Metadata[Root]:
         """The newest root; raises KeyFileError."""
-        return read(self._root_bytes(repository), Root)
+        return read(self.root_bytes(repository), Root)
 
     def targets(self) -> Metadata[Targets]:
         """The image targets signed last here."""
@@ -118,8 +121,10 @@ class Ceremony:
         known.signed.targets[target_path(digest)] = bundle_target(digest, length, facts)
         return _next_targets(known, self.signers("targets"), now)
 
-    def replace(self, name: str, now: datetime) -> int:
+    def replace(self, name: str, now: datetime, hardware: str = "") -> int:
         """Put a new key in the place of ``name``: for a routine change, or when it was stolen. The new root's version.
+
+        The new key is made here, or is one that lies in ``hardware`` (``fleet_hub.trust.hardware``).
 
         The other root keys sign the new root, and a new root key itself. The root is written last: a kill before it
         has changed nothing. Raises KeyFileError.
@@ -128,7 +133,11 @@ class Ceremony:
         root = self.root(repository)
         old_id = names_in(root.signed)[name]
         signing = [self._signer(root.signed, n) for n in OFFLINE[repository]["root"] if n != name]
-        new = create_key(self._home(name), name, self._secret)
+        if hardware:
+            known = {key_id: other for other, key_id in names_in(root.signed).items()}
+            new = import_hardware(self._home(name), name, hardware, known)
+        else:
+            new = create_key(self._home(name), name, self._secret)
         root.signed.revoke_key(old_id, role)
         root.signed.add_key(new.public_key, role)
         named = {key_id: other for other, key_id in names_in(root.signed).items() if other != name}
@@ -141,7 +150,8 @@ class Ceremony:
             trusted = [self._signer(root.signed, n) for n in OFFLINE[IMAGE]["targets"]]
             self.keep_targets(_next_targets(self.targets(), trusted, now))
         self._write_root(repository, root, signing)
-        key_path(self._home(name), name, old_id).unlink(missing_ok=True)
+        for path in (key_path, hardware_path):
+            path(self._home(name), name, old_id).unlink(missing_ok=True)
         return int(root.signed.version)
 
     def status(self) -> list[KeyStatus]:
@@ -152,7 +162,8 @@ class Ceremony:
                 path = key_path(self._home(name), name, key_id)
                 sealed = path.exists() and b"ENCRYPTED" in path.read_bytes()
                 role = role_of(name)[1]
-                found.append(KeyStatus(name, repository, role, key_id, path.exists(), sealed))
+                hardware = hardware_path(self._home(name), name, key_id).exists()
+                found.append(KeyStatus(name, repository, role, key_id, path.exists(), sealed, hardware))
         return sorted(found, key=lambda key: (key.repository, key.role, key.name))
 
     def _signer(self, root: Root, name: str) -> Signer:
@@ -162,7 +173,8 @@ class Ceremony:
         online = any(name in names for roles in ONLINE.values() for names in roles.values())
         return self._online if online else self._offline
 
-    def _root_bytes(self, repository: str) -> bytes:
+    def root_bytes(self, repository: str) -> bytes:
+        """The newest root as it was signed; raises KeyFileError."""
         paths = list((self._offline / repository).glob("*.root.json"))
         if not paths:
             raise KeyFileError(f"no roots in {self._offline}; make them with `outrider keys trust`")

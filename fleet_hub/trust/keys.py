@@ -2,6 +2,7 @@
 
 KEYS/trust/NAME-ID.pem       offline: the roots, trainer, release manager; each belongs on a machine of its own
 KEYS/hub/trust/NAME-ID.pem   online: what the hub signs with
+.../NAME-ID.hsm.json         in its place: the key lies in hardware (PKCS#11), this says in which; no secret
 KEYS/{trust,hub/trust}/{image,director}/N.root.json, KEYS/{trust,hub/trust}/image/targets.json     public
 
 ID begins the key's id: the newest root says which file is the one, so a change of keys has one moment, the root's.
@@ -23,6 +24,7 @@ from securesystemslib.signer import CryptoSigner, Signer
 
 from contracts.atomic import write_atomically
 from contracts.errors import KeyFileError
+from fleet_hub.trust.hardware import hardware_path, load_hardware
 
 PASSPHRASE_VARIABLE = "OUTRIDER_PASSPHRASE"
 KEY_MAX_BYTES = 16 * 1024
@@ -61,6 +63,8 @@ def create_key(folder: Path, name: str, secret: bytes | None = None) -> Signer:
 def load_key(folder: Path, name: str, key_id: str, secret: bytes | None = None) -> Signer:
     """A private key as a signer; raises KeyFileError."""
     path = key_path(folder, name, key_id)
+    if not path.exists() and hardware_path(folder, name, key_id).exists():
+        return load_hardware(folder, name, key_id)
     try:
         with path.open("rb") as file:
             pem = file.read(KEY_MAX_BYTES)

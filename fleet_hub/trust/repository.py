@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from securesystemslib.signer import Signer
-from tuf.api.exceptions import RepositoryError
+from tuf.api.exceptions import RepositoryError, UnsignedMetadataError
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
 
 from contracts.atomic import write_atomically
+from contracts.errors import KeyFileError
 from contracts.trust import Code, TrustError, check_root
 
 TIMESTAMP_DAYS, TIMESTAMP_RENEW_DAYS = 7, 6
@@ -28,10 +29,16 @@ Signers = Mapping[str, Signer]
 
 
 def sign(metadata: Metadata[Any], signers: Sequence[Signer]) -> bytes:
-    """The bytes of ``metadata`` with exactly these signatures."""
+    """The bytes of ``metadata`` with exactly these signatures; raises KeyFileError for a device that is not there."""
     metadata.signatures.clear()
     for signer in signers:
-        metadata.sign(signer, append=True)
+        try:
+            metadata.sign(signer, append=True)
+        except UnsignedMetadataError as error:
+            why = str(error.__cause__) or type(error.__cause__).__name__
+            raise KeyFileError(
+                f"key {signer.public_key.keyid[:12]} does not sign: {why}; is its device there, is the PIN right?"
+            ) from None
     return metadata.to_bytes()
 
 
@@ -142,6 +149,11 @@ class Repository:
         self._write("timestamp.json", sign(Metadata(timestamp), [signers["timestamp"]]))
         for kind, newest in (("snapshot", snapshot.version), ("targets", version)):
             self._prune(kind, newest)
+
+    def root_bytes(self) -> bytes:
+        """The newest root as it was signed; raises TrustError."""
+        root = self.root()
+        return _bytes(self._roots / f"{root.signed.version}.root.json") if root else b""
 
     def _prune(self, kind: str, newest: int) -> None:
         for path in self.folder.glob(f"*.{kind}.json"):

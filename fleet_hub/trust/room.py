@@ -5,7 +5,7 @@ Director metadata of a robot is made when that robot asks for its timestamp: the
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +19,7 @@ from contracts.canonical import digest_hex
 from contracts.errors import BundleError, KeyFileError
 from contracts.messages import FileChunk, Order, ReleaseInfo, encode
 from contracts.trust import (
+    CLOCK_ROLE,
     DIRECTOR,
     IMAGE,
     ONLINE,
@@ -34,6 +35,7 @@ from fleet_hub.catalogue.catalogue import Catalogue
 from fleet_hub.errors import NotTrustedError
 from fleet_hub.limits import FILE_CHUNK_BYTES
 from fleet_hub.trust.ceremony import TARGETS_FILE, bundle_target, make_target
+from fleet_hub.trust.clock import SignedClock
 from fleet_hub.trust.keys import load_key
 from fleet_hub.trust.repository import TIMESTAMP_DAYS, Repository, after, read, sign
 
@@ -56,7 +58,7 @@ class TrustRoom:
         keys: Path,
         catalogue: Catalogue,
         offers: Offers,
-        robots: frozenset[str],
+        robots: Set[str],
         wall_ns: Callable[[], int],
         secret: bytes | None = None,
     ) -> None:
@@ -67,6 +69,7 @@ class TrustRoom:
         self._director_roots = Repository(folder / DIRECTOR, DIRECTOR)
         self._signers: dict[str, dict[str, Signer]] = {}
         self._complained = ""
+        self._clock = SignedClock(wall_ns)
         if not (keys / IMAGE).is_dir():
             raise KeyFileError(
                 f"no roots in {keys}; make them with `outrider keys trust`, then start the hub"
@@ -129,6 +132,15 @@ class TrustRoom:
         except TrustError as error:
             raise NotTrustedError(f"{error.code}: {error}") from None
         return info
+
+    def roots(self) -> tuple[bytes, bytes]:
+        """The newest roots of image and director repository: what a new robot starts from."""
+        self._refresh()
+        return self._image.root_bytes(), self._director_roots.root_bytes()
+
+    def tell_time(self, robot: str, nonce: bytes) -> bytes:
+        """The hub's time for a robot that asks, signed; nothing for one that asks too often."""
+        return self._clock.tell(robot, nonce, self._signers[CLOCK_ROLE[0]][CLOCK_ROLE[1]])
 
     def read(self, name: str, offset: int, robot: str = "") -> FileChunk:
         """Part of a repository's file; there is none for a ``robot`` that asks for another's director."""

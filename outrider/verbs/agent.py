@@ -1,4 +1,4 @@
-"""``outrider agent run|arm|disarm|stop|reset|mode|approve|load|status``: a robot's agent, on the robot or beside it."""
+"""``outrider agent run|enrol|arm|disarm|stop|reset|mode|approve|load|status``: a robot's agent, there or beside it."""
 
 import json
 import math
@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from outrider.cli import fail
+from outrider.verbs._enrol import ENROL_EXAMPLE, enrol
 from outrider.verbs._operator import DEFAULT_HUB, DEFAULT_KEYS, AsJson, Keys, NoAutostart, SimTime
 from outrider.verbs.filter import filter_commands
 
 if TYPE_CHECKING:
     from edge_agent.ros.client import RobotClient
 
-app = typer.Typer(no_args_is_help=True, help="Run a robot's agent; arm it, stop it, load a policy.")
+app = typer.Typer(no_args_is_help=True, help="Run a robot's agent; enrol it, arm it, stop it, load a policy.")
 app.command("filter")(filter_commands)
+app.command(epilog=ENROL_EXAMPLE)(enrol)
 Robot = Annotated[
     str, typer.Argument(help="The robot's name, which is its ROS namespace.", show_default=False)
 ]

@@ -1,7 +1,16 @@
-"""``outrider fleet status``: what the robots run and what they have reported."""
+"""``outrider fleet``: what the robots run and have reported; who may connect, and how a new robot comes in."""
 
 import typer
 
+from outrider.verbs._members import (
+    ALLOW_EXAMPLE,
+    ENROL_EXAMPLE,
+    REVOKE_EXAMPLE,
+    allow,
+    enrol,
+    members,
+    revoke,
+)
 from outrider.verbs._operator import (
     DEFAULT_HUB,
     DEFAULT_KEYS,
@@ -13,12 +22,16 @@ from outrider.verbs._operator import (
     print_json,
 )
 
-app = typer.Typer(no_args_is_help=True, help="What the robots run and what they have reported.")
+app = typer.Typer(no_args_is_help=True, help="What the robots run and have reported; who may connect.")
+app.command(epilog=ENROL_EXAMPLE)(enrol)
+app.command(epilog=ALLOW_EXAMPLE)(allow)
+app.command(epilog=REVOKE_EXAMPLE)(revoke)
+app.command()(members)
 
 
 @app.callback()
 def _group() -> None:
-    """What the robots run and what they have reported."""
+    """What the robots run and have reported; who may connect."""
 
 
 @app.command()

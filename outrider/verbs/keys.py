@@ -146,6 +146,25 @@ def robot(
     typer.echo(f"{name}: site {site or '-'}, model {model}; card in {own} and for the hub")
 
 
+@app.command(
+    epilog="Example:  outrider keys operator my_keys --hub-key keys/operator/hub_public.json > lena.pub"
+)
+def operator(
+    folder: Annotated[Path, typer.Argument(help="Where to put them; must not hold keys yet.")],
+    hub_key: Annotated[Path, typer.Option(help="The hub's public key: hub_public.json of another operator.")],
+) -> None:
+    """Make CURVE keys for one more operator, on their machine; prints the public one for `outrider fleet allow`."""
+    from contracts.keyring import CURVE_FILE, HUB_PUBLIC_FILE, CurvePublic, read_key_file
+
+    with clear_errors():
+        hub = read_key_file(hub_key, CurvePublic)
+        if (folder / "operator").exists():
+            raise fail(f"{folder / 'operator'} is there already; keys are never overwritten")
+        public = _make_pair(folder / "operator" / CURVE_FILE)
+        _write(folder / "operator" / HUB_PUBLIC_FILE, hub)
+    typer.echo(public)
+
+
 def _listed(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 

@@ -7,7 +7,10 @@ import typer
 
 from outrider.verbs._operator import DEFAULT_KEYS, AsJson, Keys, clear_errors, print_json
 
-ROTATE_EXAMPLE = "Example:  outrider keys rotate image_timestamp"
+ROTATE_EXAMPLE = """Example:  outrider keys rotate image_timestamp
+
+Or:  PYKCS11LIB=/usr/lib/x86_64-linux-gnu/libykcs11.so outrider keys rotate image_root_1 --hsm hsm:2"""
+Hardware = Annotated[str, typer.Option("--hsm", help="A key in hardware, such as hsm:2?label=YubiKey.")]
 KeyName = Annotated[str, typer.Argument(help="The key, as `outrider keys status` names it.")]
 
 
@@ -54,18 +57,20 @@ def status(keys: Keys = DEFAULT_KEYS, as_json: AsJson = False) -> None:
     table = Table("repository", "role", "key", "id", "private half")
     for key in found:
         where = ("here, encrypted" if key.encrypted else "here") if key.here else "elsewhere"
+        where = "in hardware" if key.hardware else where
         table.add_row(key.repository, key.role, key.name, key.key_id[:12], where)
     Console().print(table)
     for name, root in roots.items():
         typer.echo(f"{name} root {root.version} expires {root.expires:%Y-%m-%d}")
 
 
-def rotate(name: KeyName, keys: Keys = DEFAULT_KEYS) -> None:
+def rotate(name: KeyName, keys: Keys = DEFAULT_KEYS, hsm: Hardware = "") -> None:
     """Put a new key in the place of one, signed into a new root by the other root keys.
 
-    A running hub takes it over when a robot asks next; robots with their next update.
+    A running hub takes it over when a robot asks next; robots with their next update. With --hsm the new key is one
+    that was made on a device (PKCS#11, curve P-256 or P-384) and stays there; the PIN is OUTRIDER_PIN, or asked for.
     """
-    _replace(name, keys)
+    _replace(name, keys, hsm)
 
 
 def revoke(
@@ -74,19 +79,20 @@ def revoke(
         str, typer.Option(help="What happened; goes into the fleet's notes (KEYS/trust/revoked.log).")
     ],
     keys: Keys = DEFAULT_KEYS,
+    hsm: Hardware = "",
 ) -> None:
     """Take trust away from a key that was stolen or lost: a new one takes its place, the old one signs nothing more.
 
     The old root keys but the revoked one sign, so a lost root key needs the other two.
     """
-    version = _replace(name, keys)
+    version = _replace(name, keys, hsm)
     from datetime import UTC, datetime
 
     with clear_errors(), (keys / "trust" / "revoked.log").open("a") as log:
         log.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {name} root {version}: {' '.join(why.split())}\n")
 
 
-def _replace(name: str, keys: Path) -> int:
+def _replace(name: str, keys: Path, hsm: str) -> int:
     from datetime import UTC, datetime
 
     from fleet_hub.trust.ceremony import Ceremony, role_of
@@ -94,6 +100,6 @@ def _replace(name: str, keys: Path) -> int:
 
     with clear_errors():
         repository, role = role_of(name)
-        version = Ceremony(keys, passphrase()).replace(name, datetime.now(UTC))
+        version = Ceremony(keys, passphrase()).replace(name, datetime.now(UTC), hsm)
     typer.echo(f"{name} ({repository} {role}) replaced in root {version}")
     return version

@@ -19,6 +19,7 @@ from contracts.plan import Plan, Release, RobotCard, Stage, Who, encode_plan
 from contracts.provenance import TrustedKeys
 from contracts.trust import Wanted
 from edge_agent.update.checker import CheckResult
+from edge_agent.update.twice import copy_of
 from edge_agent.update.updater import State, Updater
 from edge_agent.update.witness import sign_witness
 from outrider.verbs.keys import access as sign_access_again
@@ -376,8 +377,12 @@ def test_a_card_of_another_robot_or_none(tmp_path: Path) -> None:
 
 def test_unreadable_memory_of_orders_refuses_all(robot: Robot, keys: Path) -> None:
     path = robot.state / "slots" / "orders.json"
+    robot.follows(make_order(keys, plan_of()))
     path.write_bytes(b"torn")
-    assert "remove it" in robot.refuses(make_order(keys, plan_of()), "order_replayed")
+    robot.follows(make_order(keys, plan_of()))  # the copy says what has been accepted; both are whole again
+    for place in (path, copy_of(path)):
+        place.write_bytes(b"torn")
+    assert "remove both" in robot.refuses(make_order(keys, plan_of()), "order_replayed")
 
 
 def test_a_release_below_the_floor_is_refused_whoever_approved(

@@ -491,3 +491,52 @@ def test_a_database_of_before_keeps_its_releases(tmp_path: Path) -> None:
     assert opened.rows("SELECT COUNT(*) FROM audit") == [(0,)]
     opened.close()
     database.Database(path).close()
+
+
+def test_robots_come_and_go_while_a_release_rolls_out(room: HubRoom, release: Release) -> None:
+    """Who is cut off has left, neither done nor failed; who comes is in a stage as the plan says; kills between."""
+    plan = plan_of(room, release, canary(), REST)
+    room.start(plan)
+    room.step()
+    take(room, CANARIES[0])
+    cards = room._cards
+    gone, new = cards.pop(CANARIES[1]), cards.pop(ROBOTS[-1])
+    room.online -= {CANARIES[1], ROBOTS[-1]}
+    room.rollouts.fleet_changed()
+    assert room.states()[CANARIES[0]] == "soaked"
+    assert CANARIES[1] not in room.states()
+    room.reopen()
+    room.rollouts.fleet_changed()  # as a hub does when it starts: nothing new
+    room.step()
+    room.step()
+    assert [body for body in _bodies(room) if '"Left"' in body] == [
+        f'{{"type":"Left","robot":"{CANARIES[1]}"}}'
+    ]
+    cards[ROBOTS[-1]] = new
+    room.online.add(ROBOTS[-1])
+    room.rollouts.fleet_changed()
+    while left := [robot for robot in ROBOTS[2:] if room.told(robot) and room.states()[robot] != "soaked"]:
+        take(room, *left)
+        room.step()
+    view = room.rollouts.view(0)
+    assert view.state == "finished"
+    assert room.states() == dict.fromkeys((CANARIES[0], *ROBOTS[2:]), "soaked")
+    cards[CANARIES[1]] = gone  # and comes back: it gets what the others have
+    room.online.add(CANARIES[1])
+    room.rollouts.fleet_changed()
+    room.step()
+    assert room.told(CANARIES[1]) == "run"
+
+
+def test_what_a_robot_had_failed_before_it_left_still_counts(room: HubRoom, release: Release) -> None:
+    room.start(plan_of(room, release, canary(), REST))
+    room.step()
+    room.report(CANARIES[1], "failed", "dropped", "too slow")
+    room._cards.pop(CANARIES[1])
+    room.rollouts.fleet_changed()
+    room.step()
+    assert room.rollouts.view(0).state == "stopped"
+
+
+def _bodies(room: HubRoom) -> list[str]:
+    return [row[0] for row in room.database.rows("SELECT body FROM audit ORDER BY seq")]

@@ -215,6 +215,8 @@ def test_online_keys_change_while_hub_and_robot_run(own: Fleet) -> None:
     assert floor.counters == {"routing": 2}
     assert floor.versions["image/root/-"] == 4
     assert floor.versions["director/root/-"] == 3
+    told = [name for name in _events(own.state()) if name.startswith("hub_time")]
+    assert told == ["hub_time"]  # the clock's key changed, too; the time it had told goes on meanwhile
 
 
 def test_a_robot_refuses_what_a_stolen_hub_serves(own: Fleet) -> None:
@@ -230,7 +232,9 @@ def test_a_robot_refuses_what_a_stolen_hub_serves(own: Fleet) -> None:
     assert state == "refused"
     assert "targets.json" in reason
     assert SlotStore(own.state()).active() is None
-    assert not (own.state() / "floor").exists()
+    floor = FloorStore(own.state()).read()  # the hub's time was good; nothing else of it was
+    assert [name.split("/")[1] for name in floor.versions] == ["time"]
+    assert (floor.counters, floor.verified_wall_ns) == ({}, 0)
     assert not (own.state() / "trust").exists()
 
 

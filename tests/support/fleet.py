@@ -1,7 +1,6 @@
 """A small fleet for tests: keys, bundles, a hub and comms as real processes, and a stand-in for control."""
 
 import json
-import os
 import secrets
 import signal
 import socket
@@ -40,6 +39,16 @@ from trainer.release.papers import person_signer, sign_act, sign_approval
 
 POLICY_ONNX = (Path(__file__).parent / "policy.onnx").read_bytes()
 WAIT_MAX_S = 20.0
+
+
+def large_policy(size: int = 2_000_000) -> bytes:
+    """The small policy with a doc string that long: still runs."""
+    plain = (Path(__file__).parent / "policy.onnx").read_bytes()
+    filler, length = b"x" * size, b""
+    while size:
+        length += bytes([(size & 0x7F) | (0x80 if size > 0x7F else 0)])
+        size >>= 7
+    return plain + b"\x32" + length + filler  # ModelProto.doc_string
 
 
 PEOPLE = {"anna": "approver", "boris": "releaser", "vera": "viewer"}
@@ -156,14 +165,14 @@ class Fleet:
         """The hub's address."""
         return f"tcp://127.0.0.1:{self.port}"
 
-    def start_hub(self, *options: str) -> None:
+    def start_hub(self, *options: str, environment: dict[str, str] | None = None) -> None:
         """Start the hub and wait until it listens; without options, without its ingest."""
         command = [sys.executable, "-m", "outrider.cli", "hub", "run", "--data", str(self.folder / "data")]
         command += ["--keys", str(self.keys), "--listen", self.address, *(options or ("--no-ingest",))]
-        self.hub_process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.hub_process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         assert self.hub_process.stdout is not None
         line = self.hub_process.stdout.readline()
-        assert "hub listens" in line, line
+        assert environment or "hub listens" in line, line  # with another environment it may end before
 
     def kill_hub(self) -> None:
         """kill -9."""
@@ -187,15 +196,26 @@ class Fleet:
         reader.close()
         return waiting
 
-    def start_comms(self, robot: str = "robot_1", keys: Path | None = None, **fields: str) -> None:
+    def start_comms(
+        self,
+        robot: str = "robot_1",
+        keys: Path | None = None,
+        address: str = "",
+        environment: dict[str, str] | None = None,
+        **fields: str,
+    ) -> None:
         """Start a robot's comms process; ``fields`` are further ones of its settings."""
         config = self.folder / f"{robot}.json"
-        values = {"robot_id": robot, "state_dir": str(self.state(robot)), "hub_endpoint": self.address}
+        values = {
+            "robot_id": robot,
+            "state_dir": str(self.state(robot)),
+            "hub_endpoint": address or self.address,
+        }
         own_keys = keys or self.keys / "robots" / robot
         values |= {"keys_dir": str(own_keys), "ring_name": f"{self.prefix}-{robot}"}
         config.write_text(json.dumps(values | fields))
         command = [sys.executable, "-m", "edge_agent.comms", "--config", str(config)]
-        self.comms[robot] = subprocess.Popen(command, text=True)
+        self.comms[robot] = subprocess.Popen(command, text=True, env=environment)
 
     def end_comms(self, robot: str = "robot_1", number: int = signal.SIGTERM) -> int:
         """End comms; returns its exit code."""
@@ -270,7 +290,7 @@ class Fleet:
 
 
 def _end(process: subprocess.Popen[str], number: int) -> int:
-    os.kill(process.pid, number)
+    process.send_signal(number)  # which one that has ended does not mind
     code = process.wait(timeout=WAIT_MAX_S)
     if process.stdout:
         process.stdout.close()

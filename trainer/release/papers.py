@@ -9,7 +9,19 @@ from securesystemslib.signer import Signer
 from contracts.canonical import canonical_json
 from contracts.errors import KeyFileError
 from contracts.keyring import PEOPLE_FOLDER
-from contracts.papers import ACCESS_TYPE, ACT_TYPE, APPROVAL_TYPE, CARD_TYPE, AccessFile, Act, Approval
+from contracts.papers import (
+    ACCESS_TYPE,
+    ACT_TYPE,
+    APPROVAL_TYPE,
+    CARD_TYPE,
+    FLEET_ACT_TYPE,
+    VOUCHER_TYPE,
+    AccessFile,
+    Act,
+    Approval,
+    FleetAct,
+    Voucher,
+)
 from contracts.plan import RobotCard
 from trainer.release.keys import load_signer
 from trainer.release.pack import seal
@@ -47,3 +59,15 @@ def sign_act(act: Act, signer: Signer) -> bytes:
     """What a person wants done; raises msgspec.ValidationError for a reason that is none."""
     msgspec.convert(msgspec.to_builtins(act), Act)
     return seal(canonical_json(act), ACT_TYPE, [signer])
+
+
+def sign_fleet_act(act: FleetAct, signer: Signer) -> bytes:
+    """Whom a person lets in or cuts off; raises msgspec.ValidationError for a reason that is none."""
+    msgspec.convert(msgspec.to_builtins(act), FleetAct)
+    return seal(canonical_json(act), FLEET_ACT_TYPE, [signer])
+
+
+def sign_voucher(voucher: Voucher, signer: Signer) -> bytes:
+    """Who holds a token is this robot, by the release key; raises msgspec.ValidationError for a name that is none."""
+    msgspec.convert(msgspec.to_builtins(voucher), Voucher)
+    return seal(canonical_json(voucher), VOUCHER_TYPE, [signer])
