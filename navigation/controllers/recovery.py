@@ -28,13 +28,14 @@ class RecoveryConfig(Protocol):
 class Recovery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a robot that a policy drives gets out: policies are judged and driven with it.
 
-    They are trained without: those trained with one stopped looking for a way out themselves.
+    They are trained without: those trained with one stopped looking for a way out themselves. Chosen from sixteen on
+    training floors (``docs/evaluation.md``): it comes away from whom it stands nose to nose with, nearly turned round.
     """
 
-    stuck_after_s: float = 4.0
-    recovery_s: float = 1.5
-    recovery_speed_mps: float = -0.25
-    recovery_turn_radps: float = 0.7
+    stuck_after_s: float = 2.0
+    recovery_s: float = 3.0
+    recovery_speed_mps: float = -0.3
+    recovery_turn_radps: float = 1.2
 
 
 def recovery_numbers(config: RecoveryConfig) -> tuple[float, float, float, float]:

@@ -106,4 +106,5 @@ def test_a_reference_that_cannot_be_is_refused(change: dict[str, tuple[float, ..
 def test_the_same_drive_gives_the_same_reference() -> None:
     assert drift_reference(OBSERVATIONS) == REFERENCE
     assert isinstance(REFERENCE, DriftReference)
-    assert Manifest.__struct_fields__[-1] == "drift_reference"
+    # Optional fields, in the order in which they came: older manifests end before them.
+    assert Manifest.__struct_fields__[-2:] == ("drift_reference", "action_entropy_nats")
