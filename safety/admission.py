@@ -25,13 +25,19 @@ class Admission:
     """
 
     def __init__(self, config: MonitorConfig, model: RobotModel) -> None:
-        self._config, self._model = config, model
+        self._config, self._braking_mps2, self._offsets_m = (
+            config,
+            model.braking_mps2,
+            model.footprint_offsets_m,
+        )
         lidar = model.lidar
         angles = lidar.angle_min_rad + np.arange(lidar.rays) * lidar.angle_step_rad
         self._directions = np.stack([np.cos(angles), np.sin(angles)])
         self._radius_m = model.footprint_radius_m + config.margin_m
         self._ranges = np.empty(lidar.rays)
-        self._points = Points(lidar.rays, 3 * len(model.footprint_offsets_m))
+        self._points = Points(lidar.rays)
+        self._known: dict[Arc, float] = {}
+        """Free ways of this call: the arc that is wanted is often the one the robot is on."""
 
     def see(self, ranges_m: npt.NDArray[np.float32]) -> None:
         """Take over a scan, float32[rays] m, clean (``safety.scan``)."""
@@ -52,31 +58,26 @@ class Admission:
             Speed and turn rate, nowhere larger than ``command``, and the free distance in m along the more
             restrictive arc.
         """
-        config = self._config
+        config, known = self._config, self._known
+        known.clear()
         speed, turn_rate = command
         moving = velocity[0] if abs(velocity[0]) > MOVING_MPS else 0.0
         reaction_s = config.reaction_s + scan_age_s
         share, turn_share, least_m = 1.0, 1.0, config.reach_m
-        arcs = [
-            arc
-            for offset_m in self._model.footprint_offsets_m
-            for arc in (
-                Arc(speed, turn_rate, offset_m),
-                Arc(moving, velocity[1], offset_m),
-                Arc(0.0, turn_rate, offset_m),
-            )
-        ]
-        free_m = self._free(arcs)
-        for index in range(0, len(arcs), 3):
-            wanted, now, turning = arcs[index : index + 3]
-            cap = self._cap(wanted, free_m[wanted], reaction_s)
+        for offset_m in self._offsets_m:
+            wanted, now = Arc(speed, turn_rate, offset_m), Arc(moving, velocity[1], offset_m)
+            free_m, now_m = self._free(wanted), self._free(now)
+            cap = self._cap(wanted, free_m, reaction_s)
             if speed * moving > 0.0:
-                cap = min(cap, self._cap(now, free_m[now], reaction_s))
+                cap = min(cap, self._cap(now, now_m, reaction_s))
             if (pace := wanted.pace) > 0.0:
                 share = min(share, cap / pace)
+            least_m = min(least_m, free_m, now_m)
+            if offset_m == 0.0:
+                continue  # Turning, it stays where it is.
+            turning = Arc(0.0, turn_rate, offset_m)
             if (pace := turning.pace) > 0.0:
-                turn_share = min(turn_share, self._cap(turning, free_m[turning], reaction_s) / pace)
-            least_m = min(least_m, free_m[wanted], free_m[now])
+                turn_share = min(turn_share, self._cap(turning, self._free(turning), reaction_s) / pace)
         if speed == 0.0 or share < config.turn_on_the_spot_below:
             return 0.0, turn_rate * turn_share, least_m
         return speed * share, turn_rate * share, least_m
@@ -93,25 +94,23 @@ class Admission:
         """
         speed, wanted = command
         reaction_s, share = self._config.reaction_s + scan_age_s, 1.0
-        arcs = [
-            Arc(speed, turn_rate + part * (wanted - turn_rate), offset_m)
-            for offset_m in self._model.footprint_offsets_m
-            for part in BETWEEN
-        ]
-        for arc, free_m in self._free(arcs).items():
-            if arc.pace > 0.0:
-                share = min(share, self._cap(arc, free_m, reaction_s) / arc.pace)
+        self._known.clear()
+        for offset_m in self._offsets_m:
+            for part in BETWEEN:
+                arc = Arc(speed, turn_rate + part * (wanted - turn_rate), offset_m)
+                if (pace := arc.pace) > 0.0:
+                    share = min(share, self._cap(arc, self._free(arc), reaction_s) / pace)
         if share < self._config.turn_on_the_spot_below:
             return 0.0, wanted
         return speed * share, wanted * share
 
-    def _free(self, arcs: list[Arc]) -> dict[Arc, float]:
-        """Free distance in m along each arc; the full reach for a disc that stands still."""
-        free_m = dict.fromkeys(arcs, self._config.reach_m)
-        moving = [arc for arc in free_m if arc.pace > 0.0]
-        if moving:
-            found = self._points.free_distances(moving, self._radius_m, self._config.reach_m)
-            free_m.update(zip(moving, found, strict=True))
+    def _free(self, arc: Arc) -> float:
+        """Free distance in m along an arc; the full reach for a disc that stands still. Of equal ones asked once."""
+        free_m = self._known.get(arc)
+        if free_m is None:
+            reach_m = self._config.reach_m
+            free_m = self._points.free_distance(arc, self._radius_m, reach_m) if arc.pace > 0.0 else reach_m
+            self._known[arc] = free_m
         return free_m
 
     def _cap(self, arc: Arc, free_m: float, reaction_s: float) -> float:
@@ -121,4 +120,4 @@ class Admission:
         """
         config = self._config
         closing_mps = config.obstacle_mps * abs(arc.speed) / max(arc.pace, STILL_MPS)
-        return speed_cap(free_m - config.standoff_m, self._model.braking_mps2, reaction_s, closing_mps)
+        return speed_cap(free_m - config.standoff_m, self._braking_mps2, reaction_s, closing_mps)

@@ -4,13 +4,13 @@ All points are in the robot's base frame, m. ``sim`` compiles the same geometry;
 """
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
 
 ESCAPE_COSINE = 0.35
 """A point within the radius blocks motion that heads for it more directly than this; sliding past is allowed."""
@@ -21,6 +21,8 @@ STRAIGHT_RADPM = 1e-3
 TURN = 2.0 * math.pi
 TINY_M = 1e-12
 """Least turning radius: what is smaller turns on the spot, and must not divide by zero."""
+INSIDE_SLACK_M = 1e-6
+"""Where nothing is nearer than the disc's radius and this, nothing is within it, whatever the rounding."""
 
 
 class Arc(NamedTuple):
@@ -44,33 +46,34 @@ class Arc(NamedTuple):
 
 
 class Points:
-    """What one scan sees. Buffers are made once and reused.
+    """What one scan sees. Buffers are made once and reused: a call of numpy costs more than its arithmetic here.
 
     Args:
         count: points in a scan.
-        arcs_max: arcs that are asked about at once.
     """
 
-    def __init__(self, count: int, arcs_max: int) -> None:
-        self._places, self._squared = np.empty((2, count)), np.empty(count)
-        self.x, self.y = self._places
-        self._ranges = np.empty(count)
-        self._work, self._more = np.empty((arcs_max, count)), np.empty((arcs_max, count))
-        self._mask = np.empty((arcs_max, count), dtype=bool)
+    def __init__(self, count: int) -> None:
+        self._ranges, self._squared = np.empty(count), np.empty(count)
+        self.x, self.y = np.empty(count), np.empty(count)
+        self._work, self._mask = np.empty(count), np.empty(count, dtype=bool)
+        self._nearest_m = 0.0
 
     def put(self, ranges_m: Array, directions: Array) -> None:
         """Take over a scan: float64[count] m, finite, kept by reference; cosines and sines of its rays, [2, count]."""
         self._ranges = ranges_m
-        np.multiply(ranges_m, directions, out=self._places)
-        np.multiply(ranges_m, ranges_m, out=self._squared)
+        cosines, sines = directions
+        np.multiply(ranges_m, cosines, self.x)
+        np.multiply(ranges_m, sines, self.y)
+        np.multiply(ranges_m, ranges_m, self._squared)
+        self._nearest_m = float(np.minimum.reduce(ranges_m))
 
-    def free_distances(self, arcs: Sequence[Arc], radius_m: float, reach_m: float) -> list[float]:
-        """Distance along each arc until its disc touches a point.
+    def free_distance(self, arc: Arc, radius_m: float, reach_m: float) -> float:
+        """Distance along an arc until its disc touches a point.
 
         Args:
-            arcs: at most ``arcs_max``, each with a pace above zero.
-            radius_m: the discs' radius with margin.
-            reach_m: points beyond an arc's first ``reach_m`` do not count.
+            arc: with a pace above zero.
+            radius_m: the disc's radius with margin.
+            reach_m: points beyond the arc's first ``reach_m`` do not count.
 
         Returns:
             m in [0, reach_m]. A point that is already within the radius blocks motion towards it, not away from it.
@@ -78,83 +81,80 @@ class Points:
         Source:
             Law of cosines on the turning circle, as in Fox, Burgard, Thrun: The dynamic window approach, 1997.
         """
-        far_m = float(self._ranges.max()) if any(arc.offset_m for arc in arcs) else 0.0
-        numbers = np.array([_numbers(arc, radius_m, far_m) for arc in arcs])
-        count = len(arcs)
-        chosen = self._beside(numbers, count)
-        along = self._work[:count]
-        along.fill(math.inf)
-        if chosen.size:
-            row, point = np.divmod(chosen, self.x.size)
-            cosine, sine, offset_m, *circle = numbers[:, 4:].take(row, axis=0).T
-            from_x, from_y = self.x.take(point) - offset_m, self.y.take(point)
+        pace, (speed, turn_rate, offset_m) = arc.pace, arc
+        cosine, sine = speed / pace, turn_rate * offset_m / pace
+        straight = abs(turn_rate) <= STRAIGHT_RADPM * pace
+        size = math.inf if straight else max(pace / abs(turn_rate), TINY_M)
+        if straight:
+            chosen = self._beside_line(cosine, sine, offset_m, radius_m)
+        else:
+            chosen = self._beside_circle(speed / turn_rate, size, radius_m)
+        if not chosen.size:
+            return reach_m
+        x, y = self.x.take(chosen), self.y.take(chosen)
+        if offset_m != 0.0:
+            x -= offset_m
+        if cosine != 1.0:
             # The disc's own frame: x along its motion.
-            x, y = cosine * from_x + sine * from_y, cosine * from_y - sine * from_x
-            along.put(chosen, _touch(x, y, circle, radius_m))
-        return [min(nearest, reach_m) for nearest in along.min(axis=1).tolist()]
+            x, y = cosine * x + sine * y, cosine * y - sine * x
+        along = _along_line(x, y, radius_m) if straight else _turned(x, y, radius_m, size, turn_rate > 0.0)
+        if self._nearest_m < radius_m + abs(offset_m) + INSIDE_SLACK_M:
+            _mind_inside(along, x, y, radius_m)
+        nearest = float(np.minimum.reduce(along))
+        return min(nearest if straight else size * nearest, reach_m)
 
-    def _beside(self, numbers: Array, count: int) -> npt.NDArray[np.intp]:
-        """Flat indices into [arcs, points] of what an arc may touch: |a r^2 + b y + c| < d, no square root."""
-        value, more, mask = self._work[:count], self._more[:count], self._mask[:count]
-        np.multiply(numbers[:, 0:1], self._squared, out=value)
-        np.multiply(numbers[:, 1:2], self.y, out=more)
-        np.add(value, more, out=value)
-        np.add(value, numbers[:, 2:3], out=value)
-        np.abs(value, out=value)
-        return np.flatnonzero(np.less(value, numbers[:, 3:4], out=mask))
-
-
-def _numbers(arc: Arc, radius_m: float, far_m: float) -> tuple[float, ...]:
-    """One arc: the band test's four numbers, direction and offset of its disc, and its circle's three (inf = straight):
-    size, way round, and the angle of its begin."""
-    pace, (speed, turn_rate, offset_m) = arc.pace, arc
-    cosine, sine = speed / pace, turn_rate * offset_m / pace
-    if abs(turn_rate) <= STRAIGHT_RADPM * pace:
-        # Beside the x axis; an offset disc's line is inclined to it by a little.
+    def _beside_line(self, cosine: float, sine: float, offset_m: float, radius_m: float) -> Indices:
+        """Which points a straight arc may touch: beside the x axis, to which an offset disc's line leans a little."""
+        far_m = float(self._ranges.max()) if sine != 0.0 else 0.0
         half_m = (radius_m + abs(sine) * (far_m + abs(offset_m))) / abs(cosine)
-        return 0.0, 1.0, 0.0, half_m, cosine, sine, offset_m, math.inf, 1.0, 0.0
-    # Beside the circle around (0, centre): between its squared radii, as distance^2 is r^2 - 2 y c + c^2.
-    centre, size, way = speed / turn_rate, max(pace / abs(turn_rate), TINY_M), math.copysign(1.0, turn_rate)
-    outer, inner = (size + radius_m) ** 2, max(size - radius_m, 0.0) ** 2
-    middle = 0.5 * (outer + inner)
-    half = outer - middle if inner > 0.0 else middle + TINY_M
-    begin = -way * 0.5 * math.pi
-    return 1.0, -2.0 * centre, centre * centre - middle, half, cosine, sine, offset_m, size, way, begin
+        return np.less(np.abs(self.y, self._work), half_m, self._mask).nonzero()[0]
+
+    def _beside_circle(self, centre: float, size: float, radius_m: float) -> Indices:
+        """Which points a bent arc may touch: between the squared radii about (0, centre), without a square root, as
+        their distance^2 is r^2 - 2 y c + c^2."""
+        outer, inner = (size + radius_m) ** 2, max(size - radius_m, 0.0) ** 2
+        middle = 0.5 * (outer + inner)
+        half = outer - middle if inner > 0.0 else middle + TINY_M
+        work = self._work
+        np.multiply(self.y, -2.0 * centre, work)
+        work += self._squared
+        work += centre * centre - middle
+        return np.less(np.abs(work, work), half, self._mask).nonzero()[0]
 
 
-def _touch(x: Array, y: Array, circle: list[Array], radius_m: float) -> Array:
-    """Way until each point is touched, float64[n] m, inf for never; each in its disc's frame."""
-    straight = np.isinf(circle[0])
-    if straight.any():
-        along, bent = np.empty_like(x), ~straight
-        along[straight] = _along_line(x[straight], y[straight], radius_m)
-        along[bent] = _along_arc(x[bent], y[bent], radius_m, *(each[bent] for each in circle))
-    else:
-        along = _along_arc(x, y, radius_m, *circle)
+def _mind_inside(along: Array, x: Array, y: Array, radius_m: float) -> None:
+    """Of points that are within the disc already, those straight before it are touched at once, the others never."""
     squared = x * x + y * y
     inside = squared < radius_m * radius_m
-    if inside.any():
-        along[inside] = np.where(x > ESCAPE_COSINE * np.sqrt(squared), 0.0, math.inf)[inside]
-    return along
+    along[inside] = np.where(x > ESCAPE_COSINE * np.sqrt(squared), 0.0, math.inf)[inside]
 
 
 def _along_line(x: Array, y: Array, radius_m: float) -> Array:
+    """Way until each point is touched, float64[n] m, inf for never; in the disc's frame."""
     half_chord_squared = radius_m * radius_m - y * y
     along = x - np.sqrt(np.maximum(half_chord_squared, 0.0))
     along[(half_chord_squared <= 0.0) | (along < 0.0)] = math.inf
     return along
 
 
-def _along_arc(x: Array, y: Array, radius_m: float, size: Array, way: Array, begin: Array) -> Array:
-    """Of points that the band test chose, which the circle therefore meets."""
-    from_centre_y = y - size * way
-    squared = x * x + from_centre_y * from_centre_y
+def _turned(x: Array, y: Array, radius_m: float, size: float, left: bool) -> Array:
+    """Angle until each point is touched, float64[n] rad; of points that the circle surely meets, in the disc's frame.
+
+    ``size`` is the circle's radius, m, ``left`` whether its centre is on the left.
+    """
+    from_centre_y = y - (size if left else -size)
+    squared = x * x
+    squared += from_centre_y * from_centre_y
     distance = np.maximum(np.sqrt(squared), TINY_M)
-    cosine = (size * size + squared - radius_m * radius_m) / (2.0 * size * distance)
-    half_angle = np.arccos(np.minimum(np.maximum(cosine, -1.0), 1.0))
-    angle = way * (np.arctan2(from_centre_y, x) - begin)
-    along: Array = size * np.mod(angle - half_angle, TURN)
-    return along
+    squared += size * size
+    squared -= radius_m * radius_m
+    distance *= 2.0 * size
+    squared /= distance
+    half_angle = np.arccos(np.minimum(np.maximum(squared, -1.0), 1.0))
+    angle: Array = np.arctan2(from_centre_y, x)
+    angle = angle + 0.5 * math.pi if left else 0.5 * math.pi - angle
+    angle -= half_angle
+    return np.mod(angle, TURN, angle)
 
 
 def speed_cap(free_m: float, braking_mps2: float, reaction_s: float, obstacle_mps: float) -> float:

@@ -128,7 +128,8 @@ class SafetyMonitor:
         reason = self._fault(inputs, elapsed_s)
         self._reckon(inputs, elapsed_s)
         self._time(reason, inputs.now_ns)
-        verdict = REACTION[reason]
+        # An enum's hash is reckoned in Python: most ticks need not look into tables.
+        verdict = Verdict.PASS if reason is Reason.CLEAR else REACTION[reason]
         if verdict >= Verdict.DISARM:
             self.armed = False
             self.emergency |= verdict is Verdict.EMERGENCY_STOP
@@ -169,7 +170,7 @@ class SafetyMonitor:
 
     def _time(self, reason: Reason, now_ns: int) -> None:
         """Disarm once a fault that disarms has lasted."""
-        if reason not in DISARMING:
+        if reason is Reason.CLEAR or reason not in DISARMING:
             self._fault_since_ns = None
         elif self._fault_since_ns is None:
             self._fault_since_ns = now_ns
@@ -198,7 +199,7 @@ class SafetyMonitor:
             found.append(Reason.COMMAND_MISSING)
         elif not (math.isfinite(inputs.command[0]) and math.isfinite(inputs.command[1])):
             found.append(Reason.COMMAND_NOT_FINITE)
-        return max(found, key=REACTION.__getitem__)
+        return found[0] if len(found) == 1 else max(found, key=REACTION.__getitem__)
 
     def _reckon(self, inputs: Inputs, elapsed_s: float) -> None:
         """Take the movers on to this tick; without sensors, or after a gap, what is known of them is nothing."""

@@ -19,6 +19,8 @@ from contracts.robot import RobotModel
 from safety.config import MonitorConfig
 
 Floats = npt.NDArray[np.float64]
+Seen = tuple[float, float, float, float, float]
+"""Of ``expected``: x, y in m, speeds along both in m/s, robot's frame; how fast that becomes unsure, m/s."""
 SCANS, TRACKS, PAST = 10, 8, 8
 """Scans that are kept, things that are followed, places kept of each."""
 ALIVE, X, Y, SPEED_X, SPEED_Y, RADIUS, MOVED_S, SEEN_S, KNOWN, COUNT = range(10)
@@ -44,6 +46,8 @@ BLIND_M = 0.01
 SLOWED_M = 0.5
 """What is faster than ``SPEED_MAX_MPS`` for a moment is expected as far off as this."""
 CLOSER_M = 1e-9
+APART_SLACK_M2 = 1e-6
+"""More than rounding: what is farther apart than this is so in any reckoning."""
 STRAIGHT_RADPM = 1e-6
 LONG_AGO = -1e9
 ATAN = (0.999866, -0.3302995, 0.180141, -0.085133, 0.0208351)
@@ -176,7 +180,7 @@ class Movers:
         angles = model.lidar.angle_min_rad + np.arange(rays) * model.lidar.angle_step_rad
         self._directions = np.stack([np.cos(angles), np.sin(angles)])
         self._scans = np.zeros((SCANS, rays), dtype=np.float32)
-        self._free = np.zeros((SCANS, rays), dtype=np.float32)
+        self._free_ranges = np.zeros((SCANS, rays), dtype=np.float32)
         self._poses, self._times = np.zeros((SCANS, 3)), np.full(SCANS, LONG_AGO)
         self._tracks, self._past = np.zeros((TRACKS, COLUMNS)), np.full((TRACKS, PAST, 3), LONG_AGO)
         self._taken = np.zeros(TRACKS, dtype=bool)
@@ -186,6 +190,10 @@ class Movers:
         self._now_s = 0.0
         self._count = 0
         self._pending = False
+        self._followed: list[list[float]] = []
+        """``tracks`` as floats: a tick asks about each, and reading one number out of an array costs as much as ten."""
+        self._ring = np.zeros(rays + 2, dtype=np.float32)
+        """The scan being worked out, its last ray once more before it and its first behind it."""
 
     @property
     def tracks(self) -> Floats:
@@ -196,7 +204,7 @@ class Movers:
         """Begin anew: the robot was carried, or its sensors were silent."""
         self._tracks[:] = 0.0
         self._times[:] = LONG_AGO
-        self._count, self._pending = 0, False
+        self._count, self._pending, self._followed = 0, False, []
 
     def advance(self, elapsed_s: float, velocity: tuple[float, float]) -> None:
         """Reckon where the robot is now: it moved for ``elapsed_s`` at ``velocity``, m/s and rad/s."""
@@ -212,30 +220,52 @@ class Movers:
             scan_age_s: s.
         """
         speed, turn_rate = command
-        if speed == 0.0 or not self._tracks[:, ALIVE].any():
+        if speed == 0.0 or not self._followed:
             return 1.0
         n = self._numbers
         pace, reaction_s = abs(speed), n.reaction_s + scan_age_s
         reach_s = reaction_s + pace / n.braking_mps2
-        threats = [each for each in self.tracks if self._may_meet(each, pace, reach_s)]
+        threats = []
+        for track in self._followed:
+            seen = expected(track, *self._pose, self._now_s, n.unknown_mps, n.spread_mps)
+            radius_m = n.radius_m + track[RADIUS]
+            if may_meet(seen, radius_m + self._reach_m, pace, reach_s):
+                threats.append((seen, radius_m))
         if not threats:
             return 1.0
-        paces = pace * self._shares[:, None]
+        # Mostly the whole command passes; only where it does not the other shares are worth a look.
+        for shares in (self._shares[:1], self._shares[1:]):
+            free = self._free(shares, (speed, turn_rate), reaction_s, threats).nonzero()[0]
+            if free.size:
+                return float(shares[free[0]])
+        return 0.0
+
+    def _free(
+        self,
+        shares: Floats,
+        command: tuple[float, float],
+        reaction_s: float,
+        threats: list[tuple[Seen, float]],
+    ) -> npt.NDArray[np.bool_]:
+        """At which of ``shares`` of a command no disc comes near a threat (as expected, and both radii): bool[n]."""
+        n, (speed, turn_rate) = self._numbers, command
+        pace, sign = abs(speed), math.copysign(1.0, speed)
+        bend = turn_rate / pace
+        paces = pace * shares[:, None]
         times = (reaction_s + paces / n.braking_mps2) * self._parts
         way = paces * times - 0.5 * n.braking_mps2 * np.maximum(times - reaction_s, 0.0) ** 2
-        bend, sign = turn_rate / pace, math.copysign(1.0, speed)
         turned = bend * way
+        cosine, sine = np.cos(turned), np.sin(turned)
         if abs(bend) > STRAIGHT_RADPM:
-            x, y = sign * np.sin(turned) / bend, sign * (1.0 - np.cos(turned)) / bend
+            x, y = sign * sine / bend, sign * (1.0 - cosine) / bend
         else:
             x, y = sign * way, np.zeros_like(way)
-        near = np.zeros(SHARES, dtype=bool)
+        near = np.zeros(shares.size, dtype=bool)
         for offset_m in self._offsets:
-            disc_x, disc_y = x + offset_m * np.cos(turned), y + offset_m * np.sin(turned)
-            for track in threats:
-                near = near | self._met(track, offset_m, disc_x, disc_y, times)
-        free = np.flatnonzero(~near)
-        return float(self._shares[free[0]]) if free.size else 0.0
+            disc_x, disc_y = (x + offset_m * cosine, y + offset_m * sine) if offset_m != 0.0 else (x, y)
+            for seen, radius_m in threats:
+                near |= _met(seen, radius_m, offset_m, disc_x, disc_y, times)
+        return ~near
 
     def take(self, ranges_m: npt.NDArray[np.float32]) -> None:
         """Keep a new scan, float32[rays] m, clean; ``settle`` works it out."""
@@ -248,13 +278,17 @@ class Movers:
 
     def settle(self) -> None:
         """Work out the scan taken last, once."""
-        if not self._pending:
-            return
-        self._pending = False
-        n, slot, tracks = self._numbers, self._count % SCANS, self._tracks
+        if self._pending:
+            self._pending = False
+            self._work_out()
+            self._followed = self.tracks.tolist()
+
+    def _work_out(self) -> None:
+        n, slot, tracks, ring = self._numbers, self._count % SCANS, self._tracks, self._ring
         now_s = float(self._times[slot])
         ranges = self._scans[slot]
-        np.minimum(np.minimum(np.roll(ranges, 1), ranges), np.roll(ranges, -1), out=self._free[slot])
+        ring[1:-1], ring[0], ring[-1] = ranges, ranges[-1], ranges[0]
+        np.minimum(np.minimum(ring[:-2], ranges), ring[2:], out=self._free_ranges[slot])
         x, y = self._directions * ranges
         moved = self._moved(slot, x, y)
         gone = (now_s - tracks[:, MOVED_S] > n.hold_s) | (now_s - tracks[:, SEEN_S] > UNSEEN_MAX_S)
@@ -263,7 +297,7 @@ class Movers:
         if not moved.any() and not tracks[:, ALIVE].any():
             return
         self._taken[:] = False
-        begins, lengths = _pieces(ranges, n)
+        begins, lengths = _pieces(ring, n)
         flagged = np.array(
             [moved[_rays(*piece, ranges.size)].sum() for piece in zip(begins, lengths, strict=True)]
         )
@@ -290,7 +324,7 @@ class Movers:
             there_y = math.cos(then) * from_y - math.sin(then) * from_x
             distance = np.sqrt(there_x * there_x + there_y * there_y)
             ray = np.rint((_bearing(there_x, there_y) - n.angle_min_rad) / n.angle_step_rad).astype(np.intp)
-            free = self._free[past][ray % ranges.size]
+            free = self._free_ranges[past][ray % ranges.size]
             moved[near] |= free > distance + n.beyond_m + n.beyond_share * distance
         return moved
 
@@ -318,33 +352,21 @@ class Movers:
             near = near | (np.hypot(x - at_x, y - at_y) < n.gate_m + n.width_m + SLOWED_M)
         return near
 
-    def _may_meet(self, track: Floats, pace: float, reach_s: float) -> bool:
-        """Whether the two are near enough to meet within ``reach_s``, straight at each other."""
-        n = self._numbers
-        x, y, speed_x, speed_y, radius_m = track[X : RADIUS + 1].tolist()
-        seen_s, known = float(track[SEEN_S]), bool(track[KNOWN] > 0.0)
-        closing = pace + min(math.hypot(speed_x, speed_y), SPEED_MAX_MPS)
-        closing += n.spread_mps if known else n.unknown_mps
-        apart_m: float = math.hypot(x - self._pose[0], y - self._pose[1]) - radius_m
-        return apart_m - n.radius_m - self._reach_m < closing * (reach_s + self._now_s - seen_s)
 
-    def _met(
-        self, track: Floats, offset_m: float, disc_x: Floats, disc_y: Floats, times: Floats
-    ) -> npt.NDArray[np.bool_]:
-        """At which shares a disc on its way, [SHARES, TIMES] m, comes too near to a track; bool[SHARES].
+def _met(
+    seen: Seen, radius_m: float, offset_m: float, disc_x: Floats, disc_y: Floats, times: Floats
+) -> npt.NDArray[np.bool_]:
+    """At which shares a disc on its way, [shares, TIMES] m, comes nearer than ``radius_m`` to a track; bool[shares].
 
-        Nearer than if it stood, that is: what comes anyway is no reason not to get out of its way.
-        """
-        n = self._numbers
-        x, y, speed_x, speed_y, spread_mps = expected(
-            track, *self._pose, self._now_s, n.unknown_mps, n.spread_mps
-        )
-        near_m = n.radius_m + track[RADIUS] + spread_mps * times
-        there_x, there_y = x + speed_x * times, y + speed_y * times
-        gap = np.hypot(there_x - disc_x, there_y - disc_y) - near_m
-        standing = np.hypot(there_x - offset_m, there_y) - near_m
-        met: npt.NDArray[np.bool_] = np.any((gap < 0.0) & (gap < standing - CLOSER_M), axis=1)
-        return met
+    Nearer than if it stood, that is: what comes anyway is no reason not to get out of its way.
+    """
+    x, y, speed_x, speed_y, spread_mps = seen
+    near_m = radius_m + spread_mps * times
+    there_x, there_y = x + speed_x * times, y + speed_y * times
+    gap = np.hypot(there_x - disc_x, there_y - disc_y) - near_m
+    standing = np.hypot(there_x - offset_m, there_y) - near_m
+    met: npt.NDArray[np.bool_] = np.logical_or.reduce((gap < 0.0) & (gap < standing - CLOSER_M), axis=1)
+    return met
 
 
 def _bearing(x: Floats, y: Floats) -> Floats:
@@ -362,8 +384,31 @@ def _bearing(x: Floats, y: Floats) -> Floats:
     return np.where(y < 0.0, -angle, angle)
 
 
+def may_meet(seen: Seen, near_m: float, pace: float, reach_s: float) -> bool:
+    """Whether a track may come as near as ``near_m`` within ``reach_s`` to one who goes at most at ``pace``, any way.
+
+    Both circles grow, his at ``pace``, the track's as it becomes unsure: less than zero is then
+    ``|p + v t|^2 - (near + (pace + spread) t)^2``, quadratic in t. False only where it surely is not.
+    """
+    x, y, speed_x, speed_y, spread_mps = seen
+    grows = pace + spread_mps
+    bent = speed_x * speed_x + speed_y * speed_y - grows * grows
+    slope = x * speed_x + y * speed_y - near_m * grows
+    begin = x * x + y * y - near_m * near_m
+    least = min(begin, begin + (2.0 * slope + bent * reach_s) * reach_s)
+    if bent > 0.0 and 0.0 < -slope < bent * reach_s:
+        least = begin - slope * slope / bent
+    return not least >= APART_SLACK_M2
+
+
 def expected(
-    track: Floats, x: float, y: float, heading: float, now_s: float, unknown_mps: float, spread_mps: float
+    track: Floats | list[float],
+    x: float,
+    y: float,
+    heading: float,
+    now_s: float,
+    unknown_mps: float,
+    spread_mps: float,
 ) -> tuple[float, float, float, float, float]:
     """Where a track is now and how it moves, in the robot's frame, m and m/s; and how unsure that is, m/s.
 
@@ -385,16 +430,20 @@ def expected(
     )
 
 
-def _pieces(ranges: npt.NDArray[np.float32], n: Numbers) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """First ray and number of rays of every piece: neighbouring rays that hit one thing."""
-    seen = (ranges <= n.reach_m + SEEN_BEYOND_M) & (ranges > n.range_min_m)
-    joined = seen & np.roll(seen, 1) & (np.abs(ranges - np.roll(ranges, 1)) <= n.gap_m)
-    begins = np.flatnonzero(seen & ~joined)
-    ends = np.flatnonzero(~joined)
+def _pieces(ring: npt.NDArray[np.float32], n: Numbers) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """First ray and number of rays of every piece: neighbouring rays that hit one thing.
+
+    ``ring`` is a scan float32[rays + 2], its last ray once more before it and its first behind it.
+    """
+    seen = (ring <= n.reach_m + SEEN_BEYOND_M) & (ring > n.range_min_m)
+    apart = np.abs(ring[1:-1] - ring[:-2])
+    joined = seen[1:-1] & seen[:-2] & (apart <= n.gap_m)
+    begins = (seen[1:-1] & ~joined).nonzero()[0]
+    ends = (~joined).nonzero()[0]
     if not begins.size:
         return begins, begins
-    following = ends[np.searchsorted(ends, begins, side="right") % ends.size]
-    return begins, (following - begins - 1) % ranges.size + 1
+    following = ends[ends.searchsorted(begins, side="right") % ends.size]
+    return begins, (following - begins - 1) % apart.size + 1
 
 
 def _rays(begin: int, length: int, count: int) -> npt.NDArray[np.intp]:

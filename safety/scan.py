@@ -45,10 +45,10 @@ class ScanCleaner:
         self.invalid = valid.size - int(np.count_nonzero(valid))
         np.minimum(ranges_m, self.range_max_m, out=clean)
         if self.invalid:
-            invalid = ~valid
+            invalid = (~valid).nonzero()[0]
             clean[invalid] = 0.0
-            nearer = np.minimum(np.roll(clean, 1), np.roll(clean, -1))
-            clean[invalid] = np.maximum(nearer[invalid], self._range_min_m)
+            nearer = np.minimum(clean.take(invalid - 1, mode="wrap"), clean.take(invalid + 1, mode="wrap"))
+            clean[invalid] = np.maximum(nearer, self._range_min_m)
         self._last = (None, 0) if scan_ns is None else (ranges_m, scan_ns)
         return clean
 

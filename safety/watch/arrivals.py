@@ -30,6 +30,8 @@ class StampWatch:
 
     def __init__(self, config: WatchConfig) -> None:
         self._config = config
+        self._agree_ns = 0.5 * min(config.stamp_ahead_max_s, config.stamp_late_max_s) * NS
+        self._ahead_ns, self._late_ns = config.stamp_ahead_max_s * NS, config.stamp_late_max_s * NS
         self._arrived_ns: int | None = None
         self._stamp_ns = 0
         self._apart_ns = 0
@@ -51,8 +53,7 @@ class StampWatch:
         if before_ns == 0 or last_ns is None:
             self._apart_ns = self._last_apart_ns = apart_ns
             return StampFault.NONE
-        agree_ns = 0.5 * min(config.stamp_ahead_max_s, config.stamp_late_max_s) * NS
-        self._steady = self._steady + 1 if abs(apart_ns - self._last_apart_ns) < agree_ns else 0
+        self._steady = self._steady + 1 if abs(apart_ns - self._last_apart_ns) < self._agree_ns else 0
         self._last_apart_ns = apart_ns
         self._stuck = self._stuck + 1 if stamp_ns == before_ns else 0
         if stamp_ns < before_ns:
@@ -62,9 +63,9 @@ class StampWatch:
         if not armed and self._steady >= config.stamp_relearn_arrivals:
             self._apart_ns = apart_ns
         self._apart_ns -= int(config.stamp_drift * (arrived_ns - last_ns))
-        if apart_ns > self._apart_ns + config.stamp_ahead_max_s * NS:
+        if apart_ns > self._apart_ns + self._ahead_ns:
             return StampFault.AHEAD
-        if apart_ns < self._apart_ns - config.stamp_late_max_s * NS:
+        if apart_ns < self._apart_ns - self._late_ns:
             return StampFault.LATE
         self._apart_ns = max(self._apart_ns, apart_ns)
         return StampFault.NONE

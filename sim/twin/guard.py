@@ -32,7 +32,7 @@ def guard_settings(config: MonitorConfig, model: RobotModel) -> npt.NDArray[np.f
 def free_distance_one(  # type: ignore[no-untyped-def]
     ranges, cosines, sines, speed, turn_rate, radius, reach, offset, way_cosine, way_sine
 ):
-    """``safety.geometry.Points.free_distances`` for one disc; ranges float32[n] m along known ray directions.
+    """``safety.geometry.Points.free_distance`` for one disc; ranges float32[n] m along known ray directions.
 
     The disc is ``offset`` m ahead of the lidar and moves along (``way_cosine``, ``way_sine``).
     """

@@ -116,11 +116,11 @@ def test_it_stops_close_enough_to_be_useful():
 
 
 def free_distance(x, y, arc, radius_m, reach_m):
-    """``Points.free_distances`` of one arc and of points float64[n] that are no scan."""
-    points = Points(len(x), 1)
+    """``Points.free_distance`` of points float64[n] that are no scan."""
+    points = Points(len(x))
     distance = np.hypot(x, y)
     points.put(distance, np.stack([x, y]) / distance)
-    return points.free_distances([arc], radius_m, reach_m)[0]
+    return points.free_distance(arc, radius_m, reach_m)
 
 
 @settings(max_examples=150, deadline=None)

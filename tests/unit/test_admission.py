@@ -25,10 +25,10 @@ def way_of(model, ranges):
     """A function that says how far a disc gets along an arc, m."""
     lidar = model.lidar
     angles = lidar.angle_min_rad + np.arange(lidar.rays) * lidar.angle_step_rad
-    points = Points(lidar.rays, 1)
+    points = Points(lidar.rays)
     points.put(np.asarray(ranges, dtype=np.float32).astype(float), np.stack([np.cos(angles), np.sin(angles)]))
     radius_m = model.footprint_radius_m + CONFIG.margin_m
-    return lambda arc: points.free_distances([arc], radius_m, CONFIG.reach_m)[0]
+    return lambda arc: points.free_distance(arc, radius_m, CONFIG.reach_m)
 
 
 def allowed(model, way, arc, age_s):

@@ -22,9 +22,9 @@ def free(arcs, *places, radius_m=RADIUS_M, reach_m=REACH_M):
     directions = np.array(
         [np.array(place) / max(size, 1e-12) for place, size in zip(places, ranges, strict=True)]
     ).T
-    points = Points(len(places), len(arcs))
+    points = Points(len(places))
     points.put(ranges, np.ascontiguousarray(directions))
-    return points.free_distances(arcs, radius_m, reach_m)
+    return [points.free_distance(arc, radius_m, reach_m) for arc in arcs]
 
 
 @pytest.mark.parametrize(
