@@ -1,6 +1,9 @@
 """The task's compiled steps: guard and walk before the physics, judge and observe after it.
 
 Every physics back end runs exactly these, so that the twin and PyBullet differ in motion and contact only.
+
+``Arrays`` is handed over as several hundred numbers: a call with it costs 1 us, and a second or two to compile. What is
+called from one place is therefore inlined.
 """
 
 import math
@@ -104,7 +107,7 @@ ANGLE_MIN, RANGE_MAX, TRIP_STEPS_MAX, GUARDED, LEARNERS, BROKEN, SPAWN_GAP, REAC
 RECOVERS = 17
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, inline="always")
 def drive_background(a, e, r):  # type: ignore[no-untyped-def]
     """Write the command of a robot that does not learn: pure pursuit, or nothing where it has broken down."""
     s, command = a.settings, a.command[e, r]
@@ -115,7 +118,7 @@ def drive_background(a, e, r):  # type: ignore[no-untyped-def]
             pursue(a.observation[e, r], p, command)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, inline="always")
 def admit_beside_movers(a, e, r, command, age_s):  # type: ignore[no-untyped-def]
     """What the monitor does about what moves around robot ``r`` of world ``e``: reduces ``command``, takes the scan."""
     n = a.mover_numbers
@@ -220,11 +223,11 @@ def derive(a, e, r, stream):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def taken(a, e, r, station):  # type: ignore[no-untyped-def]
-    """Whether another robot of world ``e`` is on its way to ``station``."""
+def taken(goal, drives, r, station):  # type: ignore[no-untyped-def]
+    """Whether another than ``r`` of the first ``drives`` robots of a world is on its way to ``station``."""
     others = 0
-    for other in range(a.pose.shape[1] - int(a.settings[BROKEN])):
-        if other != r and a.goal[e, other] == station:
+    for other in range(drives):
+        if other != r and goal[other] == station:
             others += 1
     return others > 0
 
@@ -252,37 +255,32 @@ def choose_goal(a, e, r):  # type: ignore[no-untyped-def]
                     a.goal[e, r] = station
                     break
                 pick -= 1
-        if not taken(a, e, r, a.goal[e, r]):
+        if not taken(a.goal[e], a.pose.shape[1] - int(a.settings[BROKEN]), r, a.goal[e, r]):
             break
     a.trip_steps[e, r] = 0
 
 
 @numba.njit(cache=True)
-def place_is_free(a, e, r):  # type: ignore[no-untyped-def]
-    """Whether robot ``r`` of world ``e`` touches nothing where it stands, and is away from everybody."""
-    s, f = a.settings, a.floor_of[e]
-    x, y = a.pose[e, r, 0], a.pose[e, r, 1]
-    gap = s[SPAWN_GAP] * s[SPAWN_GAP]
-    for other in range(a.pose.shape[1]):
-        dx, dy = a.pose[e, other, 0] - x, a.pose[e, other, 1] - y
+def place_is_free(pose, person_xy, r, gap_m):  # type: ignore[no-untyped-def]
+    """Whether robot ``r`` of a world, ``pose`` float64[R, 3], is ``gap_m`` away from everybody."""
+    x, y, gap = pose[r, 0], pose[r, 1], gap_m * gap_m
+    for other in range(pose.shape[0]):
+        dx, dy = pose[other, 0] - x, pose[other, 1] - y
         if other != r and dx * dx + dy * dy < gap:
             return False
-    for person in range(a.people.xy.shape[1]):
-        dx, dy = a.people.xy[e, person, 0] - x, a.people.xy[e, person, 1] - y
+    for person in range(person_xy.shape[0]):
+        dx, dy = person_xy[person, 0] - x, person_xy[person, 1] - y
         if dx * dx + dy * dy < gap:
             return False
-    hit = touches(
-        a.pose[e], r, s[RADIUS], a.discs, a.boxes[f], a.box_count[f], a.people.xy[e], PERSON_RADIUS_M
-    )
-    return hit == 0
+    return True
 
 
 @numba.njit(cache=True)
 def respawn(a, e, r):  # type: ignore[no-untyped-def]
     """Put robot ``r`` of world ``e`` on a free place away from everybody, at rest; a broken one beside a shelf."""
-    f = a.floor_of[e]
+    f, s = a.floor_of[e], a.settings
     stream = derive(a, e, r, 1)
-    broken = r >= a.pose.shape[1] - int(a.settings[BROKEN])
+    broken = r >= a.pose.shape[1] - int(s[BROKEN])
     places = a.park_xy[f] if broken else a.spawn_xy[f]
     for _ in range(200):
         place = int(uniform(a.robot_random, stream) * places.shape[0])
@@ -290,7 +288,14 @@ def respawn(a, e, r):  # type: ignore[no-untyped-def]
         if broken:
             heading = places[place, 2]
         a.pose[e, r, 0], a.pose[e, r, 1], a.pose[e, r, 2] = places[place, 0], places[place, 1], heading
-        if place_is_free(a, e, r):
+        if not place_is_free(a.pose[e], a.people.xy[e], r, s[SPAWN_GAP]):
+            continue
+        if (
+            touches(
+                a.pose[e], r, s[RADIUS], a.discs, a.boxes[f], a.box_count[f], a.people.xy[e], PERSON_RADIUS_M
+            )
+            == 0
+        ):
             break
     a.velocity[e, r, 0] = 0.0
     a.velocity[e, r, 1] = 0.0
@@ -301,7 +306,7 @@ def respawn(a, e, r):  # type: ignore[no-untyped-def]
     forget_one(a.movers, e, r)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, inline="always")
 def sense(a, e, r):  # type: ignore[no-untyped-def]
     """Write what robot ``r`` of world ``e`` is told: ranges, measured velocity, estimated pose."""
     f, s, d = a.floor_of[e], a.settings, a.disturb
@@ -351,7 +356,7 @@ def nearest_to_footprint(ranges, cosines, sines, discs):  # type: ignore[no-unty
     return math.sqrt(squared)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, inline="always")
 def observe(a, e, r):  # type: ignore[no-untyped-def]
     """Sense and encode for robot ``r`` of world ``e``; returns the route's cost that is left."""
     sense(a, e, r)
@@ -369,6 +374,12 @@ def observe(a, e, r):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
+def observe_anew(a, e, r):  # type: ignore[no-untyped-def]
+    """``observe`` once more compiled by itself, for where it is seldom asked for."""
+    return observe(a, e, r)
+
+
+@numba.njit(cache=True, inline="always")
 def way_left(a, e, r, x, y, points):  # type: ignore[no-untyped-def]
     """Cost of the route from (x, y) to the goal of robot ``r`` of world ``e``; writes the carrots into ``points``."""
     f = a.floor_of[e]
@@ -389,7 +400,7 @@ def way_left(a, e, r, x, y, points):  # type: ignore[no-untyped-def]
     )
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, inline="always")
 def tail(a, e, r):  # type: ignore[no-untyped-def]
     """Encode all but the beams for robot ``r`` of world ``e``; returns the route's cost that is truly left."""
     f, d = a.floor_of[e], a.disturb
@@ -469,7 +480,7 @@ def begin_trip(a, e, r, elsewhere):  # type: ignore[no-untyped-def]
         respawn(a, e, r)
         a.action_before[e, r, 0] = 0.0
         a.action_before[e, r, 1] = 0.0
-        a.left_m[e, r] = observe(a, e, r)
+        a.left_m[e, r] = observe_anew(a, e, r)
     else:
         a.left_m[e, r] = tail(a, e, r)
 
@@ -485,7 +496,7 @@ def begin_all(a, first, last):  # type: ignore[no-untyped-def]
             begin_trip(a, e, r, True)
         for r in range(a.pose.shape[1]):
             a.ticks[e, r] = 0
-            a.left_m[e, r] = observe(a, e, r)
+            a.left_m[e, r] = observe_anew(a, e, r)
 
 
 def float_settings(values: dict[int, float]) -> "np.ndarray[Any, np.dtype[np.float64]]":

@@ -11,6 +11,8 @@ from safety.admission import MOVING_MPS
 from safety.config import MonitorConfig
 from safety.geometry import ESCAPE_COSINE, STILL_MPS, STRAIGHT_RADPM
 
+BAND_SLACK = 1e-9
+
 
 def guard_settings(config: MonitorConfig, model: RobotModel) -> npt.NDArray[np.float64]:
     """The monitor's numbers as float64[7 + discs], in the order ``admit_one`` reads them."""
@@ -45,6 +47,9 @@ def free_distance_one(  # type: ignore[no-untyped-def]
     size = abs(turn_radius)
     origin = math.atan2(-turn_radius, 0.0)
     turn = 1.0 if turn_rate > 0.0 else -1.0
+    # Squares, wide enough for rounding, tell most rays before a root does.
+    outer = (size + radius) * (size + radius) * (1.0 + BAND_SLACK)
+    inner = (size - radius) * (size - radius) * (1.0 - BAND_SLACK) if size > radius else -1.0
     for ray in range(ranges.shape[0]):
         distance = ranges[ray]
         # The arc's end is at most ``reach`` away from its start, so farther points cannot be touched.
@@ -67,7 +72,10 @@ def free_distance_one(  # type: ignore[no-untyped-def]
                     nearest = along
             continue
         across = y - turn_radius
-        apart = math.sqrt(x * x + across * across)
+        apart = x * x + across * across
+        if apart > outer or apart < inner:
+            continue
+        apart = math.sqrt(apart)
         if abs(apart - size) < radius and apart > 0.0:
             cosine = (size * size + apart * apart - radius * radius) / (2.0 * size * apart)
             half = math.acos(min(max(cosine, -1.0), 1.0))

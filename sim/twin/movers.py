@@ -38,16 +38,18 @@ reckon = numba.njit(cache=True)(movers.reckon)
 expected = numba.njit(cache=True)(movers.expected)
 
 
+ROUNDING = 1.5 * 2.0**52
+
+
 class MoverArrays(NamedTuple):
     """The state of all robots' ``Movers``; ``E`` worlds, ``R`` robots.
 
     Attributes:
-        scans, free: float32[E, R, SCANS, rays]; poses float64[E, R, SCANS, 3]; times float64[E, R, SCANS].
+        free: float32[E, R, SCANS, rays]; poses float64[E, R, SCANS, 3]; times float64[E, R, SCANS].
         tracks: float64[E, R, TRACKS, COLUMNS]; past float64[E, R, TRACKS, PAST, 3].
         pose: float64[E, R, 3]; now_s float64[E, R]; taken int64[E, R].
     """
 
-    scans: npt.NDArray[np.float32]
     free: npt.NDArray[np.float32]
     poses: npt.NDArray[np.float64]
     times: npt.NDArray[np.float64]
@@ -61,7 +63,6 @@ class MoverArrays(NamedTuple):
 def mover_arrays(shape: tuple[int, int], rays: int) -> MoverArrays:
     """State of robots that have just been put there."""
     return MoverArrays(
-        scans=np.zeros((*shape, SCANS, rays), dtype=np.float32),
         free=np.zeros((*shape, SCANS, rays), dtype=np.float32),
         poses=np.zeros((*shape, SCANS, 3)),
         times=np.full((*shape, SCANS), LONG_AGO),
@@ -166,77 +167,98 @@ def _share_rank(track, pose, now_s, n, offsets, speed, turn_rate, reaction_s, fi
 def take_one(a, e, r, n, ranges, cosines, sines):  # type: ignore[no-untyped-def]
     """``Movers.take`` and ``Movers.settle``."""
     now_s, count, rays = a.now_s[e, r], a.taken[e, r], ranges.shape[0]
-    if count > 0 and now_s - a.times[e, r, (count - 1) % SCANS] < SCAN_GAP_S:
+    times, tracks = a.times[e, r], a.tracks[e, r]
+    if count > 0 and now_s - times[(count - 1) % SCANS] < SCAN_GAP_S:
         return
     slot = count % SCANS
-    a.times[e, r, slot] = now_s
+    times[slot] = now_s
     a.taken[e, r] = count + 1
-    pose, free, tracks = a.pose[e, r], a.free[e, r, slot], a.tracks[e, r]
-    a.poses[e, r, slot] = pose
-    for ray in range(rays):
-        a.scans[e, r, slot, ray] = ranges[ray]
-        free[ray] = min(min(ranges[ray - 1], ranges[ray]), ranges[(ray + 1) % rays])
+    pose, free = a.poses[e, r, slot], a.free[e, r, slot]
+    pose[:] = a.pose[e, r]
+    free[0] = min(min(ranges[rays - 1], ranges[0]), ranges[1])
+    for ray in range(1, rays - 1):
+        free[ray] = min(min(ranges[ray - 1], ranges[ray]), ranges[ray + 1])
+    free[rays - 1] = min(min(ranges[rays - 2], ranges[rays - 1]), ranges[0])
     moved = np.zeros(rays, dtype=np.bool_)
-    any_moved = False
-    for look in range(len(LOOKS_S)):
-        any_moved |= _moved_one(a, e, r, n, slot, LOOKS_S[look], ranges, cosines, sines, moved)
+    any_moved = _moved_one(times, slot, a.poses[e, r], a.free[e, r], n, ranges, cosines, sines, moved)
     any_alive = False
     for index in range(TRACKS):
         if now_s - tracks[index, MOVED_S] > n.hold_s or now_s - tracks[index, SEEN_S] > UNSEEN_MAX_S:
             tracks[index, ALIVE] = 0.0
         any_alive |= tracks[index, ALIVE] > 0.0
     if any_moved or any_alive:
-        _pieces_one(a, e, r, n, ranges, cosines, sines, moved)
+        _pieces_one(tracks, a.past[e, r], pose, now_s, n, ranges, cosines, sines, moved, any_alive)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, inline="always")
 def _bearing(x, y):  # type: ignore[no-untyped-def]
-    """``safety.movers._bearing``."""
+    """``safety.movers._bearing``; chooses instead of branching, so that it is worked out for several rays at once."""
     wide, high = abs(x), abs(y)
-    part = min(wide, high) / max(wide, high, CLOSER_M)
+    least, most = (wide, high) if wide < high else (high, wide)
+    part = least / (most if most > CLOSER_M else CLOSER_M)
     square = part * part
     angle = part * (ATAN[0] + square * (ATAN[1] + square * (ATAN[2] + square * (ATAN[3] + square * ATAN[4]))))
-    if high > wide:
-        angle = 0.5 * math.pi - angle
-    if x < 0.0:
-        angle = math.pi - angle
+    angle = 0.5 * math.pi - angle if high > wide else angle
+    angle = math.pi - angle if x < 0.0 else angle
     return -angle if y < 0.0 else angle
 
 
-@numba.njit(cache=True)
-def _moved_one(a, e, r, n, slot, look_s, ranges, cosines, sines, moved):  # type: ignore[no-untyped-def]
-    """Sets ``moved``, bool[rays], where a scan of ``look_s`` ago saw free floor; whether there was any."""
-    pose, times, found = a.poses[e, r, slot], a.times[e, r], False
+@numba.njit(cache=True, inline="always")
+def _past_of(times, slot, look_s):  # type: ignore[no-untyped-def]
+    """Which scan is nearest to ``look_s`` before that in ``slot``; -1 where none is near enough."""
     past, least = 0, math.inf
     for index in range(SCANS):
         off = abs(times[slot] - times[index] - look_s)
         if off < least:
             past, least = index, off
-    if not least < LOOK_SLACK_S:
-        return False
-    then, free, rays = a.poses[e, r, past], a.free[e, r, past], ranges.shape[0]
-    cosine, sine = math.cos(pose[2]), math.sin(pose[2])
-    then_cosine, then_sine = math.cos(then[2]), math.sin(then[2])
-    for ray in range(rays):
-        distance = ranges[ray]
-        if distance > n.reach_m or not distance > n.range_min_m:
+    return past if least < LOOK_SLACK_S else -1
+
+
+@numba.njit(cache=True)
+def _moved_one(times, slot, poses, frees, n, ranges, cosines, sines, moved):  # type: ignore[no-untyped-def]
+    """``Movers._moved``: sets ``moved``, bool[rays], where an earlier scan saw free floor; whether there was any."""
+    rays, found, count = ranges.shape[0], False, 0
+    near = np.empty(rays, dtype=np.int64)
+    here_x, here_y, limits, places = np.empty(rays), np.empty(rays), np.empty(rays), np.empty(rays)
+    pose = poses[slot]
+    cosine, sine, pose_x, pose_y = math.cos(pose[2]), math.sin(pose[2]), pose[0], pose[1]
+    for look in range(len(LOOKS_S)):
+        past = _past_of(times, slot, LOOKS_S[look])
+        if past < 0:
             continue
-        x, y = distance * cosines[ray], distance * sines[ray]
-        from_x = pose[0] + cosine * x - sine * y - then[0]
-        from_y = pose[1] + sine * x + cosine * y - then[1]
-        there_x = then_cosine * from_x + then_sine * from_y
-        there_y = then_cosine * from_y - then_sine * from_x
-        apart = math.sqrt(there_x * there_x + there_y * there_y)
-        limit = apart + n.beyond_m + n.beyond_share * apart
-        index = int(np.rint((_bearing(there_x, there_y) - n.angle_min_rad) / n.angle_step_rad)) % rays
-        if free[index] > limit:
-            moved[ray] = True
-            found = True
+        if count == 0:
+            for ray in range(rays):
+                distance = ranges[ray]
+                if distance <= n.reach_m and distance > n.range_min_m:
+                    x, y = distance * cosines[ray], distance * sines[ray]
+                    here_x[count] = pose_x + cosine * x - sine * y
+                    here_y[count] = pose_y + sine * x + cosine * y
+                    near[count] = ray
+                    count += 1
+        then_x, then_y, then = poses[past, 0], poses[past, 1], poses[past, 2]
+        then_cosine, then_sine = math.cos(then), math.sin(then)
+        for index in range(count):
+            from_x, from_y = here_x[index] - then_x, here_y[index] - then_y
+            there_x = then_cosine * from_x + then_sine * from_y
+            there_y = then_cosine * from_y - then_sine * from_x
+            apart = math.sqrt(there_x * there_x + there_y * there_y)
+            limits[index] = apart + n.beyond_m + n.beyond_share * apart
+            place = (_bearing(there_x, there_y) - n.angle_min_rad) / n.angle_step_rad
+            # Rounds to the nearest, a half to the even one, as ``np.rint`` does: past 2^52 no bit is left for a half.
+            places[index] = (place + ROUNDING) - ROUNDING
+        free = frees[past]
+        for index in range(count):
+            place = int(places[index])
+            if place >= rays or place < 0:
+                place %= rays
+            if free[place] > limits[index]:
+                moved[near[index]] = True
+                found = True
     return found
 
 
 @numba.njit(cache=True)
-def _pieces_one(a, e, r, n, ranges, cosines, sines, moved):  # type: ignore[no-untyped-def]
+def _pieces_one(tracks, past, pose, now_s, n, ranges, cosines, sines, moved, any_alive):  # type: ignore[no-untyped-def]
     """Follow the pieces of a scan, in the order of their first rays."""
     rays, far = ranges.shape[0], n.reach_m + SEEN_BEYOND_M
     taken = np.zeros(TRACKS, dtype=np.bool_)
@@ -246,9 +268,17 @@ def _pieces_one(a, e, r, n, ranges, cosines, sines, moved):  # type: ignore[no-u
         if _joined(ranges, begin, far, n):
             continue
         length = 1
-        while length < rays and _joined(ranges, (begin + length) % rays, far, n):
+        while length < rays and _joined(ranges, _wrapped(begin + length, rays), far, n):
             length += 1
-        _piece_one(a, e, r, n, ranges, cosines, sines, moved, taken, begin, length)
+        _piece_one(
+            tracks, past, pose, now_s, n, ranges, cosines, sines, moved, taken, begin, length, any_alive
+        )
+
+
+@numba.njit(cache=True, inline="always")
+def _wrapped(ray, rays):  # type: ignore[no-untyped-def]
+    """``ray % rays`` of one less than twice around: a division is dearer than all that is done with a ray."""
+    return ray if ray < rays else ray - rays
 
 
 @numba.njit(cache=True, inline="always")
@@ -261,12 +291,16 @@ def _joined(ranges, ray, far, n):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def _piece_one(a, e, r, n, ranges, cosines, sines, moved, taken, begin, length):  # type: ignore[no-untyped-def]
-    """``Movers._piece``."""
+def _piece_one(  # type: ignore[no-untyped-def]
+    tracks, past, pose, now_s, n, ranges, cosines, sines, moved, taken, begin, length, any_alive
+):
+    """``Movers._piece``; what has not moved belongs to nothing unless something is followed already."""
     rays, flagged = ranges.shape[0], 0
     for each in range(begin, begin + length):
-        flagged += moved[each % rays]
-    last = (begin + length - 1) % rays
+        flagged += moved[_wrapped(each, rays)]
+    if flagged < FLAGS_MIN and not any_alive:
+        return
+    last = _wrapped(begin + length - 1, rays)
     wide_x = ranges[begin] * cosines[begin] - ranges[last] * cosines[last]
     wide_y = ranges[begin] * sines[begin] - ranges[last] * sines[last]
     wide = math.hypot(wide_x, wide_y) > n.width_m
@@ -274,7 +308,7 @@ def _piece_one(a, e, r, n, ranges, cosines, sines, moved, taken, begin, length):
         return
     middle_x, middle_y, count = 0.0, 0.0, 0
     for each in range(begin, begin + length):
-        ray = each % rays
+        ray = _wrapped(each, rays)
         if moved[ray] or not wide:
             middle_x += ranges[ray] * cosines[ray]
             middle_y += ranges[ray] * sines[ray]
@@ -283,14 +317,13 @@ def _piece_one(a, e, r, n, ranges, cosines, sines, moved, taken, begin, length):
     middle_y /= count
     squared = 0.0
     for each in range(begin, begin + length):
-        ray = each % rays
+        ray = _wrapped(each, rays)
         if moved[ray] or not wide:
             x, y = ranges[ray] * cosines[ray] - middle_x, ranges[ray] * sines[ray] - middle_y
             squared = max(squared, x * x + y * y)
-    pose = a.pose[e, r]
     cosine, sine = math.cos(pose[2]), math.sin(pose[2])
     follow(
-        a.tracks[e, r], a.past[e, r], taken, a.now_s[e, r], n.gate_m,
+        tracks, past, taken, now_s, n.gate_m,
         pose[0] + cosine * middle_x - sine * middle_y, pose[1] + sine * middle_x + cosine * middle_y,
         min(math.sqrt(squared), RADIUS_MAX_M), flagged >= FLAGS_MIN,
     )  # fmt: skip
