@@ -31,6 +31,7 @@ from edge_agent.guard.gate import Gate
 from edge_agent.infer.ladder import Ladder
 from edge_agent.infer.policy import Policy
 from edge_agent.infer.trial import TrialConfig
+from edge_agent.loop import WARM_RUNS
 from edge_agent.observe.slots import Goal, Odometry, Scan, Slots, Stamp, Way
 from edge_agent.realtime import prepare
 from edge_agent.recorder.pages import Pages
@@ -71,6 +72,9 @@ class _KeepingRing:
         """Keep one."""
         self.records.append(record.tobytes())
         return True
+
+    def touch(self, record: Rows) -> None:
+        """Not needed here."""
 
     def beat(self, now_ns: int) -> None:
         """Not needed here."""
@@ -277,6 +281,8 @@ def time_ticks(scratch: Path, count: int) -> tuple[list[float], list[float]]:
         for _ in range(SETTLE_TICKS + count):
             robot.sense()
             time.sleep(0.8 / RATE_HZ)
+            for _ in range(WARM_RUNS):
+                robot.core.warm()  # as the control loop does before each tick at this rate
             robot.tick()
             logged.append((ring.ended_ns - recorder.began_ns) / 1e3)
             data = robot.core.record.data.cast("B")

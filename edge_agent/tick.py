@@ -56,6 +56,9 @@ class Ring(Protocol):
     def push(self, record: npt.NDArray[np.void]) -> bool:
         """False when it is full."""
 
+    def touch(self, record: npt.NDArray[np.void]) -> None:
+        """Get ready for a push; passes nothing on."""
+
     def beat(self, now_ns: int) -> None:
         """A sign of life."""
 
@@ -277,9 +280,14 @@ class TickCore:
             spare.armed, spare.emergency = True, False
             spare.sent(self._sent)
             ruling = spare.step(inputs)
-            self._spare_recorder.decided(
+            recorder = self._spare_recorder
+            recorder.decided(
                 self.ticks, 0, 0, self.ladder.policy, Source.POLICY, ruling, inputs.command, 0, observation
             )
+            recorder.beside(self.modes.mode, None, math.nan)
+            recorder.sensed(odometry, self.slots.goal, 0, 0)
+            recorder.timed(0, 0, 0, 0, 0, 0)
+            self._ring.touch(recorder.record)
 
     def _advised(self, advice: Advice) -> None:
         """The monitor says whether the policy should go on; until it is content again the rules drive."""

@@ -44,6 +44,24 @@ def test_full_drops_the_new_and_counts() -> None:
         writer.close()
 
 
+def test_getting_ready_passes_nothing_on_and_spoils_nothing() -> None:
+    writer = RingWriter(f"t-{secrets.token_hex(4)}")
+    strange = np.zeros(1, DECISION_DTYPE)
+    strange["tick"] = 99_999
+    try:
+        reader = RingReader(writer.path.name.removeprefix("outrider-"))
+        writer.touch(strange)
+        assert (reader.waiting, reader.produced, reader.dropped) == (0, 0, 0)
+        for first in range(0, RING_SLOTS, 8):
+            assert push(writer, first, 8) == 8
+            writer.touch(strange)
+        assert ticks(reader.peek(RING_SLOTS)) == list(range(RING_SLOTS))
+        reader.close()
+    finally:
+        writer.unlink()
+        writer.close()
+
+
 def test_a_writer_that_dies_leaves_its_decisions() -> None:
     name = f"t-{secrets.token_hex(4)}"
     script = (

@@ -89,6 +89,9 @@ class ListRing:
         self.records.append(record[0].copy())
         return True
 
+    def touch(self, record: npt.NDArray[np.void]) -> None:
+        pass
+
     def beat(self, now_ns: int) -> None:
         pass
 
