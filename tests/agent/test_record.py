@@ -30,7 +30,7 @@ def test_every_field_is_where_its_name_says():
     row = filled(
         Recorder(),
         policy,
-        odometry=Odometry((1.0, 2.0, 3.0), (0.75, -0.125), 0),
+        odometry=seen,
         goal=Goal(4.0, 5.0, 6),
         other=(0.5, 2.0),
     )
