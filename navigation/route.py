@@ -174,12 +174,13 @@ def entry_cell(field: Any, rows: int, columns: int, x_m: float, y_m: float) -> t
     best = here
     left_m = math.inf
     for dr in range(-1, 2):
+        dy = (row + dr - 0.5) * CELL_M - y_m
         for dc in range(-1, 2):
             cell = here + dr * columns + dc
             cost = field[cell]
-            if cost < math.inf:
+            # Its cost alone is as much already: no need of the way to it.
+            if cost < left_m:
                 dx = (column + dc - 0.5) * CELL_M - x_m
-                dy = (row + dr - 0.5) * CELL_M - y_m
                 total = cost + math.sqrt(dx * dx + dy * dy)
                 if total < left_m:
                     left_m = total

@@ -32,7 +32,7 @@ class Admission:
         )
         lidar = model.lidar
         angles = lidar.angle_min_rad + np.arange(lidar.rays) * lidar.angle_step_rad
-        self._directions = np.stack([np.cos(angles), np.sin(angles)])
+        self._directions = np.cos(angles), np.sin(angles)
         self._radius_m = model.footprint_radius_m + config.margin_m
         self._ranges = np.empty(lidar.rays)
         self._points = Points(lidar.rays)

@@ -56,16 +56,16 @@ class Points:
         self._ranges, self._squared = np.empty(count), np.empty(count)
         self.x, self.y = np.empty(count), np.empty(count)
         self._work, self._mask = np.empty(count), np.empty(count, dtype=bool)
-        self._nearest_m = 0.0
+        self._nearest_m: float | None = None
 
-    def put(self, ranges_m: Array, directions: Array) -> None:
-        """Take over a scan: float64[count] m, finite, kept by reference; cosines and sines of its rays, [2, count]."""
+    def put(self, ranges_m: Array, directions: tuple[Array, Array]) -> None:
+        """Take over a scan: float64[count] m, finite, kept by reference; cosines and sines of its rays, [count]."""
         self._ranges = ranges_m
         cosines, sines = directions
         np.multiply(ranges_m, cosines, self.x)
         np.multiply(ranges_m, sines, self.y)
         np.multiply(ranges_m, ranges_m, self._squared)
-        self._nearest_m = float(np.minimum.reduce(ranges_m))
+        self._nearest_m = None
 
     def free_distance(self, arc: Arc, radius_m: float, reach_m: float) -> float:
         """Distance along an arc until its disc touches a point.
@@ -98,6 +98,8 @@ class Points:
             # The disc's own frame: x along its motion.
             x, y = cosine * x + sine * y, cosine * y - sine * x
         along = _along_line(x, y, radius_m) if straight else _turned(x, y, radius_m, size, turn_rate > 0.0)
+        if self._nearest_m is None:
+            self._nearest_m = float(np.minimum.reduce(self._ranges))
         if self._nearest_m < radius_m + abs(offset_m) + INSIDE_SLACK_M:
             _mind_inside(along, x, y, radius_m)
         nearest = float(np.minimum.reduce(along))

@@ -194,6 +194,8 @@ class Movers:
         """``tracks`` as floats: a tick asks about each, and reading one number out of an array costs as much as ten."""
         self._ring = np.zeros(rays + 2, dtype=np.float32)
         """The scan being worked out, its last ray once more before it and its first behind it."""
+        self._sums = np.zeros(2 * rays + 1, dtype=np.intp)
+        """How many of the first n rays have moved; twice around, for pieces across the seam."""
 
     @property
     def tracks(self) -> Floats:
@@ -298,9 +300,10 @@ class Movers:
             return
         self._taken[:] = False
         begins, lengths = _pieces(ring, n)
-        flagged = np.array(
-            [moved[_rays(*piece, ranges.size)].sum() for piece in zip(begins, lengths, strict=True)]
-        )
+        sums = self._sums
+        np.cumsum(moved, out=sums[1 : ranges.size + 1])
+        np.add(sums[1 : ranges.size + 1], sums[ranges.size], out=sums[ranges.size + 1 :])
+        flagged = sums[begins + lengths] - sums[begins]
         for piece in np.flatnonzero((flagged >= FLAGS_MIN) | self._expected_at(x[begins], y[begins], slot)):
             rays = _rays(begins[piece], lengths[piece], ranges.size)
             self._piece(x[rays], y[rays], moved[rays], self._poses[slot], now_s)

@@ -75,7 +75,7 @@ class WatchBoard:
         pose = inputs.pose
         if pose is None:
             return Reason.POSE_MISSING if self._pose_needed else None
-        if not all(math.isfinite(value) for value in pose):
+        if not (math.isfinite(pose[0]) and math.isfinite(pose[1]) and math.isfinite(pose[2])):
             return Reason.POSE_MISSING
         assert inputs.velocity is not None
         last_ns = inputs.odometry_ns if self._odometry_ns is None else self._odometry_ns

@@ -119,7 +119,7 @@ def free_distance(x, y, arc, radius_m, reach_m):
     """``Points.free_distance`` of points float64[n] that are no scan."""
     points = Points(len(x))
     distance = np.hypot(x, y)
-    points.put(distance, np.stack([x, y]) / distance)
+    points.put(distance, (x / distance, y / distance))
     return points.free_distance(arc, radius_m, reach_m)
 
 

@@ -26,7 +26,7 @@ def way_of(model, ranges):
     lidar = model.lidar
     angles = lidar.angle_min_rad + np.arange(lidar.rays) * lidar.angle_step_rad
     points = Points(lidar.rays)
-    points.put(np.asarray(ranges, dtype=np.float32).astype(float), np.stack([np.cos(angles), np.sin(angles)]))
+    points.put(np.asarray(ranges, dtype=np.float32).astype(float), (np.cos(angles), np.sin(angles)))
     radius_m = model.footprint_radius_m + CONFIG.margin_m
     return lambda arc: points.free_distance(arc, radius_m, CONFIG.reach_m)
 

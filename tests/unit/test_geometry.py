@@ -23,7 +23,7 @@ def free(arcs, *places, radius_m=RADIUS_M, reach_m=REACH_M):
         [np.array(place) / max(size, 1e-12) for place, size in zip(places, ranges, strict=True)]
     ).T
     points = Points(len(places))
-    points.put(ranges, np.ascontiguousarray(directions))
+    points.put(ranges, tuple(np.ascontiguousarray(directions)))
     return [points.free_distance(arc, radius_m, reach_m) for arc in arcs]
 
 

@@ -1,0 +1,56 @@
+"""What cannot be met needs no second look: the bound against the two circles, grown step by step."""
+
+import math
+
+import numpy as np
+import pytest
+
+from safety.movers import may_meet
+
+
+def least_gap_m(seen, near_m, pace, reach_s):
+    """How near the track comes to the circle of all places that one at ``pace`` may be at, m; below zero they meet."""
+    x, y, speed_x, speed_y, spread_mps = seen
+    t = np.linspace(0.0, reach_s, 4001)
+    return float((np.hypot(x + speed_x * t, y + speed_y * t) - near_m - (pace + spread_mps) * t).min())
+
+
+def test_it_is_false_only_where_the_circles_stay_apart():
+    rng = np.random.default_rng(2)
+    met = apart = 0
+    for _ in range(3000):
+        seen = (*rng.uniform(-3.0, 3.0, 2), *rng.uniform(-1.8, 1.8, 2), rng.choice([0.1, 0.6]))
+        near_m, pace, reach_s = rng.uniform(0.3, 1.1), rng.uniform(0.0, 1.2), rng.uniform(0.2, 1.4)
+        gap_m = least_gap_m(seen, near_m, pace, reach_s)
+        if abs(gap_m) < 1e-3:
+            continue
+        assert may_meet(seen, near_m, pace, reach_s) == (gap_m < 0.0), (seen, near_m, pace, reach_s)
+        met, apart = met + (gap_m < 0.0), apart + (gap_m > 0.0)
+    assert min(met, apart) > 500
+
+
+@pytest.mark.parametrize(
+    ("seen", "meets"),
+    [
+        ((2.0, 0.0, -1.5, 0.0, 0.0), True),  # comes straight at a robot that stands
+        ((2.0, 0.0, 1.5, 0.0, 0.0), False),  # goes away
+        ((-2.0, 0.499, 4.0, 0.0, 0.0), True),  # past, nearest between begin and end: a centimetre too near
+        ((-2.0, 0.501, 4.0, 0.0, 0.0), False),
+        ((0.45, 0.0, 5.0, 0.0, 0.0), True),  # near at the begin only
+        ((5.0, 0.0, -4.45, 0.0, 0.0), False),  # nearest at the end
+        ((5.0, 0.0, -4.55, 0.0, 0.0), True),
+        ((1.55, 0.0, 0.0, 0.0, 1.0), False),  # stands, ever less sure where
+        ((1.45, 0.0, 0.0, 0.0, 1.0), True),
+        ((1.45, 0.0, 0.0, 0.0, 0.0), False),
+        ((math.nan, 0.0, 0.0, 0.0, 0.0), True),  # nobody knows
+    ],
+)
+def test_seen_from_a_robot_that_stands_half_a_metre_wide(seen, meets):
+    assert may_meet(seen, 0.5, 0.0, 1.0) is meets
+
+
+def test_a_robots_own_pace_counts_whichever_way_it_drives():
+    ahead = (1.5, 0.0, 0.0, 0.0, 0.0)
+    assert may_meet(ahead, 0.5, 1.01, 1.0)
+    assert not may_meet(ahead, 0.5, 0.99, 1.0)
+    assert may_meet((-1.5, 0.0, 0.0, 0.0, 0.0), 0.5, 1.01, 1.0)
