@@ -41,6 +41,8 @@ AccessPaper = Annotated[bytes, msgspec.Meta(max_length=ACCESS_MAX_BYTES)]
 PlanBytes = Annotated[bytes, msgspec.Meta(max_length=PLAN_MAX_BYTES)]
 TrustName = Annotated[str, msgspec.Meta(max_length=128)]
 """Name of a file in a TUF repository (``contracts.trust.check_name``)."""
+NONCE_BYTES = 16
+Nonce = Annotated[bytes, msgspec.Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
 TargetsBytes = Annotated[bytes, msgspec.Meta(max_length=TARGETS_MAX_BYTES)]
 
 
@@ -111,6 +113,15 @@ class Records(_Message, frozen=True):
     first_seq: Count
     count: Annotated[int, msgspec.Meta(ge=1, le=RECORDS_MAX_COUNT)]
     frames: RecordBytes
+
+
+class AskStored(_Message, frozen=True):
+    """Prove that these ``count`` records, which were acknowledged, are on the hub's disk."""
+
+    log_id: HexId
+    first_seq: Count
+    count: Annotated[int, msgspec.Meta(ge=1, le=RECORDS_MAX_COUNT)]
+    nonce: Nonce
 
 
 # Operator to hub
@@ -200,6 +211,16 @@ class Ack(_Message, frozen=True):
 
     log_id: HexId
     durable_seq: Count
+
+
+class Stored(_Message, frozen=True):
+    """How many of those records there are, and the SHA-256 of the nonce and their frames as they lie on disk."""
+
+    nonce: Nonce
+    count: Count
+    proof: Digest
+    erased: Count
+    """Of them, on somebody's request."""
 
 
 class Order(_Message, frozen=True):
@@ -380,7 +401,7 @@ class Refused(_Message, frozen=True):
     reason: Reason
 
 
-FromRobot = Hello | Heartbeat | FetchChunk | FetchFile | RolloutReport | Running | Records
+FromRobot = Hello | Heartbeat | FetchChunk | FetchFile | RolloutReport | Running | Records | AskStored
 FromOperator = (
     BeginRelease
     | ReleaseChunk
@@ -398,6 +419,7 @@ FromClient = FromRobot | FromOperator
 FromHub = (
     Welcome
     | Ack
+    | Stored
     | Order
     | Chunk
     | FileChunk

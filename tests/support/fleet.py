@@ -187,7 +187,7 @@ class Fleet:
         reader.close()
         return waiting
 
-    def start_comms(self, robot: str = "robot_1", keys: Path | None = None, **fields: str) -> None:
+    def start_comms(self, robot: str = "robot_1", keys: Path | None = None, **fields: str | float) -> None:
         """Start a robot's comms process; ``fields`` are further ones of its settings."""
         config = self.folder / f"{robot}.json"
         values = {"robot_id": robot, "state_dir": str(self.state(robot)), "hub_endpoint": self.address}
