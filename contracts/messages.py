@@ -123,6 +123,15 @@ class AskTime(_Message, frozen=True):
     nonce: Nonce
 
 
+class AskStored(_Message, frozen=True):
+    """Prove that these ``count`` records, which were acknowledged, are on the hub's disk."""
+
+    log_id: HexId
+    first_seq: Count
+    count: Annotated[int, msgspec.Meta(ge=1, le=RECORDS_MAX_COUNT)]
+    nonce: Nonce
+
+
 # Robot that is not in the fleet yet, connected with its token's key, to hub
 
 
@@ -232,6 +241,16 @@ class Ack(_Message, frozen=True):
 
     log_id: HexId
     durable_seq: Count
+
+
+class Stored(_Message, frozen=True):
+    """How many of those records there are, and the SHA-256 of the nonce and their frames as they lie on disk."""
+
+    nonce: Nonce
+    count: Count
+    proof: Digest
+    erased: Count
+    """Of them, on somebody's request."""
 
 
 class Order(_Message, frozen=True):
@@ -457,7 +476,9 @@ class Refused(_Message, frozen=True):
     reason: Reason
 
 
-FromRobot = Hello | Heartbeat | FetchChunk | FetchFile | RolloutReport | Running | Records | AskTime
+FromRobot = (
+    Hello | Heartbeat | FetchChunk | FetchFile | RolloutReport | Running | Records | AskTime | AskStored
+)
 FromOperator = (
     BeginRelease
     | ReleaseChunk
@@ -477,6 +498,7 @@ FromClient = FromRobot | FromOperator | Enrol
 FromHub = (
     Welcome
     | Ack
+    | Stored
     | Order
     | Chunk
     | FileChunk

@@ -16,7 +16,7 @@ import msgspec
 
 from contracts.errors import ContractError, RingError
 from contracts.keyring import ROBOT_ID_PATTERN, party_folder
-from contracts.messages import Ack, Chunk, FileChunk, FromHub, Hello, Order, SignedTime, Welcome
+from contracts.messages import Ack, Chunk, FileChunk, FromHub, Hello, Order, SignedTime, Stored, Welcome
 from contracts.observation import ROUTING_LAYOUT
 from contracts.ring import RING_SLOTS, SCAN_SLOTS, SCANS, RingReader
 from contracts.tracing import open_sink
@@ -27,6 +27,7 @@ from edge_agent.update.checker import BundleChecker
 from edge_agent.update.clock import HubClock
 from edge_agent.update.tracing import UpdateTrace
 from edge_agent.update.updater import Updater
+from edge_agent.uplink.audit import AUDIT_INTERVAL_S, Audit
 from edge_agent.uplink.link import HubLink
 from edge_agent.uplink.uplink import Uplink
 
@@ -44,6 +45,8 @@ class CommsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keys_dir: str
     ring_name: str
     robot_model: str = "amr_small"
+    audit_interval_s: Annotated[float, msgspec.Meta(ge=0.1, le=86_400.0)] = AUDIT_INTERVAL_S
+    """How often the hub must prove that it has what it acknowledged (``uplink.audit``)."""
     traces: str = ""
     """Where spans of updates go (``contracts.tracing``): a file, or a URL for OTLP; "" is nowhere."""
 
@@ -66,7 +69,8 @@ class Comms:
         self.recorder = Recorder(state, config.robot_id)
         seed = zlib.crc32(config.robot_id.encode())
         self.link = HubLink(config.hub_endpoint, keys, self._hello, seed)
-        self.uplink = Uplink(self.recorder, self.link.send)
+        audit = Audit(self.link.send, self.recorder.event, seed, config.audit_interval_s)
+        self.uplink = Uplink(self.recorder, self.link.send, audit)
         self.clock = HubClock(state, keys, config.robot_id, self.link.send, self.recorder.event)
         checker = BundleChecker(keys, config.robot_model, state, hub_time=lambda: self.clock.verified)
         self._spans = open_sink(config.traces, "outrider-agent")
@@ -133,6 +137,9 @@ class Comms:
             self.updater.on_online(now_ns)
         elif isinstance(message, Ack):
             self.uplink.on_ack(message)
+        elif isinstance(message, Stored):
+            if self.uplink.audit is not None:
+                self.uplink.audit.answered(message, now_ns)
         elif isinstance(message, Order):
             self.updater.on_order(message, now_ns)
         elif isinstance(message, Chunk):

@@ -1,9 +1,11 @@
 """What the hub answers: one desk for robots, one for operators. No sockets here; answers are returned."""
 
+import hashlib
 from collections.abc import Set
 from dataclasses import dataclass
 
 from contracts.errors import OrderError
+from contracts.framelog import Kind, LostClass, iterate_frames
 from contracts.messages import (
     HELLO_FIRST,
     Ack,
@@ -15,6 +17,7 @@ from contracts.messages import (
     AskFleet,
     AskMembers,
     AskRollout,
+    AskStored,
     AskTime,
     AuditPage,
     BeginRelease,
@@ -38,6 +41,7 @@ from contracts.messages import (
     RolloutReport,
     Running,
     SignedTime,
+    Stored,
     UploadFrom,
     Welcome,
     short,
@@ -45,7 +49,7 @@ from contracts.messages import (
 from fleet_hub.catalogue.catalogue import Catalogue
 from fleet_hub.errors import HubError, NotAllowedError
 from fleet_hub.intake.intake import Intake
-from fleet_hub.limits import DOWNLOAD_CHUNK_BYTES, SILENT_MAX_S
+from fleet_hub.limits import DOWNLOAD_CHUNK_BYTES, PROOF_PAUSE_S, SILENT_MAX_S
 from fleet_hub.members import Members
 from fleet_hub.rollout.events import Denied, Released
 from fleet_hub.rollout.rollouts import Rollouts
@@ -66,6 +70,7 @@ class Session:
     log_id: str = ""
     last_seq: int = 0
     told: tuple[int, int, str] = (0, 0, "")
+    proved_wall_ns: int = 0
     user: str = ""
     """As the ZAP handler let it in: role, name and key."""
 
@@ -105,6 +110,9 @@ class RobotDesk:
         if isinstance(message, Heartbeat):
             session.last_seq = message.last_seq
             return [Ack(session.log_id, self._intake.durable_seq(session.name, session.log_id))]
+        if isinstance(message, AskStored):
+            self._check_log(session, message.log_id)
+            return self._prove(session, message, wall_ns)
         if isinstance(message, FetchChunk):
             data = self._catalogue.read_chunk(message.digest, message.offset, DOWNLOAD_CHUNK_BYTES)
             return [Chunk(message.digest, message.offset, data)]
@@ -118,6 +126,16 @@ class RobotDesk:
             return []
         self._note_running(session, message, wall_ns)
         return []
+
+    def _prove(self, session: Session, asked: AskStored, wall_ns: int) -> list[FromHub]:
+        """Read the records back; a robot that asks too often gets no answer."""
+        if 0 <= wall_ns - session.proved_wall_ns < PROOF_PAUSE_S * 1e9:
+            return []
+        session.proved_wall_ns = wall_ns
+        frames = self._intake.stored_frames(session.name, asked.log_id, asked.first_seq, asked.count)
+        kinds = [(frame.kind, frame.payload) for frame in iterate_frames(frames)]
+        erased = sum(kind is Kind.LOST and payload[0] == LostClass.ERASED for kind, payload in kinds)
+        return [Stored(asked.nonce, len(kinds), hashlib.sha256(asked.nonce + frames).hexdigest(), erased)]
 
     def _welcome(self, session: Session, hello: Hello, wall_ns: int) -> list[FromHub]:
         if hello.robot != session.name:

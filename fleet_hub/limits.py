@@ -29,5 +29,7 @@ OPEN_BUNDLES_MAX = 8
 DATABASE_BUSY_MS = 5_000
 DIGEST_PREFIX_MIN = 8
 """Shortest beginning of a digest that names a release."""
+PROOF_PAUSE_S = 1.0
+"""Between two proofs of storage for one connection: each reads a segment, some milliseconds."""
 ROLLOUT_STEP_S = 0.5
 """How often rollouts are looked at when nothing happens."""

@@ -26,6 +26,7 @@ INCIDENT_EVENTS = frozenset(
         "update_refused",
         "hub_forgot",
         "hub_acked_unwritten",
+        "hub_audit_failed",
     )
 )
 FIELDS = ("tick", "mono_ns", "wall_ns", "verdict", "reason", "flags")

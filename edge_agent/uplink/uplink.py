@@ -2,6 +2,7 @@
 
 Whether that is so is audited with every Welcome: the hub says there what it has. It may not have less than it
 acknowledged before, to this process or the one before it. What it forgot is an incident, and is sent again.
+And now and then it has to prove what it says (``audit``).
 """
 
 from collections import deque
@@ -13,6 +14,7 @@ import msgspec
 from contracts.atomic import write_atomically
 from contracts.messages import RECORDS_MAX_BYTES, RECORDS_MAX_COUNT, Ack, FromRobot, Records
 from edge_agent.recorder.recorder import Recorder
+from edge_agent.uplink.audit import Audit
 from edge_agent.uplink.cursor import LogCursor
 
 IN_FLIGHT_MAX = 4
@@ -33,8 +35,11 @@ class AckedPosition(msgspec.Struct, frozen=True):
 class Uplink:
     """The sending side of one robot's log."""
 
-    def __init__(self, recorder: Recorder, send: Callable[[FromRobot], bool]) -> None:
+    def __init__(
+        self, recorder: Recorder, send: Callable[[FromRobot], bool], audit: Audit | None = None
+    ) -> None:
         """``send`` returns False when the message was not taken."""
+        self.audit = audit
         self._recorder = recorder
         self._send = send
         self._cursor = LogCursor(recorder.folder)
@@ -84,6 +89,10 @@ class Uplink:
                 self._held = batch
                 break
             self._in_flight.append(batch.first_seq + batch.count - 1)
+            if self.audit is not None:
+                self.audit.sent(batch)
+        if self.audit is not None:
+            self.audit.step(now_ns, self._recorder.log_id, self._recorder.acked_seq)
         if now_ns - self._saved[0] >= SAVE_INTERVAL_S * 1e9 and self._saved[1] != self._recorder.acked_seq:
             self._saved = (now_ns, self._recorder.acked_seq)
             self.save()

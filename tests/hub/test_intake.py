@@ -134,3 +134,29 @@ def test_doubled_records_are_dropped_and_gaps_and_lies_refused(tmp_path: Path) -
     (segment,) = list_segments(tmp_path / "robot_1" / LOG)
     assert segment.path.read_bytes()[segment.data_start :] == b"".join(frames(1, "d" * 25))
     intake.close()
+
+
+def test_stored_frames_are_read_back_over_segments_and_end_at_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("contracts.framelog_writer.SEGMENT_MAX_BYTES", 30_000)
+    intake = Intake(tmp_path)
+    sent = [batch(1 + 20 * n, MIXED[:20]) for n in range(12)]
+    for one in sent:
+        intake.append("robot_1", one, 0)
+    intake.commit()
+    folder = tmp_path / "robot_1" / LOG
+    assert len(list(folder.glob("*.olog"))) > 3
+    for one in sent:
+        assert intake.stored_frames("robot_1", LOG, one.first_seq, one.count) == one.frames
+    across = intake.stored_frames("robot_1", LOG, 15, 20)
+    assert [frame.seq for frame in iterate_frames(across)] == list(range(15, 35))
+    assert intake.stored_frames("robot_1", LOG, 10_000, 5) == b""
+    assert intake.stored_frames("robot_2", LOG, 1, 5) == b""
+    path = list_segments(folder)[1].path
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
+    path.write_bytes(data)
+    short = [o for o in sent if intake.stored_frames("robot_1", LOG, o.first_seq, o.count) != o.frames]
+    assert short
+    intake.close()

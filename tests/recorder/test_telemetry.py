@@ -1,21 +1,25 @@
 """Every decision that control made is stored at the hub once, in order, whoever was killed in between."""
 
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from contracts.framelog import Kind, LostClass, iterate_frames, list_segments
-from contracts.messages import Ack
+from contracts.framelog import Event, Kind, LostClass, iterate_frames, list_segments
+from contracts.messages import Ack, AskStored, FromRobot, Records, Stored
 from edge_agent.recorder.reading import Log, find_folders, follow, load_log, open_log
 from edge_agent.recorder.recorder import Recorder
 from edge_agent.recorder.sealed import PartKind, list_sealed, open_sealed
 from edge_agent.recorder.sealing import thin
 from edge_agent.recorder.summary import summarize
+from edge_agent.uplink.audit import Audit, proof
 from edge_agent.uplink.uplink import AckedPosition, Uplink, read_acked
 from tests.recorder.support import drive, write_log
 from tests.support.fleet import Fleet, wait_for
+
+NS = 10**9
 
 
 def stored(fleet: Fleet, robot: str = "robot_1") -> int:
@@ -211,3 +215,80 @@ def test_a_hub_that_acknowledges_the_future_is_told_of_and_not_believed(tmp_path
     assert recorder.acked_seq <= recorder.last_seq
     assert [e.name for _, e in load_log(recorder.folder).events].count("hub_acked_unwritten") == 1
     recorder.close()
+
+
+def failures(fleet: Fleet) -> list[Event]:
+    return [event for _, event in load_log(fleet.state() / "log").events if event.name == "hub_audit_failed"]
+
+
+def test_a_hub_must_prove_what_it_acknowledged(fleet: Fleet) -> None:
+    """Real hub, real comms that asks often: what the hub has passes, what was changed under it does not."""
+    fleet.ring()
+    fleet.start_hub()
+    fleet.start_comms(audit_interval_s=1.0)
+    fleet.push(100)
+    wait_for(lambda: stored(fleet) >= 100, "stored")
+    time.sleep(1.5)
+    assert failures(fleet) == []  # asked by now, and proved
+    (path,) = (fleet.folder / "data" / "telemetry" / "robot_1").glob("*/*.olog")
+    for _ in range(10):
+        began, before = path.stat().st_size, stored(fleet)
+        fleet.push(30)
+        wait_for(lambda: stored(fleet) >= before + 30, "stored")  # noqa: B023
+        with path.open("r+b") as file:  # a disk that lies: acknowledged, and not there
+            file.seek(began)
+            file.write(bytes(path.stat().st_size - began))
+        time.sleep(0.7)
+        if failures(fleet):
+            break
+    assert failures(fleet)
+    (incident,) = [i for i in open_log(fleet.state() / "log").incidents if "hub audit failed" in i.what][:1]
+    assert incident.tick == 0
+
+
+def test_audits_draw_ask_and_judge() -> None:
+    asked: list[AskStored] = []
+    notes: list[str] = []
+
+    def send(message: FromRobot) -> bool:
+        assert isinstance(message, AskStored)
+        asked.append(message)
+        return True
+
+    audit = Audit(send, lambda name, **_: notes.append(name), seed=1, interval_s=1.0)
+    batches = [Records("ab" * 16, 1 + 10 * n, 10, bytes([n]) * 50) for n in range(20)]
+    audit.step(0, "ab" * 16, 0)
+    for batch in batches:
+        audit.sent(batch)
+    audit.step(NS, "ab" * 16, 0)
+    assert asked == []  # nothing is acknowledged yet
+    audit.step(NS, "ab" * 16, 200)
+    audit.step(2 * NS, "ab" * 16, 200)
+    assert len(asked) == 1  # it waits for the answer
+    audit.step(40 * NS, "ab" * 16, 200)
+    first, again = asked
+    assert (first.first_seq, first.nonce != again.nonce) == (again.first_seq, True)
+    kept = batches[(again.first_seq - 1) // 10]
+    audit.answered(Stored(first.nonce, 10, proof(first.nonce, kept.frames), 0), 41 * NS)
+    assert audit.passed == 0  # an answer to an older question is none
+    audit.answered(Stored(again.nonce, 10, proof(again.nonce, kept.frames), 0), 41 * NS)
+    assert (audit.passed, audit.failed, notes) == (1, 0, [])
+    for wrong in ("count", "proof", "erased"):
+        audit.sent(batches[0])
+        audit.step(now := (100 + 10 * len(asked)) * NS, "ab" * 16, 200)
+        nonce = asked[-1].nonce
+        said = proof(nonce, b"other" if wrong != "count" else batches[0].frames)
+        audit.answered(Stored(nonce, 9 if wrong == "count" else 10, said, 3 if wrong == "erased" else 0), now)
+    assert (audit.passed, audit.failed, notes) == (1, 2, ["hub_audit_failed"] * 2)
+    audit.sent(batches[3])
+    audit.step(1000 * NS, "cd" * 16, 200)  # another log has begun: nobody can ask about the old one
+    assert len(asked) == 5
+    drawn = set()
+    for seed in range(60):
+        audit = Audit(send, print, seed, 0.1)
+        for batch in batches:
+            audit.sent(batch)
+        audit.step(0, "ab" * 16, 0)
+        audit.step(NS, "ab" * 16, 200)
+        drawn.add(asked[-1].first_seq)
+    assert len(drawn) > 10  # any batch may be asked for

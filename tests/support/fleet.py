@@ -202,7 +202,7 @@ class Fleet:
         keys: Path | None = None,
         address: str = "",
         environment: dict[str, str] | None = None,
-        **fields: str,
+        **fields: str | float,
     ) -> None:
         """Start a robot's comms process; ``fields`` are further ones of its settings."""
         config = self.folder / f"{robot}.json"
