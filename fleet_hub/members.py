@@ -174,11 +174,11 @@ class Members:
         self._take_in(OPERATOR, act.name, act.key, b"")
 
     def _revoke(self, act: FleetAct, digest: str) -> None:
-        keys = [key for *_, key in self._access.parties(act.role, act.name)]
+        keys = [party.key for party in self._access.parties(act.role, act.name)]
         open_tokens = act.role == ROBOT and self.tokens.open_for(act.name)
         if not keys and not open_tokens:
             raise MembershipError(f"no {act.role} {act.name} in the allow-list; see `outrider fleet members`")
-        operators = {name for _, name, _ in self._access.parties(OPERATOR)}
+        operators = {party.name for party in self._access.parties(OPERATOR)}
         if act.role == OPERATOR and operators == {act.name}:
             raise MembershipError(
                 f"{act.name} is the last operator: nobody could undo it; let another in first"
