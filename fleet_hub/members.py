@@ -54,17 +54,15 @@ class Members:
         self._cards, self._trusted, self._wall_ns = cards, trusted, wall_ns
         self.tokens = Tokens(database, access, wall_ns)
         self._changes = Changes()
-        for key, role, name, state, card, _ in database.rows(
-            "SELECT * FROM member ORDER BY rowid"
-        ):  # as they came
+        # As they came: a name that was revoked may have come again.
+        for key, role, name, state, card, _ in database.rows("SELECT * FROM member ORDER BY rowid"):
             if state == OUT:
                 self._take_out(role, name)
                 continue
             try:
                 self._take_in(role, name, key, bytes(card))
-            except (
-                RobotCardError
-            ) as error:  # its owner's key is not trusted any more: it may talk, plans leave it out
+            except RobotCardError as error:
+                # Its owner's release key is not trusted any more: it may talk, plans leave it out.
                 print(f"outrider hub: {name}: {error}", file=sys.stderr, flush=True)
         for name in set(cards) - set(access.robots):
             del cards[name]
