@@ -37,7 +37,7 @@ campaign: setup
 	$(PYTHON) -m benchmarks.adversary
 	$(PYTHON) -m outrider.cli firmware soak --fuzz-bytes 1e9 --differential 1e6 --frames 1e7 --cuts 1
 	OUTRIDER_KILLS=100 $(PYTHON) -m pytest -s tests/system/test_kill.py
-	OUTRIDER_UPDATE_KILLS=1000 $(PYTHON) -m pytest -s --timeout 36000 tests/system/test_update_kills.py
+	OUTRIDER_UPDATE_KILLS=1000 $(PYTHON) -m pytest -s tests/system/test_update_kills.py
 	OUTRIDER_UPLINK_KILLS=1000 $(PYTHON) -m pytest -s --timeout 14400 tests/recorder/test_uplink_kills.py
 	$(PYTHON) -m tools.mutation
 

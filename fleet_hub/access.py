@@ -8,7 +8,7 @@ import struct
 import threading
 from collections.abc import Set
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import zmq
 from zmq.utils import z85
@@ -25,15 +25,26 @@ _FRAMES = 7
 """Version, request id, domain, address, identity, mechanism, client key."""
 
 
+class Party(NamedTuple):
+    """Somebody who may connect."""
+
+    role: str
+    name: str
+    key: str
+    """CURVE public key in Z85; of a bearer of a token, the token's id."""
+
+
 class Access:
-    """Public key -> ``role:name:key``. Written by the hub's thread, read by the ZAP thread, each entry at once."""
+    """Who may connect. Written by the hub's thread, read by the ZAP thread, each entry at once.
+
+    A connection is known as its user, ``role.KEY:name``, in which KEY tells one key of a name from another.
+    """
 
     def __init__(self, robots: AllowList, operators: AllowList) -> None:
         """One key may belong to one party only."""
-        self._parties: dict[bytes, str] = {}
-        self._tokens: dict[str, str] = {}
-        self._users: dict[str, str] = {}
-        """With the key in Z85; nothing for a token."""
+        self._user_of_key: dict[bytes, str] = {}
+        self._user_of_token: dict[str, str] = {}
+        self._parties: dict[str, Party] = {}
         self._robots: set[str] = set()
         for role, listed in ((ROBOT, robots), (OPERATOR, operators)):
             for key, name in listed.keys.items():
@@ -48,56 +59,55 @@ class Access:
         )
 
     def __len__(self) -> int:
-        """How many keys may connect."""
-        return len(self._parties)
+        """How many keys may connect, tokens aside."""
+        return len(self._user_of_key)
 
     @property
     def robots(self) -> Set[str]:
         """Names of the robots that may connect; changes as the list does."""
         return self._robots
 
-    def parties(self, role: str = "", name: str = "") -> list[tuple[str, str, str]]:
-        """(role, name, key in Z85) of everybody, or of those of that role and name."""
-        begin = f"{role}:{name}:" if name else f"{role}:" if role else ""
-        found = []
-        for user, key in self._users.items():
-            if key and user.startswith(begin):
-                role_, name_, _ = user.split(":")
-                found.append((role_, name_, key))
-        return sorted(found)
+    def parties(self, role: str = "", name: str = "") -> list[Party]:
+        """Everybody but bearers of tokens, or those of that role and name."""
+        return sorted(
+            party
+            for party in self._parties.values()
+            if party.role != ENROLMENT and role in ("", party.role) and name in ("", party.name)
+        )
 
     def put(self, role: str, name: str, key: str) -> None:
         """Let a key (Z85) in; raises MembershipError for one that is none."""
         raw = raw_key(key)
-        user = f"{role}:{name}:{digest_hex(raw)[:16]}"
-        self._users[user] = key
-        self._parties[raw] = user
+        user = f"{role}.{digest_hex(raw)[:16]}:{name}"
+        self._parties[user] = Party(role, name, key)
+        self._user_of_key[raw] = user
         if role == ROBOT:
             self._robots.add(name)
 
     def drop(self, role: str, name: str) -> None:
         """Let nobody of that role and name in any more."""
-        for *_, key in self.parties(role, name):
-            self._users.pop(self._parties.pop(raw_key(key)))
+        for party in self.parties(role, name):
+            del self._parties[self._user_of_key.pop(raw_key(party.key))]
         if role == ROBOT:
             self._robots.discard(name)
 
     def put_token(self, token: str, robot: str) -> None:
         """Let whoever holds a token connect: to enrol, and for nothing else (``fleet_hub.enrolment`` decides)."""
-        user = self._tokens[token] = f"{ENROLMENT}:{robot}:{token}"
-        self._users[user] = ""
+        user = f"{ENROLMENT}.{token[:16]}:{robot}"
+        self._parties[user] = Party(ENROLMENT, robot, token)
+        self._user_of_token[token] = user
 
     def user_of(self, key: bytes) -> str | None:
-        """``role:name:key`` of the owner of a CURVE public key (32 bytes); None for a stranger."""
-        return self._parties.get(key) or self._tokens.get(token_id(key))
+        """The user whose CURVE public key (32 bytes) that is; None for a stranger."""
+        return self._user_of_key.get(key) or self._user_of_token.get(token_id(key))
 
-    def knows(self, user: str) -> bool:
-        """Whether a connection that was let in as ``user`` still would be."""
-        return user in self._users
+    def party(self, user: str) -> Party | None:
+        """Who came as ``user``; None where that key would not be let in any more."""
+        return self._parties.get(user)
 
     def listed(self, key: str) -> bool:
         """Whether that key (Z85) is somebody's; raises MembershipError for one that is none."""
-        return raw_key(key) in self._parties
+        return raw_key(key) in self._user_of_key
 
 
 def raw_key(key: str) -> bytes:

@@ -54,17 +54,15 @@ class Members:
         self._cards, self._trusted, self._wall_ns = cards, trusted, wall_ns
         self.tokens = Tokens(database, access, wall_ns)
         self._changes = Changes()
-        for key, role, name, state, card, _ in database.rows(
-            "SELECT * FROM member ORDER BY rowid"
-        ):  # as they came
+        # As they came: a name that was revoked may have come again.
+        for key, role, name, state, card, _ in database.rows("SELECT * FROM member ORDER BY rowid"):
             if state == OUT:
                 self._take_out(role, name)
                 continue
             try:
                 self._take_in(role, name, key, bytes(card))
-            except (
-                RobotCardError
-            ) as error:  # its owner's key is not trusted any more: it may talk, plans leave it out
+            except RobotCardError as error:
+                # Its owner's release key is not trusted any more: it may talk, plans leave it out.
                 print(f"outrider hub: {name}: {error}", file=sys.stderr, flush=True)
         for name in set(cards) - set(access.robots):
             del cards[name]
@@ -174,11 +172,11 @@ class Members:
         self._take_in(OPERATOR, act.name, act.key, b"")
 
     def _revoke(self, act: FleetAct, digest: str) -> None:
-        keys = [key for *_, key in self._access.parties(act.role, act.name)]
+        keys = [party.key for party in self._access.parties(act.role, act.name)]
         open_tokens = act.role == ROBOT and self.tokens.open_for(act.name)
         if not keys and not open_tokens:
             raise MembershipError(f"no {act.role} {act.name} in the allow-list; see `outrider fleet members`")
-        operators = {name for _, name, _ in self._access.parties(OPERATOR)}
+        operators = {party.name for party in self._access.parties(OPERATOR)}
         if act.role == OPERATOR and operators == {act.name}:
             raise MembershipError(
                 f"{act.name} is the last operator: nobody could undo it; let another in first"

@@ -202,7 +202,8 @@ class Hub:
                 self._handle(session, frames[1].bytes)
 
     def _session(self, routing_id: bytes, user: str) -> Session | None:
-        if not self._access.knows(user):
+        party = self._access.party(user)
+        if party is None:
             self.dropped += 1
             refusal = Refused(RevokedError.code, "the key of this connection has been revoked; enrol anew")
             self._send(Session(routing_id, "", "", 0), refusal)
@@ -212,8 +213,7 @@ class Hub:
             if len(self._sessions) >= limits.SESSIONS_MAX:
                 self.dropped += 1
                 return None
-            role, name, _ = user.split(":")
-            session = self._sessions[routing_id] = Session(routing_id, role, name, 0, user=user)
+            session = self._sessions[routing_id] = Session(routing_id, party.role, party.name, 0, user=user)
         session.heard_ns = self._mono_ns()
         return session
 
@@ -265,8 +265,9 @@ class Hub:
             raise NotAllowedError(
                 f"{session.name}: a token is good for enrolling with it, and nothing else is"
             )
-        token = session.user.rpartition(":")[2]
-        self._send(session, self._enrolment_desk.answer(session.name, token, message))
+        party = self._access.party(session.user)
+        assert party is not None, "looked up when its message came"
+        self._send(session, self._enrolment_desk.answer(session.name, party.key, message))
         self._follow_members()
 
     def _follow_members(self) -> None:
@@ -279,7 +280,7 @@ class Hub:
         for name in set(self._heard_wall_ns) - set(self._members.robots):
             del self._heard_wall_ns[name]
         for routing_id in [
-            key for key, found in self._sessions.items() if not self._access.knows(found.user)
+            key for key, found in self._sessions.items() if self._access.party(found.user) is None
         ]:
             self._forget(routing_id)
         self._rollouts.fleet_changed()

@@ -21,7 +21,7 @@ OUTPUT_MAX_BYTES = 256 * 1024
 """Of everything that the child says."""
 GRACE_S = 5
 CHECK_KILLED = "check_killed"
-"""Somebody ended the child, or memory ran out, or it used more than its time: it may be tried again."""
+"""Somebody ended the child, or memory ran out, or a busy machine gave it too little time: it may be tried again."""
 LENGTH = struct.Struct("<I")
 """Before each answer on the child's standard input."""
 
@@ -119,14 +119,14 @@ class BundleChecker:
             if now_ns - self._started_ns < (CHECK_MAX_S + GRACE_S) * 1_000_000_000:
                 return None
             self.cancel()
-            return CheckResult(None, "check_failed", f"the check did not end within {CHECK_MAX_S} s")
+            return CheckResult(None, CHECK_KILLED, f"the check did not end within {CHECK_MAX_S} s")
         self._listen()
         output, code = self._output, child.returncode
         self.cancel()
         try:
             return msgspec.json.decode(output, type=CheckResult)
         except msgspec.MsgspecError:
-            what = CHECK_KILLED if code == -signal.SIGKILL else "check_failed"
+            what = CHECK_KILLED if code in (-signal.SIGKILL, -signal.SIGALRM) else "check_failed"
             return CheckResult(None, what, f"the checking process ended with code {code}")
 
     def cancel(self) -> None:

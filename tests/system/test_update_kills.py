@@ -4,7 +4,7 @@ Never a robot without a policy that runs, every rollout comes to its end, the au
 sent again than one chunk a cut. Half of the kills come at a random time, half just before a random write
 (``tests/support/dying``).
 
-``OUTRIDER_UPDATE_KILLS=1000 pytest -s --timeout 36000 tests/system/test_update_kills.py`` is the campaign (``make
+``OUTRIDER_UPDATE_KILLS=1000 pytest -s tests/system/test_update_kills.py`` is the campaign (``make
 campaign``); it prints what it did, and the seed that repeats its draws.
 """
 
@@ -46,7 +46,8 @@ KILLS_A_ROLLOUT = 4
 WRITES_MAX = 60
 DEATH_MAX_S = 4.0
 """Who has not come to its Nth write by then is killed where it is."""
-END_MAX_S = 120.0
+END_MAX_S = 300.0
+"""Checks are niced: on a machine that others keep busy one takes a minute, and is begun again when it is killed."""
 CHECK_BYTES_MAX = 64 * 1024
 """Metadata of one check, papers, acknowledgements of one connection: not bundle."""
 DYING = Path(__file__).parents[1] / "support" / "dying"
@@ -294,6 +295,7 @@ def end(process: "subprocess.Popen[str]") -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2 * END_MAX_S + 60.0 * KILLS)
 def test_random_kills_leave_every_robot_with_a_policy_and_every_rollout_at_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
