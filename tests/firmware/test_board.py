@@ -484,6 +484,24 @@ def test_speed_acceleration_and_jerk_stay_within_limits(pair: Pair) -> None:
     assert max(map(abs, jerks)) <= 40.0 * 1.1 + 1.0
 
 
+def test_a_start_after_a_stop_in_the_midst_of_a_ramp_begins_from_rest(pair: Pair) -> None:
+    assert pair.ask(frames.ParameterSet, BY_NAME["wheels_hz"].id, frames.Kind.U32, 200).result == Result.OK
+
+    def wanted_soon() -> list[float]:
+        mark = len(pair.events)
+        drive(pair, ms=30, linear=1.0)
+        return [e.right_wanted_radps for e in pair.events[mark:] if isinstance(e, frames.Wheels)]
+
+    first = wanted_soon()
+    drive(pair, ms=100, linear=1.0)
+    pair.send(frames.Stop(0))
+    pair.run(1000)
+    assert pair.latest(frames.Status).state == State.DISARMED
+    again = wanted_soon()
+    assert max(first) > 0.1
+    assert again[:4] == pytest.approx(first[:4], abs=0.06)
+
+
 def test_wheels_follow_what_they_are_asked(pair: Pair) -> None:
     drive(pair, ms=1500)
     wheels = pair.latest(frames.Wheels)
