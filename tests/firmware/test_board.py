@@ -353,6 +353,26 @@ def test_noise_costs_the_c_core_one_frame_at_most(pair: Pair) -> None:
         assert 2 * number + 1 in [frame.host_us for frame in came if isinstance(frame, frames.TimeReply)]
 
 
+def test_what_lies_between_two_zeros_counts_as_one_bad_frame_and_nothing_as_none(pair: Pair) -> None:
+    def bad() -> int:
+        pair.run(60)
+        return int(pair.latest(frames.Status).frames_bad)
+
+    before = bad()
+    for junk, count in (
+        (bytes(50), 0),
+        (b"\1\0", 1),
+        (b"\1\1\0", 1),
+        (b"\1" * 900 + b"\0", 1),
+        (b"\7\0\0\5\0", 2),
+    ):
+        pair.send_raw(junk)
+        after = bad()
+        assert after - before == count, junk
+        before = after
+    assert pair.ask(frames.Disarm).result == Result.OK
+
+
 def test_a_stop_of_a_board_that_stands_is_nothing(pair: Pair) -> None:
     pair.send(frames.Stop(1))
     answer = pair.ask(frames.Disarm)
@@ -500,6 +520,34 @@ def test_a_start_after_a_stop_in_the_midst_of_a_ramp_begins_from_rest(pair: Pair
     again = wanted_soon()
     assert max(first) > 0.1
     assert again[:4] == pytest.approx(first[:4], abs=0.06)
+
+
+def test_the_damping_of_the_speed_loop_brakes_what_changes(program: Path) -> None:
+    damping = BY_NAME["wheel_d"]
+
+    def speed_after_a_while(value: float) -> float:
+        with Pair(program) as pair:
+            pair.open()
+            asked = (frames.ParameterSet, damping.id, frames.Kind.F32, to_bits("f32", value))
+            assert pair.ask(*asked).result == Result.OK
+            drive(pair, ms=300, linear=1.0)
+            return float(pair.latest(frames.Wheels).right_radps)
+
+    assert speed_after_a_while(damping.high) < 0.95 * speed_after_a_while(0.0)
+
+
+@pytest.mark.parametrize("linear", [0.5, -0.2])
+def test_a_ramp_ends_at_what_was_asked_exactly(pair: Pair, linear: float) -> None:
+    drive(pair, ms=3000, linear=linear)
+    mark = len(pair.events)
+    for _ in range(30):
+        pair.command(linear)
+        pair.run(10)
+    wheels = [event for event in pair.events[mark:] if isinstance(event, frames.Wheels)]
+    assert len(wheels) > 5
+    wanted = {radps for event in wheels for radps in (event.left_wanted_radps, event.right_wanted_radps)}
+    assert len(wanted) == 1
+    assert wanted.pop() == pytest.approx(linear / 0.08, abs=1e-5)
 
 
 def test_wheels_follow_what_they_are_asked(pair: Pair) -> None:
