@@ -20,7 +20,16 @@ ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "build" / "firmware"
 TESTS = [
     f"tests/firmware/test_{name}.py"
-    for name in ("protocol", "board", "link", "signature", "machine", "clock")
+    for name in (
+        "protocol",
+        "board",
+        "board_dialogue",
+        "board_motion",
+        "link",
+        "signature",
+        "machine",
+        "clock",
+    )
 ]
 PYTHON_CORES = (
     "firmware_interface/protocol/*",

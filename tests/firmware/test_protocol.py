@@ -272,7 +272,8 @@ def test_ten_million_bytes_leave_the_c_core_whole(program: Path) -> None:
 
 def test_parameters_are_ranged_and_typed() -> None:
     speed = parameter_named("speed_max_mps")
-    assert from_bits("f32", checked_bits(speed, speed.high)) == as_f32(speed.high)
+    for bound in (speed.low, speed.high):
+        assert from_bits("f32", checked_bits(speed, bound)) == as_f32(bound)
     for wrong in (speed.low - 0.01, speed.high + 0.01, math.nan, math.inf):
         with pytest.raises(ParameterError, match=r"speed_max_mps is 0\.05 to 2 m/s"):
             checked_bits(speed, wrong)
