@@ -208,6 +208,8 @@ def test_a_repeated_hello_changes_nothing(pair: Pair) -> None:
         ("imu nan", "imu 0", Fault.SENSOR, 2, True),
         ("imu -inf", "imu 0", Fault.SENSOR, 2, True),
         ("current 40", "current 0", Fault.OVERCURRENT, 54, True),
+        ("current 40 0", "current 0", Fault.OVERCURRENT, 54, True),
+        ("current 0 40", "current 0", Fault.OVERCURRENT, 54, True),
         ("silent 1", "silent 0", Fault.SENSOR, 2, True),
     ],
 )
@@ -224,7 +226,9 @@ def test_a_fault_stops_and_holds_until_cleared(
     assert zero_us - (pair.now_us - 100_000) <= within_ms * 1000
     status = pair.latest(frames.Status)
     assert (status.state, status.faults & fault) == (State.FAULTED, fault)
-    assert (abs(pair.latest(frames.Wheels).left_current_a) < 0.01 or text == "current 40") is powerless
+    assert (
+        abs(pair.latest(frames.Wheels).left_current_a) < 0.01 or text.startswith("current 40")
+    ) is powerless
     pair.run(1000)
     assert pair.ask(frames.Arm, pair.now_us & 0xFFFFFFFF).result == Result.FAULTED
     assert pair.ask(frames.ClearFaults, 0xFFFFFFFF).result == Result.FAULTED, "its cause persists"

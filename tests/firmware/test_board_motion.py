@@ -64,6 +64,18 @@ def test_the_damping_of_the_speed_loop_brakes_what_changes(program: Path) -> Non
     assert speed_after_a_while(damping.high) < 0.95 * speed_after_a_while(0.0)
 
 
+@pytest.mark.parametrize(("linear", "angular"), [(0.3, 0.8), (0.3, -0.8), (0.0, 1.0), (-0.2, 0.5)])
+def test_wheels_turn_a_body_as_it_was_asked(pair: Pair, linear: float, angular: float) -> None:
+    pair.arm()
+    for _ in range(200):
+        pair.command(linear, angular)
+        pair.run(10)
+    wheels = pair.latest(frames.Wheels)
+    left, right = ((linear + side * angular * 0.40 / 2.0) / 0.08 for side in (-1, 1))
+    assert (wheels.left_wanted_radps, wheels.right_wanted_radps) == pytest.approx((left, right), abs=1e-5)
+    assert (wheels.left_radps, wheels.right_radps) == pytest.approx((left, right), abs=0.3)
+
+
 @pytest.mark.parametrize("linear", [0.5, -0.2])
 def test_a_ramp_ends_at_what_was_asked_exactly(pair: Pair, linear: float) -> None:
     drive(pair, ms=3000, linear=linear)
