@@ -294,3 +294,15 @@ def test_another_schema_is_told_apart_and_the_older_side_named(program: Path) ->
             assert isinstance(events[0], Mismatch)
             assert words in events[0].advice()
             assert not any(isinstance(event, Opened) for event in events)
+
+
+def test_of_all_that_was_stored_the_newest_holds_after_each_start(pair: Pair) -> None:
+    wheels = BY_NAME["wheels_hz"].id
+    for value in (60, 61, 62, 70, 63, 100, 64):
+        for stored in (value + 1, value):
+            asked = (frames.ParameterSet, wheels, frames.Kind.U32, stored)
+            assert pair.ask(*asked).result == Result.OK
+        pair.board.control(pair.now_us, "restart 1")
+        pair.run(3)
+        pair.open()
+        assert pair.ask(frames.ParameterGet, wheels).value == value
