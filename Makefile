@@ -35,11 +35,15 @@ campaign: setup
 		--out build/campaign/evaluation
 	$(PYTHON) -m outrider.cli evaluate trainer/policies/seed-0.onnx --fidelity --out build/campaign/fidelity
 	$(PYTHON) -m benchmarks.adversary
-	$(PYTHON) -m outrider.cli firmware soak --fuzz-bytes 1e9 --differential 1e6 --frames 1e7 --cuts 1
+	$(PYTHON) -m outrider.cli firmware soak --fuzz-bytes 1e9 --differential 1e6 --frames 1e7 --cuts 1 --stops 250
+	$(PYTHON) -m benchmarks.watchdogs --realtime
+	$(PYTHON) -m tools.coverage_cores
 	OUTRIDER_KILLS=100 $(PYTHON) -m pytest -s tests/system/test_kill.py
 	OUTRIDER_UPDATE_KILLS=1000 $(PYTHON) -m pytest -s tests/system/test_update_kills.py
 	OUTRIDER_UPLINK_KILLS=1000 $(PYTHON) -m pytest -s --timeout 14400 tests/recorder/test_uplink_kills.py
 	$(PYTHON) -m tools.mutation
+	$(PYTHON) -m tools.mutation --room serial
+	$(PYTHON) -m tools.mutation_c
 
 policies: setup
 	$(PYTHON) -m outrider.cli train --config trainer/policies/config.yaml --seeds 5 --steps 8000000 \

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Line and branch coverage of both protocol cores by their own tests: gcov for C, coverage.py for Python.
 
-    python -m tools.coverage_cores            # a few minutes; exit code 1 when a line or branch is not reached
+    python -m tools.coverage_cores            # a few minutes; exit code 1 when a line or branch of a core is missed
 
-Lines that cannot be reached are not excused by a list: they are taken out, or a test is added.
+The cores are what reads and acts on frames. Lines of theirs that cannot be reached are not excused by a list: they are
+taken out, or a test is added. Of the firmware's other files, what was missed is shown.
 """
 
 import gzip
@@ -19,13 +20,23 @@ ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "build" / "firmware"
 TESTS = [
     f"tests/firmware/test_{name}.py"
-    for name in ("protocol", "board", "link", "signature", "machine", "clock")
+    for name in (
+        "protocol",
+        "board",
+        "board_dialogue",
+        "board_motion",
+        "link",
+        "signature",
+        "machine",
+        "clock",
+    )
 ]
 PYTHON_CORES = (
     "firmware_interface/protocol/*",
     "firmware_interface/link/machine.py",
     "firmware_interface/link/clock.py",
 )
+C_CORES = ("framing.c", "dispatch.c", "outrider_protocol.c", "trust.c", "sha256.c")
 RUN_MAX_S = 1800
 
 
@@ -114,7 +125,7 @@ def main() -> int:
             f"{file.lines_hit:4} of {file.lines:4} lines, {file.branches_hit:4} of {file.branches:4} branches"
         )
         print(f"{file.name:44}{line}  {'; '.join(file.missed)}")
-    return 1 if any(file.missed for file in files) else 0
+    return 1 if any(file.missed for file in files if file.name in C_CORES or file.name.endswith(".py")) else 0
 
 
 if __name__ == "__main__":

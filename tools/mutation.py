@@ -43,7 +43,9 @@ TESTS = (
 SLOW_TESTS = ("tests/property/test_safety.py", "tests/twin/test_movers.py")
 """They compile the twin first."""
 SERIAL = ("protocol/codec.py", "protocol/values.py", "link/machine.py", "link/clock.py")
-SERIAL_TESTS = tuple(f"tests/firmware/test_{name}.py" for name in ("clock", "machine", "protocol", "board"))
+SERIAL_TESTS = tuple(
+    f"tests/firmware/test_{name}.py" for name in ("clock", "machine", "protocol", "board", "board_dialogue")
+)
 OPTIONS = ("-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", "--no-header", "--tb=short")
 SAMPLE, SEED = 240, 1
 MUTANT_MAX_S = 60

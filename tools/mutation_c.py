@@ -23,7 +23,10 @@ from firmware_interface.emulator.build import SOURCES, core_sources, signature_f
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ("framing.c", "dispatch.c", "motion.c", "core.c", "parameters.c", "trust.c", "update.c", "store.c")
-TESTS = tuple(f"tests/firmware/test_{name}.py" for name in ("board", "signature", "protocol"))
+TESTS = tuple(
+    f"tests/firmware/test_{name}.py"
+    for name in ("board", "board_dialogue", "board_motion", "signature", "protocol")
+)
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", "--no-header", "--tb=no")
 LEFT_OUT = "small_boards or cppcheck or cannot_be or what_is_generated or trial_finds or library_takes or ten_million"
 """Tests that do not run the program, or compile their own."""

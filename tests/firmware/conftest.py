@@ -15,7 +15,7 @@ from firmware_interface.emulator.build import Kind, build, signature_flags
 from firmware_interface.emulator.process import Emulator
 from firmware_interface.link.client import FirmwareLink
 from firmware_interface.transport.ports import open_port
-from tests.support.firmware import PUBLIC
+from tests.support.firmware import PUBLIC, Pair
 
 
 @pytest.fixture(scope="session")
@@ -46,4 +46,11 @@ def emulator(program: Path, tmp_path: Path) -> Iterator[Emulator]:
 def link(emulator: Emulator) -> Iterator[FirmwareLink]:
     with FirmwareLink(lambda: open_port(emulator.port)) as opened:
         opened.wait_open()
+        yield opened
+
+
+@pytest.fixture
+def pair(program: Path) -> Iterator[Pair]:
+    with Pair(program) as opened:
+        opened.open()
         yield opened

@@ -222,6 +222,24 @@ def test_the_reader_takes_any_bytes_and_keeps_little(pieces: list[bytes]) -> Non
     assert reader.feed(STOP) == [frames.Stop(7)]
 
 
+@pytest.mark.parametrize("first", [0, 1, 100, codec.WIRE_MAX_BYTES - 1, codec.WIRE_MAX_BYTES, 400])
+def test_a_frame_that_comes_in_pieces_may_be_so_long_and_no_longer(first: int) -> None:
+    for size, verdict in (
+        (codec.WIRE_MAX_BYTES, Verdict.BAD_CRC),
+        (codec.WIRE_MAX_BYTES + 1, Verdict.TOO_LONG),
+        (600, Verdict.TOO_LONG),
+    ):
+        reader = codec.Reader()
+        for piece in (b"\1" * min(first, size), b"\1" * (size - min(first, size))):
+            assert reader.feed(piece) == []
+            assert len(reader._partial) <= codec.WIRE_MAX_BYTES
+        assert (reader.bad, reader.bad_total) == ({}, 0), "it has not ended"
+        assert reader.feed(b"\0" + STOP[:-1]) == []
+        assert (reader.bad, reader.bad_total) == ({verdict: 1}, 1)
+        assert reader.feed(STOP[-1:] + b"\0" + STOP) == [frames.Stop(7)] * 2
+        assert (reader.good, reader.bad_total, reader.resyncs) == (2, 1, 1)
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 2**32), st.data())
 def test_frames_survive_any_cutting_of_the_stream(seed: int, data: st.DataObject) -> None:
@@ -254,7 +272,8 @@ def test_ten_million_bytes_leave_the_c_core_whole(program: Path) -> None:
 
 def test_parameters_are_ranged_and_typed() -> None:
     speed = parameter_named("speed_max_mps")
-    assert from_bits("f32", checked_bits(speed, speed.high)) == as_f32(speed.high)
+    for bound in (speed.low, speed.high):
+        assert from_bits("f32", checked_bits(speed, bound)) == as_f32(bound)
     for wrong in (speed.low - 0.01, speed.high + 0.01, math.nan, math.inf):
         with pytest.raises(ParameterError, match=r"speed_max_mps is 0\.05 to 2 m/s"):
             checked_bits(speed, wrong)

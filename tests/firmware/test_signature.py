@@ -134,6 +134,10 @@ def test_the_name_is_signed_whole(pair: Pair) -> None:
     assert install(pair, signed(board=longest)) == TAKEN
     assert runs(pair) == 2
     assert pair.latest(frames.FirmwareInfo).board.decode() == longest
+    pair.board.control(pair.now_us, "name amr")
+    assert runs(pair) == 2
+    assert pair.latest(frames.FirmwareInfo).board == b"amr".ljust(16, b"\0"), "nothing of what lies behind it"
+    assert begin(pair, signed(version=3, board="amr")) is Result.OK
 
 
 def test_verifying_again_is_nothing_and_after_the_switch_nothing_is_heard(pair: Pair) -> None:

@@ -134,3 +134,11 @@ def zero_at_us(observed: list[Observed]) -> int | None:
 def states(observed: list[Observed]) -> list[StateChanged]:
     """The changes of state."""
     return [seen for seen in observed if isinstance(seen, StateChanged)]
+
+
+def drive(pair: Pair, ms: int = 200, linear: float = 0.5) -> None:
+    """Arm, and send a command every 10 ms."""
+    pair.arm()
+    for _ in range(ms // 10):
+        pair.command(linear)
+        pair.run(10)

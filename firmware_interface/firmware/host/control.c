@@ -85,7 +85,8 @@ bool host_command(char *text)
     } else if (strcmp(verb, "battery") == 0) {
         host.forced.battery_v = strtof(rest, NULL);
     } else if (strcmp(verb, "current") == 0) {
-        host.forced.current_a = strtof(rest, NULL);
+        host.forced.current_a[0] = strtof(rest, &rest);
+        host.forced.current_a[1] = *rest == '\0' ? host.forced.current_a[0] : strtof(rest, NULL);
     } else if (strcmp(verb, "silent") == 0) {
         host.forced.silent = atoi(rest) != 0;
     } else if (strcmp(verb, "imu") == 0) {

@@ -103,7 +103,7 @@ void hal_sensors_read(struct hal_sensors *sensors)
     for (size_t i = 0u; i < 2u; i++) {
         sensors->ticks[i] = (int32_t)(uint32_t)(int64_t)(plant->angle_rad[i] * TICKS_PER_RAD);
         sensors->speed_radps[i] = (float)plant->speed_radps[i];
-        sensors->current_a[i] = (float)plant->current_a[i] + host.forced.current_a;
+        sensors->current_a[i] = (float)plant->current_a[i] + host.forced.current_a[i];
     }
     memcpy(sensors->acceleration_mps2, plant->acceleration_mps2, sizeof sensors->acceleration_mps2);
     memcpy(sensors->turn_rate_radps, plant->turn_rate_radps, sizeof sensors->turn_rate_radps);

@@ -30,7 +30,7 @@ struct host_forced {
     bool emergency_stop;
     unsigned bumpers;
     float battery_v;
-    float current_a; /* added to both motors */
+    float current_a[2]; /* added to what the motors take */
     bool silent;
 };
 
