@@ -87,13 +87,13 @@ def open_inside(folder: Path, name: str) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
-class PipeFetcher(Fetcher):
-    """Asks comms over standard output, which asks the hub over CURVE; the answer comes on standard input."""
+class AskingFetcher(Fetcher):
+    """Asks somebody who speaks with the hub, one piece at a time."""
 
     def _chunks(self, name: str) -> Iterator[bytes]:
         offset = 0
         while True:
-            chunk = self._ask(FetchFile(name, offset))
+            chunk = self.ask(FetchFile(name, offset))
             if not chunk.found:
                 raise DownloadHTTPError(f"the hub has no {name}", 404)
             offset += len(chunk.data)
@@ -101,7 +101,16 @@ class PipeFetcher(Fetcher):
             if not chunk.data or offset >= chunk.size_bytes:
                 return
 
-    def _ask(self, question: FetchFile) -> FileChunk:
+    @abstractmethod
+    def ask(self, question: FetchFile) -> FileChunk:
+        """The hub's answer to this very question; raises TrustError when there is none in time."""
+
+
+class PipeFetcher(AskingFetcher):
+    """Asks comms over standard output, which asks the hub over CURVE; the answer comes on standard input."""
+
+    def ask(self, question: FetchFile) -> FileChunk:
+        """One question, one answer."""
         sys.stdout.buffer.write(msgspec.json.encode(question) + b"\n")
         sys.stdout.buffer.flush()
         end_s = time.monotonic() + ANSWER_MAX_S

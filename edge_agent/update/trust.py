@@ -126,6 +126,18 @@ class RobotTrust:
         self.discard()
         return data
 
+    def refresh(self) -> bool:
+        """Verify both repositories as they are now and keep what is newer; whether anything was. Raises TrustError."""
+        known = self._floors.read()
+        with self._opened():
+            self._reached = Floor(versions=self._versions(), verified_wall_ns=self._wall_ns())
+        news = self._reached.versions.items() - known.versions.items()
+        if news or not (self._folder / CURRENT).is_dir():
+            self.accept()
+            return True
+        self.discard()
+        return False
+
     def accept(self) -> None:
         """Keep what the last check verified: the floor first, then the cache. Raises OSError.
 

@@ -86,6 +86,11 @@ class HubLink:
         socket.connect(self._endpoint)
         return socket
 
+    @property
+    def socket(self) -> "zmq.Socket[bytes]":
+        """The connection as it is now, for who waits for many links at once."""
+        return self._socket
+
     def wait(self, timeout_ms: int) -> None:
         """Sleep until something comes in, at most ``timeout_ms``."""
         self._socket.poll(timeout_ms)
