@@ -29,3 +29,5 @@ DIGEST_PREFIX_MIN = 8
 """Shortest beginning of a digest that names a release."""
 ROLLOUT_STEP_S = 0.5
 """How often rollouts are looked at when nothing happens."""
+ROLLOUT_STEP_MIN_S = 0.05
+"""How often at most: every report of a thousand robots asks for a look at all of them."""

@@ -15,6 +15,7 @@ from contracts.messages import (
     FromHub,
     FromRobot,
     Hello,
+    Order,
     Refused,
     RolloutReport,
     decode_from_client,
@@ -33,7 +34,7 @@ from fleet_hub.observe.metrics import STEP_S as METRICS_STEP_S
 from fleet_hub.observe.metrics import HubFigures, MetricsServer, metrics_text
 from fleet_hub.people import People, read_cards
 from fleet_hub.rollout.evidence import EvidenceRoom
-from fleet_hub.rollout.rollouts import Rollouts
+from fleet_hub.rollout.rollouts import Rollouts, Told
 from fleet_hub.rollout.trip_store import TripStore
 from fleet_hub.store.audit import AuditLog
 from fleet_hub.store.database import Database
@@ -121,7 +122,7 @@ class Hub:
         """Serve until stopped, then close everything."""
         try:
             while not self._stopping:
-                self._socket.poll(limits.POLL_MS)
+                self._socket.poll(limits.ROLLOUT_STEP_MIN_S * 1000 if self._step_due else limits.POLL_MS)
                 began_ns = self._mono_ns()
                 self._drain()
                 self._database.commit()
@@ -208,7 +209,8 @@ class Hub:
     def _step_rollouts(self) -> None:
         """Let rollouts go on, and tell robots what they have not been told on this connection."""
         now_ns = self._mono_ns()
-        if not self._step_due and now_ns - self._step_ns < limits.ROLLOUT_STEP_S * 1e9:
+        wait_s = limits.ROLLOUT_STEP_MIN_S if self._step_due else limits.ROLLOUT_STEP_S
+        if now_ns - self._step_ns < wait_s * 1e9:
             return
         self._step_due, self._step_ns = False, now_ns
         here = [
@@ -217,11 +219,14 @@ class Hub:
             if now_ns - found.heard_ns < limits.SILENT_MAX_S * 1e9
         ]
         self._rollouts.step(self._heard_wall_ns, frozenset(here))
+        orders: dict[Told, Order | None] = {}  # one for all robots of a stage
         for session in self._robots.values():
             told = self._rollouts.told_for(session.name)
             if told is None or session.told == told:
                 continue
-            order = self._rollouts.order(told)
+            if told not in orders:
+                orders[told] = self._rollouts.order(told)
+            order = orders[told]
             if order and self._send(session, order):
                 session.told = told
 

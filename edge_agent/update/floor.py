@@ -8,7 +8,7 @@ from typing import Annotated
 
 import msgspec
 
-from contracts.atomic import write_atomically
+from contracts.atomic import sync_folder, write_atomically
 from contracts.canonical import hash_of
 from contracts.manifest import Digest
 from contracts.trust import Code, TrustError
@@ -103,9 +103,11 @@ class FloorStore:
         """Raise the floor to ``floor`` where that is higher; raises OSError, TrustError."""
         new = self.read().raised(floor)
         data = msgspec.json.encode(_Written(new, hash_of(new)))
+        folder = self._paths[0].parent
+        folder.mkdir(parents=True, exist_ok=True)
         for path in self._paths:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, data)
+            write_atomically(path, data, folder=False)
+        sync_folder(folder)
 
 
 def _highest(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:

@@ -7,6 +7,7 @@ is refused has changed nothing. The floor catches what TUF alone does not: a los
 import contextlib
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -174,7 +175,7 @@ class RobotTrust:
         try:
             self._work.mkdir(parents=True)
             if (self._folder / CURRENT).is_dir():
-                shutil.copytree(self._folder / CURRENT, self._work, symlinks=True, dirs_exist_ok=True)
+                _link_tree(self._folder / CURRENT, self._work)
             image, director = (self._refresh(repository) for repository in REPOSITORIES)
             floor.check_versions(self._versions())
             yield image, director, floor
@@ -349,12 +350,22 @@ def _check_file(target: TargetFile, bundle: Path) -> None:
         raise TrustError(Code.WRONG_HASH, f"the bundle is not the one that was signed: {error}") from None
 
 
+def _link_tree(source: Path, made: Path) -> None:
+    """A copy whose files are the source's own: python-tuf replaces files and never writes into one."""
+    try:
+        shutil.copytree(source, made, symlinks=True, dirs_exist_ok=True, copy_function=os.link)
+    except (shutil.Error, OSError):  # a file system without links
+        shutil.rmtree(made, ignore_errors=True)
+        shutil.copytree(source, made, symlinks=True)
+
+
 def _sync_tree(folder: Path) -> None:
-    """python-tuf does not sync what it writes."""
+    """Sync what python-tuf wrote, which it does not; files shared with the cache before were synced with that."""
     for base, _, names in os.walk(folder):
         for name in names:
             path = Path(base) / name
-            if not path.is_symlink():
+            found = path.lstat()
+            if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
                 descriptor = os.open(path, os.O_RDONLY)
                 os.fsync(descriptor)
                 os.close(descriptor)

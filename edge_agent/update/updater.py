@@ -345,7 +345,7 @@ class Updater:
         if active is None or active.digest != candidate.digest:
             self.slots.commit(candidate.entry)
         self.orders.drives_since(self._wall_ns())
-        self.mailbox.withdraw()
+        self.mailbox.withdraw(durable=False)  # where a power cut brings it back, it is committed already
         self._candidate, self.state = None, State.IDLE
         self._note("update_active", digest=facts.digest, version=facts.version)
         self._send(Running(facts.digest, facts.version))
