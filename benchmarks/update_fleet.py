@@ -9,59 +9,41 @@ runs in a thread, since a thousand interpreters on one machine would be measured
 takes every candidate. Every fsync is made, all of them to one disk.
 
 Timed by the hub's audit log: from the start of the rollout to its end, when every robot has reported that it soaked
-(0.1 s). The reference for the transfer: a bare ROUTER sends the same bytes in the same chunks to as many DEALERs, CURVE,
-connected before, in the same run, before and after.
+(0.1 s). The reference for the transfer: a bare ROUTER sends the same bytes in the same chunks to as many DEALERs over
+CURVE, connected before, in the same run, before and after.
 """
 
 import contextlib
-import multiprocessing
-import os
-import queue
-import resource
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zmq
 
 from benchmarks._report import quick_asked, report
+from benchmarks._update_agents import ANSWER_MAX_S, SPAWN, WAIT_MAX_S, WORKERS, bare_s, open_files, work
 from contracts.bundle import Floats
-from contracts.canonical import digest_hex
 from contracts.keyring import CARDS_FOLDER
 from contracts.messages import (
-    Chunk,
     FetchFile,
     FileChunk,
-    FromHub,
-    FromRobot,
     Hello,
-    Order,
-    Welcome,
     encode,
 )
 from contracts.observation import OBSERVATION_SIZE, ROUTING_LAYOUT
 from contracts.plan import Plan, Release, Stage, Who, encode_plan
 from contracts.robot import AMR_SMALL
-from contracts.trust import Code, TrustError, Wanted
-from edge_agent.update.check import check
-from edge_agent.update.checker import CheckRequest, CheckResult
+from contracts.trust import Code, TrustError
 from edge_agent.update.fetchers import AskingFetcher
-from edge_agent.update.mailbox import ControlMailbox
-from edge_agent.update.slots import SlotStore
 from edge_agent.update.trust import RobotTrust
-from edge_agent.update.updater import State, Updater
 from edge_agent.uplink.link import HubLink
 from fleet_hub.client import HubClient
-from fleet_hub.limits import DOWNLOAD_CHUNK_BYTES
 from fleet_hub.rollout import events as ev
 from fleet_hub.store.audit import read_entries
 from tests.support.fleet import PEOPLE, act, approve, free_port, make_manifest, make_plan
@@ -69,9 +51,6 @@ from trainer.release.keys import load_signer
 from trainer.release.pack import pack
 
 AGENTS, AGENTS_QUICK = 1000, 100
-WORKERS = 4
-CHECKS_AT_ONCE = 3
-"""A process; threads, most of whose time python-tuf holds the GIL or waits for the hub."""
 HIDDEN = 468
 """Hidden units of a policy whose bundle has 1 MB."""
 GOLDEN_ROWS = 32
@@ -79,11 +58,6 @@ POLLS = 40
 SPARE = "spare"
 SOAK_S = 0.1
 AT_ONCE = 200
-STEP_S = 0.1
-"""How often every agent looks at its timers, as comms does in its own loop."""
-WAIT_MAX_S = 300.0
-ANSWER_MAX_S = 60.0
-SPAWN = multiprocessing.get_context("spawn")
 
 
 def make_policy() -> tuple[bytes, tuple[Floats, Floats]]:
@@ -124,234 +98,6 @@ def make_policy() -> tuple[bytes, tuple[Floats, Floats]]:
     observations = rng.normal(0.0, 1.0, (GOLDEN_ROWS, OBSERVATION_SIZE)).astype(np.float32)
     rows = [session.run(["command"], {"observation": row[None, :]})[0] for row in observations]
     return data, (observations, np.concatenate(rows))
-
-
-class QueueFetcher(AskingFetcher):
-    """The pipe between a checking process and comms, between two threads."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.questions: queue.SimpleQueue[FetchFile] = queue.SimpleQueue()
-        self.answers: queue.SimpleQueue[FileChunk | None] = queue.SimpleQueue()
-
-    def ask(self, question: FetchFile) -> FileChunk:
-        """One question, one answer."""
-        self.questions.put(question)
-        try:
-            answer = self.answers.get(timeout=ANSWER_MAX_S)
-        except queue.Empty:
-            answer = None
-        if answer is None:
-            raise TrustError(Code.UNREACHABLE, "no answer")
-        return answer
-
-
-class ThreadChecker:
-    """``BundleChecker`` with a thread in the place of its child; what is checked is the same."""
-
-    def __init__(self, pool: ThreadPoolExecutor, keys: Path, state: Path) -> None:
-        self._pool, self._keys, self._state = pool, keys, state
-        self._future: Future[CheckResult] | None = None
-        self._fetcher = QueueFetcher()
-
-    def start(self, path: Path, now_ns: int, wanted: Wanted) -> None:
-        """Begin as soon as a thread is free."""
-        self._fetcher = QueueFetcher()
-        request = CheckRequest(str(path), str(self._keys), AMR_SMALL.name, str(self._state), wanted)
-        self._future = self._pool.submit(check, request, self._fetcher)
-
-    def question(self) -> FetchFile | None:
-        """What the check wants."""
-        try:
-            return self._fetcher.questions.get_nowait()
-        except queue.Empty:
-            return None
-
-    def answer(self, chunk: FileChunk) -> None:
-        """What came."""
-        self._fetcher.answers.put(chunk)
-
-    def result(self, now_ns: int) -> CheckResult | None:
-        """None while it lasts."""
-        if self._future is None or not self._future.done():
-            return None
-        result, self._future = self._future.result(), None
-        return result
-
-    def cancel(self) -> None:
-        """Let a check that waits for an answer end."""
-        if self._future is not None:
-            self._future.cancel()
-            self._fetcher.answers.put(None)
-            self._future = None
-
-
-class Agent:
-    """One robot's link and updater, with a control that takes everything."""
-
-    def __init__(
-        self, name: str, endpoint: str, keys: Path, state: Path, context: Any, pool: ThreadPoolExecutor
-    ) -> None:
-        own = keys / "robots" / name
-        log_id = digest_hex(name.encode())[:32]
-        self.name, self.state = name, state
-        hello = Hello(name, log_id, log_id, 0, AMR_SMALL.name, ROUTING_LAYOUT.hash(), "", "")
-        self.link = HubLink(endpoint, own, lambda: hello, int(log_id[:8], 16), context)
-        self.updater = Updater(
-            state, ThreadChecker(pool, own, state), self._send, lambda *_a, **_k: None, own, name
-        )
-        self.control = ControlMailbox(state)
-        self.other_bytes = 0
-
-    def _send(self, message: FromRobot) -> bool:
-        self.other_bytes += len(encode(message))
-        return self.link.send(message)
-
-    def hear(self, now_ns: int) -> None:
-        """Take what came, as comms does."""
-        for message in self.link.receive(now_ns):
-            self._count(message)
-            if isinstance(message, Welcome):
-                self.updater.on_online(now_ns)
-            elif isinstance(message, Order):
-                self.updater.on_order(message, now_ns)
-            elif isinstance(message, Chunk):
-                self.updater.on_chunk(message, now_ns)
-            elif isinstance(message, FileChunk):
-                self.updater.on_file(message)
-
-    def _count(self, message: FromHub) -> None:
-        self.other_bytes += len(encode(message)) - (len(message.data) if isinstance(message, Chunk) else 0)
-
-    def step(self, now_ns: int) -> None:
-        """Timers, and control's answer."""
-        self.link.step(now_ns, 0)
-        self.updater.step(now_ns)
-        if self.updater.state is State.WAITING and (candidate := self.control.poll()):
-            self.control.answer(candidate, True)
-            self.updater.step(now_ns)
-
-
-def work(
-    names: list[str], endpoint: str, keys: Path, state: Path, out: "Queue[Any]", orders: "Queue[str]"
-) -> None:
-    """A process with many agents; on each digest tells who does not run it and what each has talked, ends on ""."""
-    _open_files()
-    context: zmq.Context[Any] = zmq.Context()
-    context.max_sockets = 4 * len(names) + 64
-    pool = ThreadPoolExecutor(CHECKS_AT_ONCE)
-    agents = [Agent(name, endpoint, keys, state / name, context, pool) for name in names]
-    poller, online, step_ns = zmq.Poller(), False, 0
-    by_socket = {agent.link.socket: agent for agent in agents}
-    for socket in by_socket:
-        poller.register(socket, zmq.POLLIN)
-    while True:
-        busy = [agent for agent in agents if agent.updater.state in (State.CHECKING, State.WAITING)]
-        for socket, _ in poller.poll(2 if busy else 20):
-            by_socket[socket].hear(time.monotonic_ns())
-        now_ns = time.monotonic_ns()
-        for agent in busy:
-            agent.step(now_ns)
-        if now_ns - step_ns > STEP_S * 1e9:
-            step_ns = now_ns
-            for agent in agents:
-                agent.step(now_ns)
-        if not online and all(agent.link.online for agent in agents):
-            online = True
-            out.put("online")
-        if not orders.empty():
-            if not (digest := orders.get()):
-                break
-            out.put(([a.name for a in agents if not _runs(a, digest)], [a.other_bytes for a in agents]))
-            for agent in agents:
-                agent.other_bytes = 0
-    out.close()
-    out.join_thread()
-    os._exit(0)  # closing so many sockets one after the other takes seconds
-
-
-def _runs(agent: Agent, digest: str) -> bool:
-    active = SlotStore(agent.state).active()
-    return active is not None and active.digest == digest
-
-
-def _open_files() -> None:
-    """One descriptor a socket and more."""
-    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-
-
-def bare_client(port: int, count: int, server: bytes, size: int, out: "Queue[Any]", go: Any) -> None:
-    """A process: DEALERs that ask for the next chunk when they have one."""
-    _open_files()
-    context: zmq.Context[Any] = zmq.Context()
-    context.max_sockets = 2 * count + 64
-    left: dict[Any, int] = {}
-    poller = zmq.Poller()
-    for _ in range(count):
-        socket = context.socket(zmq.DEALER)
-        socket.curve_publickey, socket.curve_secretkey = zmq.curve_keypair()
-        socket.curve_serverkey = server
-        socket.connect(f"tcp://127.0.0.1:{port}")
-        socket.send(b"hello")
-        poller.register(socket, zmq.POLLIN)
-        left[socket] = size
-    for socket in left:
-        socket.recv()
-    out.put("ready")
-    go.wait()
-    for socket in left:
-        socket.send(b"next")
-    while left:
-        for socket, _ in poller.poll():
-            left[socket] -= len(socket.recv())
-            if left[socket] > 0:
-                socket.send(b"next")
-            else:
-                poller.unregister(socket)
-                del left[socket]
-    out.put(time.monotonic())
-    out.close()
-    out.join_thread()
-    os._exit(0)
-
-
-def bare_s(agents: int, bundle: bytes) -> float:
-    """Seconds in which a bare ROUTER serves the bundle to so many bare DEALERs, nothing verified, nothing written."""
-    context: zmq.Context[Any] = zmq.Context()
-    context.max_sockets = 2 * agents + 64
-    socket = context.socket(zmq.ROUTER)
-    socket.linger = 0
-    public, secret = zmq.curve_keypair()
-    socket.curve_server, socket.curve_publickey, socket.curve_secretkey = True, public, secret
-    port = socket.bind_to_random_port("tcp://127.0.0.1")
-    out: Queue[Any] = SPAWN.Queue()
-    go = SPAWN.Event()
-    share = agents // WORKERS
-    clients = [
-        SPAWN.Process(target=bare_client, args=(port, share, public, len(bundle), out, go))
-        for _ in range(WORKERS)
-    ]
-    for client in clients:
-        client.start()
-    for _ in range(share * WORKERS):
-        socket.send_multipart([socket.recv_multipart()[0], b"welcome"])
-    for _ in clients:
-        out.get(timeout=WAIT_MAX_S)
-    chunks = [bundle[at : at + DOWNLOAD_CHUNK_BYTES] for at in range(0, len(bundle), DOWNLOAD_CHUNK_BYTES)]
-    given: dict[bytes, int] = {}
-    began_s = time.monotonic()
-    go.set()
-    for _ in range(share * WORKERS * len(chunks)):
-        peer = socket.recv_multipart()[0]
-        number = given.get(peer, 0)
-        given[peer] = number + 1
-        socket.send_multipart([peer, chunks[number]], copy=False)
-    ended_s = max(float(out.get(timeout=WAIT_MAX_S)) for _ in clients)
-    for client in clients:
-        client.join()
-    socket.close()
-    context.term()
-    return ended_s - began_s
 
 
 def make_keys(folder: Path, names: list[str]) -> None:
@@ -401,7 +147,12 @@ def roll_out(client: HubClient, keys: Path, data: Path, plan: Plan) -> tuple[flo
 def four_stages(names: list[str]) -> tuple[Stage, ...]:
     """Shadow on 1 %, canary on 5 %, a quarter, all the rest."""
     first, second, third = len(names) // 100 + 1, len(names) // 20 + 1, len(names) // 4
-    common: dict[str, Any] = {"soak_s": SOAK_S, "deadline_s": WAIT_MAX_S, "silence_s": 120.0, "at_once": AT_ONCE}
+    common: dict[str, Any] = {
+        "soak_s": SOAK_S,
+        "deadline_s": WAIT_MAX_S,
+        "silence_s": 120.0,
+        "at_once": AT_ONCE,
+    }
     return (
         Stage(name="shadow", kind="shadow", who=Who(robots=tuple(names[:first])), **common),
         Stage(name="canary", kind="canary", who=Who(robots=tuple(names[:second])), **common),
@@ -480,8 +231,8 @@ class Workers:
         for _ in self._processes:
             assert self.out.get(timeout=WAIT_MAX_S) == "online"
 
-    def all_run(self, digest: str) -> list[int]:
-        """Every agent's active slot is this bundle; what each has talked beside the bundle since last asked."""
+    def all_run(self, digest: str) -> list[tuple[int, int]]:
+        """Every agent's active slot is this bundle; TUF and other bytes of each since last asked."""
         for orders in self._orders:
             orders.put(digest)
         talked = []
@@ -508,7 +259,8 @@ def measure(work_folder: Path, agents: int) -> None:
     make_keys(keys, names)
     policy, golden = make_policy()
     bundles = [
-        pack(make_manifest(version=f"v{n}", release_counter=n), policy, *golden, [load_signer(keys)]) for n in (1, 2)
+        pack(make_manifest(version=f"v{n}", release_counter=n), policy, *golden, [load_signer(keys)])
+        for n in (1, 2)
     ]
     bare = [bare_s(agents, bundles[0])]
     endpoint = f"tcp://127.0.0.1:{free_port()}"
@@ -545,19 +297,24 @@ def measure(work_folder: Path, agents: int) -> None:
     size = len(bundles[0])
     fleet = f"{agents} agents in {WORKERS} processes, a bundle of {size / 1e6:.2f} MB"
     plain_s = statistics.mean(bare)
-    report("update.one_stage_s", one_s, "s", "lower", plain_s, f"{fleet}; reference: bare CURVE, {bare[0]:.1f} and {bare[1]:.1f} s")
-    report("update.four_stages_s", four_s, "s", "lower", None, f"{fleet}; shadow 1 %, canary 5 %, 25 %, all")
+    about = f"{fleet}; reference: bare CURVE, {bare[0]:.1f} s before and {bare[1]:.1f} s after"
+    report("update.one_stage_s", one_s, "s", "lower", plain_s, about)
+    about = f"{fleet}; shadow 1 %, canary 5 %, 25 %, all the rest"
+    report("update.four_stages_s", four_s, "s", "lower", None, about)
     report("update.vs_bare_curve", one_s / plain_s, "times", "lower", None, f"{fleet}; one stage over bare")
     report("update.hub_peak_mb", hub_mb, "MB", "lower", None, f"{fleet}; resident, through both rollouts")
-    share = statistics.mean(talked) / size
-    about = "order with its papers, TUF metadata and its requests, chunk headers, reports, heartbeats: all but the bundle"
-    report("update.overhead_fraction", share, "share", "lower", None, f"{about}; {statistics.mean(talked):.0f} bytes")
+    trust, other = (statistics.mean(sizes) for sizes in zip(*talked, strict=True))
+    about = (
+        f"TUF metadata of both repositories and the requests for it, over the bundle: {trust:.0f} bytes; with order, "
+        f"papers, chunk headers, reports and heartbeats {trust + other:.0f} bytes, {(trust + other) / size:.4f}"
+    )
+    report("update.overhead_fraction", trust / size, "share", "lower", None, about)
 
 
 def main() -> None:
     """Measure and print."""
     quick = quick_asked(__doc__.splitlines()[0])
-    _open_files()
+    open_files()
     work_folder = Path(tempfile.mkdtemp(prefix="outrider-update-"))
     try:
         measure(work_folder, AGENTS_QUICK if quick else AGENTS)

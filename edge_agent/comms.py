@@ -16,7 +16,7 @@ import msgspec
 
 from contracts.errors import ContractError, RingError
 from contracts.keyring import ROBOT_ID_PATTERN, party_folder
-from contracts.messages import Ack, Chunk, FileChunk, FromHub, Hello, Order, Welcome
+from contracts.messages import Ack, Chunk, FileChunk, FromHub, Hello, Order, Wait, Welcome
 from contracts.observation import ROUTING_LAYOUT
 from contracts.ring import RING_SLOTS, SCAN_SLOTS, SCANS, RingReader
 from edge_agent.config import load_settings
@@ -122,6 +122,8 @@ class Comms:
             self.updater.on_order(message, now_ns)
         elif isinstance(message, Chunk):
             self.updater.on_chunk(message, now_ns)
+        elif isinstance(message, Wait):
+            self.updater.on_wait(message, now_ns)
         elif isinstance(message, FileChunk):
             self.updater.on_file(message)
 

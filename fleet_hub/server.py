@@ -40,6 +40,7 @@ from fleet_hub.store.audit import AuditLog
 from fleet_hub.store.database import Database
 from fleet_hub.store.folder import DataFolder
 from fleet_hub.store.ingesting import IngestChild
+from fleet_hub.transfers import Bucket, TransferLimits, Transfers
 from fleet_hub.trust.keys import passphrase
 from fleet_hub.trust.room import TrustRoom
 
@@ -56,10 +57,11 @@ class Hub:
         mono_ns: Callable[[], int] = time.monotonic_ns,
         metrics: str = "",
         ingest: bool = False,
+        transfers: TransferLimits | None = None,
     ) -> None:
         """Read keys, take the data folder, listen; at ``metrics`` ([HOST:]PORT) for Prometheus, too.
 
-        With ``ingest`` a child process keeps the replay store up to date.
+        With ``ingest`` a child process keeps the replay store up to date; ``transfers`` limits what robots fetch.
 
         Raises:
             KeyFileError: A key is missing or unusable.
@@ -98,8 +100,9 @@ class Hub:
             data / TRUST_FOLDER, own / TRUST_FOLDER, self._catalogue, self._rollouts, access.robots, wall_ns,
             passphrase(),
         )  # fmt: skip
+        self._transfers = Transfers(transfers or TransferLimits(), mono_ns())
         self._robot_desk = RobotDesk(
-            self._database, self._catalogue, self._rollouts, self._intake, trips, self._trust
+            self._database, self._catalogue, self._rollouts, self._intake, trips, self._trust, self._transfers
         )
         self._operator_desk = OperatorDesk(
             self._database, self._catalogue, self._rollouts, self._intake, audit, access.robots, self._trust
@@ -108,6 +111,7 @@ class Hub:
         self._heard_wall_ns = dict.fromkeys(access.robots, wall_ns())
         self._sessions: dict[bytes, Session] = {}
         self._robots: dict[str, Session] = {}
+        self._speech: dict[str, Bucket] = {}
         self._stopping = False
         self._step_due = True
         self._step_ns = 0
@@ -160,12 +164,27 @@ class Hub:
             if len(frames) != 2:
                 continue
             session = self._session(frames[0].bytes, str(frames[1].get("User-Id")))
-            if session:
+            if session and self._may_speak(session):
                 if session.role == "robot":  # nothing that a robot is answered depends on the database
                     self._database.hold()
                 else:
                     self._database.commit()
                 self._handle(session, frames[1].bytes)
+
+    def _may_speak(self, session: Session) -> bool:
+        """Whether a robot keeps to its rate; a flood of one costs the others nothing but its reading."""
+        if session.role != "robot":
+            return True
+        bucket = self._speech.get(session.name)
+        if bucket is None:
+            bucket = self._speech[session.name] = Bucket(
+                limits.ROBOT_MESSAGES_PER_S, limits.ROBOT_MESSAGES_BURST, session.heard_ns
+            )
+        if bucket.wait_s(session.heard_ns) > 0.0:
+            self.dropped += 1
+            return False
+        bucket.take(1.0)
+        return True
 
     def _session(self, routing_id: bytes, user: str) -> Session | None:
         session = self._sessions.get(routing_id)
@@ -263,9 +282,10 @@ class Hub:
         if session := self._robots.get(robot):
             self._send(session, message)
 
-    def _send(self, session: Session, message: FromHub) -> bool:
+    def _send(self, session: Session, message: FromHub | bytes) -> bool:
+        data = message if isinstance(message, bytes) else encode(message)
         try:
-            self._socket.send_multipart([session.routing_id, encode(message)], zmq.NOBLOCK)
+            self._socket.send_multipart([session.routing_id, data], zmq.NOBLOCK)
         except zmq.ZMQError:
             self.dropped += 1
             return False
@@ -277,6 +297,7 @@ class Hub:
             session = self._sessions.pop(routing_id)
             if self._robots.get(session.name) is session:
                 del self._robots[session.name]
+                self._transfers.gone(session.name)
 
 
 def _listen(context: "zmq.Context[zmq.Socket[bytes]]", pair: CurvePair, listen: str) -> Any:

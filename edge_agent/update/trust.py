@@ -81,6 +81,7 @@ class RobotTrust:
         self._floors = FloorStore(state)
         self._work = self._folder / ".new"
         self._reached: Floor | None = None
+        self._seen_versions: dict[str, int] = {}
 
     def check(self, wanted: Wanted, bundle: Path, facts: ImageFacts) -> None:
         """Hold a fetched bundle and its order against both; ``facts`` are what the bundle says of itself.
@@ -108,7 +109,7 @@ class RobotTrust:
             signed = read_facts(target.custom, ImageFacts)
             self._check_facts(signed, facts, floor)
             _check_file(target, bundle)
-            self._reached = Floor(versions=self._versions(), verified_wall_ns=self._wall_ns())
+            self._reached = Floor(versions=self._seen_versions, verified_wall_ns=self._wall_ns())
 
     def order(self) -> bytes:
         """The order that the director has for this robot, nothing for none; raises TrustError, changes nothing."""
@@ -131,7 +132,7 @@ class RobotTrust:
         """Verify both repositories as they are now and keep what is newer; whether anything was. Raises TrustError."""
         known = self._floors.read()
         with self._opened():
-            self._reached = Floor(versions=self._versions(), verified_wall_ns=self._wall_ns())
+            self._reached = Floor(versions=self._seen_versions, verified_wall_ns=self._wall_ns())
         news = self._reached.versions.items() - known.versions.items()
         if news or not (self._folder / CURRENT).is_dir():
             self.accept()
@@ -177,7 +178,8 @@ class RobotTrust:
             if (self._folder / CURRENT).is_dir():
                 _link_tree(self._folder / CURRENT, self._work)
             image, director = (self._refresh(repository) for repository in REPOSITORIES)
-            floor.check_versions(self._versions())
+            self._seen_versions = self._versions()
+            floor.check_versions(self._seen_versions)
             yield image, director, floor
         except BaseException:
             self.discard()

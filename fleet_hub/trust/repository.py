@@ -167,7 +167,7 @@ class Repository:
             self._prune(kind, newest)
 
     def _prune(self, kind: str, newest: int) -> None:
-        """Remove all but the newest few up to ``newest``: a robot that reads meanwhile finds what its timestamp names."""
+        """Keep the newest few: a robot that reads meanwhile finds what its timestamp names."""
         found = {int(path.name.split(".")[0]): path for path in self.folder.glob(f"*.{kind}.json")}
         for version in sorted(version for version in found if version < newest)[: 1 - KEPT_VERSIONS]:
             found[version].unlink(missing_ok=True)
