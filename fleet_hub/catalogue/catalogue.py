@@ -158,7 +158,9 @@ class Catalogue:
         found = self._chunks.get(key)
         if found is None:
             data = self.read_chunk(digest, offset, DOWNLOAD_CHUNK_BYTES)
-            found = encode(Chunk(digest, offset, data)), len(data), len(data) < DOWNLOAD_CHUNK_BYTES
+            info = self.find(digest)
+            last = info is None or offset + len(data) >= info.size_bytes
+            found = encode(Chunk(digest, offset, data)), len(data), last
             if data:
                 self._chunks[key] = found
         if found[1]:
