@@ -15,7 +15,7 @@ from typing import Annotated
 import msgspec
 
 from contracts.errors import ContractError, RingError
-from contracts.keyring import ROBOT_ID_PATTERN, party_folder
+from contracts.keyring import MIRROR_PUBLIC_FILE, ROBOT_ID_PATTERN, party_folder
 from contracts.messages import Ack, Chunk, FileChunk, FromHub, Hello, Order, Wait, Welcome
 from contracts.observation import ROUTING_LAYOUT
 from contracts.ring import RING_SLOTS, SCAN_SLOTS, SCANS, RingReader
@@ -25,6 +25,7 @@ from edge_agent.recorder.recorder import Recorder
 from edge_agent.update.checker import BundleChecker
 from edge_agent.update.updater import Updater
 from edge_agent.uplink.link import HubLink
+from edge_agent.uplink.routes import Routes
 from edge_agent.uplink.uplink import Uplink
 
 POLL_MS = 20
@@ -41,6 +42,8 @@ class CommsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keys_dir: str
     ring_name: str
     robot_model: str = "amr_small"
+    mirror_endpoint: str = ""
+    """Where image metadata and bundles are fetched from; "" is the hub."""
 
 
 class Comms:
@@ -62,8 +65,17 @@ class Comms:
         seed = zlib.crc32(config.robot_id.encode())
         self.link = HubLink(config.hub_endpoint, keys, self._hello, seed)
         self.uplink = Uplink(self.recorder, self.link.send)
+        self.mirror: HubLink | None = None
+        if config.mirror_endpoint:
+            self.mirror = HubLink(
+                config.mirror_endpoint, keys, self._hello, seed + 1, server_file=MIRROR_PUBLIC_FILE
+            )
+        self.routes = Routes(self.link, self.mirror, time.monotonic_ns, self.recorder.event)
         checker = BundleChecker(keys, config.robot_model, state)
-        self.updater = Updater(state, checker, self.link.send, self.recorder.event, keys, config.robot_id)
+        self.updater = Updater(
+            state, checker, self.routes.send, self.recorder.event, keys, config.robot_id,
+            other_way=self.routes.other_way,
+        )  # fmt: skip
 
     def stop(self) -> None:
         """Let ``run`` flush and return; safe in a signal handler."""
@@ -89,6 +101,8 @@ class Comms:
         self.recorder.close()
         self.uplink.save()
         self.link.close()
+        if self.mirror:
+            self.mirror.close()
         for ring in (self._ring, self._scan_ring):
             if ring:
                 ring.close()
@@ -100,6 +114,8 @@ class Comms:
         for message in self.link.receive(now_ns):
             self._on_message(message, now_ns)
         self.link.step(now_ns, self.recorder.last_seq)
+        if self.mirror:
+            self._hear_mirror(self.mirror, now_ns)
         if self.link.online != self._was_online:
             self._was_online = self.link.online
             self.recorder.event(
@@ -108,6 +124,15 @@ class Comms:
         if self.link.online:
             self.uplink.step(now_ns)
         self.updater.step(now_ns)
+
+    def _hear_mirror(self, mirror: HubLink, now_ns: int) -> None:
+        """Files and bundles, and nothing else, may come from there."""
+        for message in mirror.receive(now_ns):
+            if isinstance(message, Chunk | FileChunk | Wait) and self.routes.heard(message):
+                self._on_message(message, now_ns)
+        mirror.step(now_ns, 0)
+        if self.routes.step(now_ns):
+            self.updater.on_online(now_ns)
 
     def _on_message(self, message: FromHub, now_ns: int) -> None:
         if isinstance(message, Welcome):

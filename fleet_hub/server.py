@@ -272,7 +272,7 @@ class Hub:
 
     def _listen(self, pair: CurvePair, listen: str) -> Any:
         try:
-            return _listen(self._context, pair, listen)
+            return listen_at(self._context, pair, listen)
         except AddressBusyError:
             if self._metrics:
                 self._metrics.close()
@@ -300,7 +300,7 @@ class Hub:
                 self._transfers.gone(session.name)
 
 
-def _listen(context: "zmq.Context[zmq.Socket[bytes]]", pair: CurvePair, listen: str) -> Any:
+def listen_at(context: "zmq.Context[zmq.Socket[bytes]]", pair: CurvePair, listen: str) -> Any:
     socket = context.socket(zmq.ROUTER)
     socket.linger = 0
     socket.curve_server = True

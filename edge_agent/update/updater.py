@@ -49,6 +49,8 @@ BACKOFF_MAX_S = 30.0
 DOWNLOAD_TRIES_MAX = 2
 SOAK_LOOK_S = 0.5
 REFUSED_FILE = "refused.json"
+MIRRORED = frozenset(Code)
+"""What a bad mirror can bring about; a bundle's own faults are the bundle's, whoever served it."""
 
 
 class Checker(Protocol):
@@ -114,8 +116,13 @@ class Updater:
         robot: str,
         wall_ns: Callable[[], int] = time.time_ns,
         draw: random.Random | None = None,
+        other_way: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Pick up what was going on when the process before this one ended. ``keys`` is the robot's own folder."""
+        """Pick up what was going on when the process before this one ended. ``keys`` is the robot's own folder.
+
+        ``other_way`` is asked when what came was refused: whether to ask for it again, since it came by a mirror.
+        """
+        self._other_way = other_way
         self.slots = SlotStore(state_dir)
         self.mailbox = CommsMailbox(state_dir)
         self.orders = OrderBook(state_dir, keys, robot)
@@ -282,7 +289,7 @@ class Updater:
             self.state, self._question = State.CHECKING, None
             self._checker.start(self._download.path, now_ns, _wanted(self._job, self._robot))
             return
-        self._tries += 1
+        self._tries += not self._other_way()
         self._download.restart()
         if self._tries >= DOWNLOAD_TRIES_MAX:
             self._refuse(
@@ -311,6 +318,12 @@ class Updater:
             self.state = State.DOWNLOADING  # the bundle stays; the check begins again
             self._unanswered += 1
             self._asks(now_ns)
+            return
+        if facts is None and result.code in MIRRORED and self._other_way():
+            self.state = (
+                State.DOWNLOADING
+            )  # the bundle is whole: only the check begins again, by way of the hub
+            self._ask(now_ns)
             return
         if facts is None:
             self._refuse(f"{result.code}: {result.reason}", result.code)
