@@ -41,7 +41,7 @@ def check(request: CheckRequest, fetcher: Fetcher | None = None) -> CheckResult:
             None, "wrong_robot", f"no robot model {request.model!r}; known: {', '.join(ROBOT_MODELS)}"
         )
     if fetcher is None:
-        fetcher = FolderFetcher(Path(request.source)) if request.source else PipeFetcher()
+        fetcher = FolderFetcher(request.source) if request.source else PipeFetcher()
     trust = RobotTrust(Path(request.state), keys, request.wanted.order.robot, model, fetcher)
     try:
         trusted = TrustedKeys.load(keys / TRUSTED_FILE)

@@ -43,10 +43,10 @@ class CheckResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class BundleChecker:
     """One check at a time."""
 
-    def __init__(self, keys: Path, model_name: str, state: Path, source: Path | None = None) -> None:
-        """``keys`` is the robot's own key folder, ``source`` a stick to take metadata from in place of the hub."""
+    def __init__(self, keys: Path, model_name: str, state: Path, source: Path | str = "") -> None:
+        """``keys`` is the robot's own key folder; ``source``, a stick or URL, takes the hub's place for metadata."""
         self._own = str(keys), model_name, str(state)
-        self._source = str(source or "")
+        self._source = str(source)
         self._child: subprocess.Popen[bytes] | None = None
         self._started_ns = 0
         self._output = b""

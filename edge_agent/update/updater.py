@@ -316,7 +316,6 @@ class Updater:
         assert download is not None
         if facts is None and result.code == Code.UNREACHABLE:
             self.state = State.DOWNLOADING  # the bundle stays; the check begins again
-            self._unanswered += 1
             self._asks(now_ns)
             return
         if facts is None and result.code in MIRRORED and self._other_way():
