@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from benchmarks._report import quick_asked, report
 from benchmarks._update_agents import ANSWER_MAX_S, SPAWN, WAIT_MAX_S, WORKERS, bare_s, open_files, work
@@ -50,13 +51,14 @@ from tests.support.fleet import PEOPLE, act, approve, free_port, make_manifest, 
 from trainer.release.keys import load_signer
 from trainer.release.pack import pack
 
-AGENTS, AGENTS_QUICK = 1000, 100
+AGENTS, AGENTS_QUICK = 1000, 60
 HIDDEN = 468
 """Hidden units of a policy whose bundle has 1 MB."""
 GOLDEN_ROWS = 32
 POLLS = 40
 SPARE = "spare"
 SOAK_S = 0.1
+IDLE_S = 3.0
 AT_ONCE = 200
 
 
@@ -208,6 +210,12 @@ def measure_polls(endpoint: str, keys: Path, state: Path) -> None:
     report("update.poll_bytes", statistics.median(sizes), "bytes", "lower", None, about)
 
 
+def cpu_s(process: psutil.Process) -> float:
+    """Seconds of CPU that a process has had."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
 def peak_mb(process: "subprocess.Popen[str]") -> float:
     """What the kernel has seen this process use at most."""
     for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
@@ -265,9 +273,14 @@ def measure(work_folder: Path, agents: int) -> None:
     bare = [bare_s(agents, bundles[0])]
     endpoint = f"tcp://127.0.0.1:{free_port()}"
     hub = start_hub(data, keys, endpoint)
-    workers = None
+    workers, watched = None, psutil.Process(hub.pid)
     try:
+        empty_mb = watched.memory_info().rss / 2**20
         workers = Workers(names, endpoint, keys, work_folder)
+        session_kb = (watched.memory_info().rss / 2**20 - empty_mb) * 1024 / agents
+        before_s = cpu_s(watched)
+        time.sleep(IDLE_S)
+        idle_ms = (cpu_s(watched) - before_s) * 1000 / IDLE_S / agents
         with HubClient(endpoint, keys, answer_max_s=60.0) as client:
             infos = []
             for number, bundle in enumerate(bundles):
@@ -281,7 +294,9 @@ def measure(work_folder: Path, agents: int) -> None:
                 name="all", kind="full", who=Who(rest=True), soak_s=SOAK_S, deadline_s=WAIT_MAX_S, silence_s=120.0,
                 at_once=AT_ONCE,
             )  # fmt: skip
+            before_s = cpu_s(watched)
             one_s, _ = roll_out(client, keys, data, make_plan(releases[0], everybody))
+            update_ms = (cpu_s(watched) - before_s) * 1000 / agents
             talked = workers.all_run(infos[0].digest)
             four_s, _ = roll_out(client, keys, data, make_plan(releases[1], *four_stages(names), name="four"))
             workers.all_run(infos[1].digest)
@@ -303,6 +318,11 @@ def measure(work_folder: Path, agents: int) -> None:
     report("update.four_stages_s", four_s, "s", "lower", None, about)
     report("update.vs_bare_curve", one_s / plain_s, "times", "lower", None, f"{fleet}; one stage over bare")
     report("update.hub_peak_mb", hub_mb, "MB", "lower", None, f"{fleet}; resident, through both rollouts")
+    about = f"{fleet}; all of the hub's threads, an update in one stage, from the order to soaked"
+    report("update.hub_cpu_ms", update_ms, "ms/robot", "lower", None, about)
+    about = f"{fleet}; connected, a heartbeat every two seconds, nothing to do; over {IDLE_S:g} s"
+    report("update.hub_idle_cpu_ms", idle_ms, "ms/robot s", "lower", None, about)
+    report("update.hub_session_kb", session_kb, "KB/robot", "lower", None, f"{fleet}; resident, connected")
     trust, other = (statistics.mean(sizes) for sizes in zip(*talked, strict=True))
     about = (
         f"TUF metadata of both repositories and the requests for it, over the bundle: {trust:.0f} bytes; with order, "

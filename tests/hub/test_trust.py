@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from tuf.api.metadata import Metadata, Targets
+from tuf.api.metadata import Metadata, Targets, Timestamp
 from typer.testing import CliRunner, Result
 
 from contracts.bundle import verify_signed
@@ -48,8 +48,10 @@ from fleet_hub.errors import DataFolderError, RefusedByHubError
 from fleet_hub.trust.ceremony import Ceremony, make_target, names_of
 from fleet_hub.trust.repository import Repository, after, read, sign
 from fleet_hub.trust.stick import write_stick
+from fleet_hub.trust.versions import CEILING_FILE, STEP, Versions
 from outrider.verbs.keys import app as keys_app
 from tests.support.fleet import Fleet, facts_of, make_bundle, make_order, make_plan, wait_for
+from tests.support.network import RawRobot
 from tests.support.trust import ORDER, ROBOT, World, tree
 
 NOW = datetime.now(UTC)
@@ -421,3 +423,41 @@ def test_any_file_system_may_hold_a_copy(own: Fleet, tmp_path: Path) -> None:
             assert caught.value.code == code
     finally:
         memory.rm("/fleet", recursive=True)
+
+
+def test_versions_never_come_twice(tmp_path: Path) -> None:
+    """Whatever was given away before a start, and however often: what comes after is above it."""
+    highest = 0
+    for _ in range(3):
+        versions, known = Versions(tmp_path), 0
+        for _ in range(STEP + 5):
+            known = versions.after(known)
+            assert known > highest
+        assert versions.after(0) > highest  # another robot's: only its own must rise
+        highest = known
+    assert Versions(tmp_path).after(10 * STEP) == 10 * STEP + 1
+    (tmp_path / CEILING_FILE).write_text("torn")
+    with pytest.raises(TrustError, match="holds no number"):
+        Versions(tmp_path)
+
+
+def test_what_a_power_cut_takes_of_a_director_is_signed_anew_above_it(own: Fleet) -> None:
+    """Director files are not synced: a hub that finds them torn or gone goes on under versions no robot has seen."""
+    own.start_hub()
+    folder = own.folder / "data" / "trust" / DIRECTOR / "robot_1"
+
+    def version() -> int:
+        with RawRobot(own.keys, "robot_1", own.address) as robot:
+            robot.hello()
+            data = robot.ask(FetchFile("director/robot_1/timestamp.json"), FileChunk).data
+            again = robot.ask(FetchFile("director/robot_1/timestamp.json"), FileChunk).data
+        assert again == data  # nothing new: nothing signed
+        return int(read(data, Timestamp).signed.version)
+
+    seen = version()
+    own.kill_hub()
+    (folder / "timestamp.json").write_bytes(b"")
+    for path in folder.glob("*.snapshot.json"):
+        path.unlink()
+    own.start_hub()
+    assert version() > seen
