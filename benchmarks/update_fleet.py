@@ -9,7 +9,7 @@ runs in a thread, since a thousand interpreters on one machine would be measured
 takes every candidate. Every fsync is made, all of them to one disk.
 
 Timed by the hub's audit log: from the start of the rollout to its end, when every robot has reported that it soaked
-(0.1 s). The reference for the transfer: a bare ROUTER sends the same bytes in the same chunks to as many DEALERs over
+(0.1 s). The reference: a bare ROUTER sends the same bytes in the same chunks to as many DEALERs over
 CURVE, connected before, in the same run, before and after.
 """
 
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ POLLS = 40
 SPARE = "spare"
 SOAK_S = 0.1
 IDLE_S = 3.0
-AT_ONCE = 200
+STAGE: dict[str, Any] = {"soak_s": SOAK_S, "deadline_s": WAIT_MAX_S, "silence_s": 120.0, "at_once": 200}
 
 
 def make_policy() -> tuple[bytes, tuple[Floats, Floats]]:
@@ -124,8 +125,8 @@ def start_hub(data: Path, keys: Path, endpoint: str) -> "subprocess.Popen[str]":
     return hub
 
 
-def roll_out(client: HubClient, keys: Path, data: Path, plan: Plan) -> tuple[float, int]:
-    """Seconds from Started to Finished in the audit log; and the rollout's number."""
+def roll_out(client: HubClient, keys: Path, data: Path, plan: Plan) -> float:
+    """Seconds from Started to Finished in the audit log, after two people approved and one started it."""
     encoded, digest = encode_plan(plan)
     for paper in approve(keys, digest, "anna", "boris"):
         client.approve(encoded, paper)
@@ -142,24 +143,18 @@ def roll_out(client: HubClient, keys: Path, data: Path, plan: Plan) -> tuple[flo
         }
         assert ev.Stopped not in found, client.rollout(number).reason
         if ev.Finished in found:
-            return (found[ev.Finished] - found[ev.Started]) / 1e9, number
+            return (found[ev.Finished] - found[ev.Started]) / 1e9
     raise AssertionError(f"not done within {WAIT_MAX_S} s: {client.rollout(number).stages}")
 
 
 def four_stages(names: list[str]) -> tuple[Stage, ...]:
     """Shadow on 1 %, canary on 5 %, a quarter, all the rest."""
     first, second, third = len(names) // 100 + 1, len(names) // 20 + 1, len(names) // 4
-    common: dict[str, Any] = {
-        "soak_s": SOAK_S,
-        "deadline_s": WAIT_MAX_S,
-        "silence_s": 120.0,
-        "at_once": AT_ONCE,
-    }
     return (
-        Stage(name="shadow", kind="shadow", who=Who(robots=tuple(names[:first])), **common),
-        Stage(name="canary", kind="canary", who=Who(robots=tuple(names[:second])), **common),
-        Stage(name="cohort", kind="cohort", who=Who(robots=tuple(names[second:third])), **common),
-        Stage(name="full", kind="full", who=Who(rest=True), **common),
+        Stage(name="shadow", kind="shadow", who=Who(robots=tuple(names[:first])), **STAGE),
+        Stage(name="canary", kind="canary", who=Who(robots=tuple(names[:second])), **STAGE),
+        Stage(name="cohort", kind="cohort", who=Who(robots=tuple(names[second:third])), **STAGE),
+        Stage(name="full", kind="full", who=Who(rest=True), **STAGE),
     )
 
 
@@ -210,12 +205,6 @@ def measure_polls(endpoint: str, keys: Path, state: Path) -> None:
     report("update.poll_bytes", statistics.median(sizes), "bytes", "lower", None, about)
 
 
-def cpu_s(process: psutil.Process) -> float:
-    """Seconds of CPU that a process has had."""
-    times = process.cpu_times()
-    return float(times.user + times.system)
-
-
 def peak_mb(process: "subprocess.Popen[str]") -> float:
     """What the kernel has seen this process use at most."""
     for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
@@ -250,6 +239,11 @@ class Workers:
             talked += other
         return talked
 
+    def cpu_s(self) -> float:
+        """Seconds of CPU that they have had."""
+        times = [psutil.Process(process.pid).cpu_times() for process in self._processes]
+        return float(sum(one.user + one.system for one in times))
+
     def end(self) -> None:
         """End the processes."""
         for orders in self._orders:
@@ -260,75 +254,118 @@ class Workers:
                 process.kill()
 
 
-def measure(work_folder: Path, agents: int) -> None:
-    """Bare, one stage, four stages, polls, bare."""
-    keys, data = work_folder / "keys", work_folder / "data"
-    names = [f"robot_{number:04}" for number in range(agents)]
-    make_keys(keys, names)
-    policy, golden = make_policy()
-    bundles = [
-        pack(make_manifest(version=f"v{n}", release_counter=n), policy, *golden, [load_signer(keys)])
-        for n in (1, 2)
-    ]
-    bare = [bare_s(agents, bundles[0])]
-    endpoint = f"tcp://127.0.0.1:{free_port()}"
-    hub = start_hub(data, keys, endpoint)
-    workers, watched = None, psutil.Process(hub.pid)
-    try:
-        empty_mb = watched.memory_info().rss / 2**20
-        workers = Workers(names, endpoint, keys, work_folder)
-        session_kb = (watched.memory_info().rss / 2**20 - empty_mb) * 1024 / agents
-        before_s = cpu_s(watched)
-        time.sleep(IDLE_S)
-        idle_ms = (cpu_s(watched) - before_s) * 1000 / IDLE_S / agents
-        with HubClient(endpoint, keys, answer_max_s=60.0) as client:
-            infos = []
-            for number, bundle in enumerate(bundles):
-                path = work_folder / f"{number}.outrider"
-                path.write_bytes(bundle)
-                infos.append(client.release(path))
-            releases = [
-                Release(i.digest, i.policy_name, i.version, i.release_counter, i.size_bytes) for i in infos
-            ]
-            everybody = Stage(
-                name="all", kind="full", who=Who(rest=True), soak_s=SOAK_S, deadline_s=WAIT_MAX_S, silence_s=120.0,
-                at_once=AT_ONCE,
-            )  # fmt: skip
-            before_s = cpu_s(watched)
-            one_s, _ = roll_out(client, keys, data, make_plan(releases[0], everybody))
-            update_ms = (cpu_s(watched) - before_s) * 1000 / agents
-            talked = workers.all_run(infos[0].digest)
-            four_s, _ = roll_out(client, keys, data, make_plan(releases[1], *four_stages(names), name="four"))
-            workers.all_run(infos[1].digest)
-            workers.end()
-            measure_polls(endpoint, keys, work_folder / "spare")
-        hub_mb = peak_mb(hub)
-    finally:
-        if workers:
-            workers.end()
-        hub.terminate()
-        hub.wait(timeout=30.0)
-    bare.append(bare_s(agents, bundles[0]))
-    size = len(bundles[0])
-    fleet = f"{agents} agents in {WORKERS} processes, a bundle of {size / 1e6:.2f} MB"
-    plain_s = statistics.mean(bare)
-    about = f"{fleet}; reference: bare CURVE, {bare[0]:.1f} s before and {bare[1]:.1f} s after"
+class Costs:
+    """What the hub's process has used between two looks."""
+
+    def __init__(self, hub: "subprocess.Popen[str]") -> None:
+        self._process = psutil.Process(hub.pid)
+        self._cpu_s, self._rss = 0.0, 0
+        self.look()
+
+    def look(self) -> tuple[float, float]:
+        """CPU milliseconds and resident kilobytes since the last look."""
+        times, rss = self._process.cpu_times(), self._process.memory_info().rss
+        used = (times.user + times.system - self._cpu_s) * 1000, (rss - self._rss) / 1024
+        self._cpu_s, self._rss = times.user + times.system, rss
+        return used
+
+
+def connect(names: list[str], endpoint: str, keys: Path, folder: Path, hub: Costs) -> Workers:
+    """All agents online; what a session costs the hub."""
+    workers = Workers(names, endpoint, keys, folder)
+    about = f"{len(names)} robots connected, {hub.look()[1] / len(names):.0f} KB resident a robot"
+    time.sleep(IDLE_S)
+    idle_ms = hub.look()[0] / IDLE_S / len(names)
+    about = f"{about}; a heartbeat every two seconds and nothing to do, over {IDLE_S:g} s"
+    report("update.hub_idle_cpu_ms", idle_ms, "ms/s", "lower", None, about)
+    return workers
+
+
+def measure_one_stage(site: "Site", bundle: bytes, release: Release, hub: Costs) -> None:
+    """Bare, all robots at once, bare."""
+    before_s, before_cpu_s = bare_s(len(site.names), bundle)
+    stage = Stage(name="all", kind="full", who=Who(rest=True), **STAGE)
+    agents_s = site.workers.cpu_s()
+    hub.look()
+    one_s = site.roll_out(make_plan(release, stage))
+    update_ms = hub.look()[0] / len(site.names)
+    agent_ms = (site.workers.cpu_s() - agents_s) * 1000 / len(site.names)
+    talked = site.workers.all_run(release.digest)
+    after_s, after_cpu_s = bare_s(len(site.names), bundle)
+    plain_s = statistics.mean((before_s, after_s))
+    fleet = f"{len(site.names)} agents in {WORKERS} processes, a bundle of {len(bundle) / 1e6:.2f} MB"
+    about = f"{fleet}; reference: bare CURVE, {before_s:.1f} s before and {after_s:.1f} s after"
     report("update.one_stage_s", one_s, "s", "lower", plain_s, about)
-    about = f"{fleet}; shadow 1 %, canary 5 %, 25 %, all the rest"
-    report("update.four_stages_s", four_s, "s", "lower", None, about)
-    report("update.vs_bare_curve", one_s / plain_s, "times", "lower", None, f"{fleet}; one stage over bare")
-    report("update.hub_peak_mb", hub_mb, "MB", "lower", None, f"{fleet}; resident, through both rollouts")
-    about = f"{fleet}; all of the hub's threads, an update in one stage, from the order to soaked"
+    report("update.vs_bare_curve", one_s / plain_s, "times", "lower", None, about)
+    about = f"{fleet}; all threads of the hub, from the order to soaked"
     report("update.hub_cpu_ms", update_ms, "ms/robot", "lower", None, about)
-    about = f"{fleet}; connected, a heartbeat every two seconds, nothing to do; over {IDLE_S:g} s"
-    report("update.hub_idle_cpu_ms", idle_ms, "ms/robot s", "lower", None, about)
-    report("update.hub_session_kb", session_kb, "KB/robot", "lower", None, f"{fleet}; resident, connected")
+    about = f"{fleet}; link, updater, check, control's stand-in"
+    report("update.agent_cpu_ms", agent_ms, "ms/robot", "lower", None, about)
+    bare_ms = statistics.mean((before_cpu_s, after_cpu_s)) * 1000 / len(site.names)
+    about = (
+        f"{fleet}; CPU of hub and agents over that of the bare transfer, which a busy machine changes little"
+    )
+    report("update.cpu_ms", update_ms + agent_ms, "ms/robot", "lower", bare_ms, about)
     trust, other = (statistics.mean(sizes) for sizes in zip(*talked, strict=True))
     about = (
         f"TUF metadata of both repositories and the requests for it, over the bundle: {trust:.0f} bytes; with order, "
-        f"papers, chunk headers, reports and heartbeats {trust + other:.0f} bytes, {(trust + other) / size:.4f}"
+        f"papers, chunk headers, reports and heartbeats {trust + other:.0f} bytes, "
+        f"{(trust + other) / len(bundle):.4f}"
     )
-    report("update.overhead_fraction", trust / size, "share", "lower", None, about)
+    report("update.overhead_fraction", trust / len(bundle), "share", "lower", None, about)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A running fleet."""
+
+    names: list[str]
+    keys: Path
+    data: Path
+    client: HubClient
+    workers: Workers
+
+    def roll_out(self, plan: Plan) -> float:
+        """Seconds from Started to Finished in the audit log."""
+        return roll_out(self.client, self.keys, self.data, plan)
+
+    def release(self, path: Path, bundle: bytes) -> Release:
+        """Sign and register a bundle."""
+        path.write_bytes(bundle)
+        info = self.client.release(path)
+        return Release(info.digest, info.policy_name, info.version, info.release_counter, info.size_bytes)
+
+
+def measure(folder: Path, agents: int) -> None:
+    """One stage, four stages, polls, and what the hub used."""
+    keys, data, endpoint = folder / "keys", folder / "data", f"tcp://127.0.0.1:{free_port()}"
+    names = [f"robot_{number:04}" for number in range(agents)]
+    make_keys(keys, names)
+    policy, golden = make_policy()
+    first, second = (
+        pack(make_manifest(version=f"v{n}", release_counter=n), policy, *golden, [load_signer(keys)])
+        for n in (1, 2)
+    )
+    hub = start_hub(data, keys, endpoint)
+    costs = Costs(hub)
+    workers = connect(names, endpoint, keys, folder, costs)
+    try:
+        with HubClient(endpoint, keys, answer_max_s=60.0) as client:
+            site = Site(names, keys, data, client, workers)
+            measure_one_stage(site, first, site.release(folder / "first", first), costs)
+            release = site.release(folder / "second", second)
+            four_s = site.roll_out(make_plan(release, *four_stages(names), name="four"))
+            workers.all_run(release.digest)
+            about = f"{agents} agents; shadow 1 %, canary 5 %, 25 %, all the rest; {SOAK_S:g} s of soak each"
+            report("update.four_stages_s", four_s, "s", "lower", None, about)
+        workers.end()
+        measure_polls(endpoint, keys, folder / "spare")
+        about = f"{agents} robots, resident, through both rollouts"
+        report("update.hub_peak_mb", peak_mb(hub), "MB", "lower", None, about)
+    finally:
+        workers.end()
+        hub.terminate()
+        hub.wait(timeout=30.0)
 
 
 def main() -> None:

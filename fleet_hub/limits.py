@@ -35,4 +35,4 @@ CHUNKS_KEPT_MAX = 256
 """Encoded chunks in memory, 32 MB: a release is read and encoded once, however many robots fetch it."""
 ROBOT_MESSAGES_PER_S = 200.0
 ROBOT_MESSAGES_BURST = 600.0
-"""What one robot may say; beyond it messages are dropped unread and counted. A full uplink says some 60 a second."""
+"""What one robot may say; beyond it messages are dropped unread and counted. 512 records fit into one message."""
