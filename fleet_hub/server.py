@@ -15,7 +15,6 @@ from contracts.messages import (
     FromHub,
     FromRobot,
     Hello,
-    Order,
     Refused,
     RolloutReport,
     decode_from_client,
@@ -126,7 +125,7 @@ class Hub:
         """Serve until stopped, then close everything."""
         try:
             while not self._stopping:
-                self._socket.poll(limits.ROLLOUT_STEP_MIN_S * 1000 if self._step_due else limits.POLL_MS)
+                self._socket.poll(limits.STEP_POLL_MS if self._step_due else limits.POLL_MS)
                 began_ns = self._mono_ns()
                 self._drain()
                 self._database.commit()
@@ -238,13 +237,14 @@ class Hub:
             if now_ns - found.heard_ns < limits.SILENT_MAX_S * 1e9
         ]
         self._rollouts.step(self._heard_wall_ns, frozenset(here))
-        orders: dict[Told, Order | None] = {}  # one for all robots of a stage
+        orders: dict[Told, bytes] = {}  # made and encoded once for all robots of a stage
         for session in self._robots.values():
             told = self._rollouts.told_for(session.name)
             if told is None or session.told == told:
                 continue
             if told not in orders:
-                orders[told] = self._rollouts.order(told)
+                made = self._rollouts.order(told)
+                orders[told] = encode(made) if made else b""
             order = orders[told]
             if order and self._send(session, order):
                 session.told = told

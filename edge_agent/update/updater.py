@@ -319,10 +319,8 @@ class Updater:
             self._asks(now_ns)
             return
         if facts is None and result.code in MIRRORED and self._other_way():
-            self.state = (
-                State.DOWNLOADING
-            )  # the bundle is whole: only the check begins again, by way of the hub
-            self._ask(now_ns)
+            self.state = State.DOWNLOADING
+            self._ask(now_ns)  # the bundle is whole: only the check begins again, by way of the hub
             return
         if facts is None:
             self._refuse(f"{result.code}: {result.reason}", result.code)

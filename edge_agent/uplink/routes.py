@@ -7,10 +7,12 @@ that was refused, is left alone for a while, and the hub is asked instead.
 from collections.abc import Callable
 from typing import Protocol
 
-from contracts.messages import Chunk, FetchChunk, FetchFile, FromHub, FromRobot
+from contracts.messages import Chunk, FetchChunk, FetchFile, FromHub, FromRobot, Wait
 from contracts.trust import IMAGE
 
 MIRROR_SILENT_S = 3.0
+MIRROR_WAIT_MAX_S = 60.0
+"""So long may it say Wait and bring nothing."""
 AVOIDED_S = 300.0
 
 
@@ -32,6 +34,7 @@ class Routes:
         """``note`` is the robot's log."""
         self._hub, self._mirror, self._mono_ns, self._note = hub, mirror, mono_ns, note
         self._asked_ns: int | None = None
+        self._put_off_ns: int | None = None
         self._avoid_until_ns = 0
         self._used = False
 
@@ -50,6 +53,13 @@ class Routes:
     def heard(self, message: FromHub) -> bool:
         """Whether something from the mirror is for this robot; that it comes says the mirror lives."""
         self._asked_ns = None
+        if isinstance(message, Wait):
+            self._put_off_ns = self._mono_ns() if self._put_off_ns is None else self._put_off_ns
+            if self._mono_ns() - self._put_off_ns > MIRROR_WAIT_MAX_S * 1e9:
+                self._avoid("it puts off for too long")
+                return False
+        else:
+            self._put_off_ns = None
         if isinstance(message, Chunk) and not message.data:
             self._avoid("it does not have the bundle")
             return False
@@ -73,6 +83,6 @@ class Routes:
         return self._mirror is not None and self._mirror.online and self._mono_ns() >= self._avoid_until_ns
 
     def _avoid(self, why: str) -> None:
-        self._asked_ns, self._used = None, False
+        self._asked_ns, self._put_off_ns, self._used = None, None, False
         self._avoid_until_ns = self._mono_ns() + int(AVOIDED_S * 1e9)
         self._note("mirror_avoided", why=why)

@@ -26,7 +26,7 @@ from contracts.messages import (
 from contracts.plan import Release
 from edge_agent.update.checker import CheckResult
 from edge_agent.update.updater import State, Updater
-from edge_agent.uplink.routes import AVOIDED_S, MIRROR_SILENT_S, Routes
+from edge_agent.uplink.routes import AVOIDED_S, MIRROR_SILENT_S, MIRROR_WAIT_MAX_S, Routes
 from outrider.verbs.hub import mirror_keys
 from tests.support.fleet import Fleet, free_port, make_bundle, make_keys, make_order, make_plan, wait_for
 from tests.support.network import CutLine, RawRobot
@@ -230,6 +230,15 @@ def test_routes() -> None:
     routes.send(shared[0])
     assert routes.other_way()
     assert not routes.other_way()
+    now[0] += int((AVOIDED_S + 1.0) * NS)
+    for _ in range(2):  # put off, but not for ever
+        routes.send(shared[0])
+        assert routes.heard(Wait(DIGEST, 1000))
+        now[0] += int((MIRROR_WAIT_MAX_S / 2 + 1.0) * NS)
+    assert not routes.heard(Wait(DIGEST, 1000))
+    before = hub.sent
+    routes.send(shared[0])
+    assert hub.sent == before + 1
 
 
 class _Refusing:
