@@ -80,16 +80,17 @@ class Site:
         command = [sys.executable, "-m", "edge_agent.comms", "--config", str(folder / "robot_1.json")]
         self.fleet.comms["robot_1"] = subprocess.Popen(command, text=True)
 
-    def kill(self, name: str) -> None:
+    def end(self, name: str, number: int = signal.SIGKILL) -> int:
         mirror = self._mirrors.pop(name)
-        mirror.send_signal(signal.SIGKILL)
-        mirror.wait()
+        mirror.send_signal(number)
+        code = mirror.wait(timeout=20.0)
         assert mirror.stdout is not None
         mirror.stdout.close()
+        return code
 
     def close(self) -> None:
         for name in list(self._mirrors):
-            self.kill(name)
+            self.end(name)
         self.fleet.close()
 
 
@@ -143,7 +144,7 @@ def test_a_mirror_that_lies_is_left_alone(site: Site, monkeypatch: pytest.Monkey
 
 
 def test_a_dead_mirror_costs_nothing_but_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No mirror at that address, and one whose upstream is away: the hub serves."""
+    """A mirror whose upstream is away: the hub serves, and the mirror still ends when it is told to."""
     fleet, bundle = site.fleet, bundle_of(site.keys, monkeypatch)
     fleet.start_hub()
     digest = fleet.release(bundle)
@@ -152,6 +153,7 @@ def test_a_dead_mirror_costs_nothing_but_time(site: Site, monkeypatch: pytest.Mo
     site.start_comms(site.ports["hall"])
     assert fleet.answer_candidate(accepted=True).path.read_bytes() == bundle
     wait_for(lambda: fleet.rollout_state()[0] in ("active", "soaked"), "the policy, by way of the hub")
+    assert site.end("hall", signal.SIGTERM) == 0
 
 
 def test_a_mirror_serves_files_alone(site: Site) -> None:
