@@ -13,10 +13,11 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomically(path: Path, data: bytes, durable: bool = True) -> None:
+def write_atomically(path: Path, data: bytes, durable: bool = True, folder: bool = True) -> None:
     """Replace ``path`` by ``data``: temporary file, fsync, rename, fsync of the folder.
 
-    ``durable=False`` leaves out both fsyncs: readers still never see half a file.
+    ``durable=False`` leaves out both fsyncs: readers still never see half a file. ``folder=False`` leaves out the
+    folder's alone, for who syncs it after several files: until then a power cut may bring the old file back, whole.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -29,5 +30,5 @@ def write_atomically(path: Path, data: bytes, durable: bool = True) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-    if durable:
+    if durable and folder:
         sync_folder(path.parent)

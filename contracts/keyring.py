@@ -8,6 +8,7 @@ KEYS/hub/{curve,trusted_release_keys}.json, KEYS/hub/authorized/{robots,operator
 KEYS/hub/access.dsse.json, KEYS/hub/cards/ROBOT.dsse.json      signed by the release key
 KEYS/operator/{curve,hub_public}.json
 KEYS/robots/ROBOT/{curve,hub_public,trusted_release_keys}.json
+KEYS/mirrors/MIRROR/{curve,hub_public,image.root}.json, KEYS/mirrors/MIRROR/authorized/; robots: mirror_public.json
 KEYS/trust/, KEYS/hub/trust/, KEYS/robots/ROBOT/{image,director}.root.json     TUF (``fleet_hub/trust/keys.py``)
 KEYS/robots/ROBOT/{robot.pem,card.dsse.json}   the robot's own Ed25519 key; where it works and what it is, signed
 """
@@ -23,6 +24,8 @@ from contracts.errors import KeyFileError
 KEY_FILE_MAX_BYTES = 4 * 1024 * 1024
 CURVE_FILE = "curve.json"
 HUB_PUBLIC_FILE = "hub_public.json"
+MIRROR_PUBLIC_FILE = "mirror_public.json"
+MIRRORS_FOLDER = "mirrors"
 TRUSTED_FILE = "trusted_release_keys.json"
 AUTHORIZED_FOLDER = "authorized"
 ROBOTS_FILE = "robots.json"

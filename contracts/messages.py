@@ -5,11 +5,12 @@ notice before they misread each other. The hash is taken over the messages' own 
 record's.
 """
 
+import zlib
 from typing import Annotated
 
 import msgspec
 
-from contracts.canonical import hash_of
+from contracts.canonical import digest_hex, hash_of
 from contracts.decision import DECISION_SCHEMA_HASH
 from contracts.errors import MessageError
 from contracts.framelog import HexId
@@ -28,6 +29,7 @@ MEMBERS_MAX, TOKENS_MAX = 2000, 1000
 """As many as fit into a message."""
 REASON_MAX_CHARS = 500
 HELLO_FIRST = "hello_first"
+WAIT_MAX_MS = 60_000
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Reason = Annotated[str, msgspec.Meta(max_length=REASON_MAX_CHARS)]
@@ -275,6 +277,13 @@ class Chunk(_Message, frozen=True):
     data: ChunkBytes
 
 
+class Wait(_Message, frozen=True):
+    """Not now: ask for the bundle again after so long. The hub keeps this robot's place until a little later."""
+
+    digest: Digest
+    wait_ms: Annotated[int, msgspec.Meta(ge=0, le=WAIT_MAX_MS)]
+
+
 class FileChunk(_Message, frozen=True):
     """The file's bytes from ``offset`` and its whole size; not found: there is none."""
 
@@ -501,6 +510,7 @@ FromHub = (
     | Stored
     | Order
     | Chunk
+    | Wait
     | FileChunk
     | UploadFrom
     | ReleaseInfo
@@ -515,8 +525,28 @@ FromHub = (
     | Refused
 )
 
+PACKED_MIN_BYTES = 256
+_PACKED_MARK = b"\xc1"
+"""Never begins a msgpack value: what follows is one, deflated."""
+_PACKED = (Order, FileChunk)
+"""JSON with signatures, of which half goes. Bundles and records are left alone: they do not get smaller."""
+_PACKED_WORDS = (
+    b'"people":[{"name":"","public_hex":"","roles":["approver"]},"releaser","safety_officer"],"version":1,"why":"'
+    b'"payloadType":"application/vnd.outrider.robot-card+json","witness+json","access+json","approval+json",'
+    b'"custom":{"action":"run","plan_digest":"","robot":"robot_","rollout":1,"stage":0},"layout_hash":"",'
+    b'"minimum_runtime":1,"policy_name":"","release_counter":1,"robot_models":[{"hash":"","name":"amr_small"}],'
+    b'"keytype":"ed25519","keyval":{"public":""},"scheme":"ed25519","threshold":2,"consistent_snapshot":true,'
+    b'.outrider","director/robot_/image/.root.json.targets.json.snapshot.json/timestamp.json"FileChunk'
+    b'{"signatures":[{"keyid":"","sig":""}],"signed":{"_type":"targets","expires":"2026-01-01T00:00:00Z",'
+    b'"spec_version":"1.0.31","targets":{"order":{"hashes":{"sha256":""},"length":1,"_type":"snapshot",'
+    b'"meta":{"targets.json":{"_type":"timestamp","meta":{"snapshot.json":{"hashes":{"sha256":""},'
+    b'"length":431,"version":1}},"spec_version":"1.0.31","version":1}}'
+)
+"""What both sides know beforehand (RFC 1950, preset dictionary): small files have no time to repeat themselves."""
+
 PROTOCOL_HASH = hash_of(
     {
+        "packed": digest_hex(_PACKED_WORDS),
         "from_client": msgspec.json.schema(FromClient),
         "from_hub": msgspec.json.schema(FromHub),
         "decision": DECISION_SCHEMA_HASH,
@@ -530,10 +560,28 @@ _hub_decoder: msgspec.msgpack.Decoder[FromHub] = msgspec.msgpack.Decoder(FromHub
 
 def encode(message: FromClient | FromHub) -> bytes:
     """A message as bytes, protocol prefix first."""
-    return _PREFIX + _encoder.encode(message)
+    body = _encoder.encode(message)
+    if isinstance(message, _PACKED) and len(body) >= PACKED_MIN_BYTES:
+        deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS, zdict=_PACKED_WORDS)
+        body = min(body, _PACKED_MARK + deflater.compress(body) + deflater.flush(), key=len)
+    return _PREFIX + body
 
 
-def _body(data: bytes) -> memoryview:
+def _unpacked(data: memoryview) -> bytes | memoryview:
+    """What was deflated, never more than a message may have; raises MessageError."""
+    if data[:1] != _PACKED_MARK:
+        return data
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS, _PACKED_WORDS)
+    try:
+        body = inflater.decompress(data[1:], MESSAGE_MAX_BYTES)
+    except zlib.error as error:
+        raise MessageError(f"a packed message is damaged: {error}") from None
+    if not inflater.eof or inflater.unused_data:
+        raise MessageError(f"a packed message ends early, or holds more than {MESSAGE_MAX_BYTES} bytes")
+    return body
+
+
+def _body(data: bytes) -> bytes | memoryview:
     if len(data) > MESSAGE_MAX_BYTES:
         raise MessageError(f"a message may have {MESSAGE_MAX_BYTES} bytes, came {len(data)}")
     if data[: len(_PREFIX)] != _PREFIX:
@@ -541,7 +589,7 @@ def _body(data: bytes) -> memoryview:
             f"this side speaks protocol {PROTOCOL_HASH[:16]}, the other {data[:8].hex() or 'nothing'}; "
             "install the same outrider version on both"
         )
-    return memoryview(data)[len(_PREFIX) :]
+    return _unpacked(memoryview(data)[len(_PREFIX) :])
 
 
 def decode_from_client(data: bytes) -> FromClient:

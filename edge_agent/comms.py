@@ -15,8 +15,19 @@ from typing import Annotated
 import msgspec
 
 from contracts.errors import ContractError, RingError
-from contracts.keyring import ROBOT_ID_PATTERN, party_folder
-from contracts.messages import Ack, Chunk, FileChunk, FromHub, Hello, Order, SignedTime, Stored, Welcome
+from contracts.keyring import MIRROR_PUBLIC_FILE, ROBOT_ID_PATTERN, party_folder
+from contracts.messages import (
+    Ack,
+    Chunk,
+    FileChunk,
+    FromHub,
+    Hello,
+    Order,
+    SignedTime,
+    Stored,
+    Wait,
+    Welcome,
+)
 from contracts.observation import ROUTING_LAYOUT
 from contracts.ring import RING_SLOTS, SCAN_SLOTS, SCANS, RingReader
 from contracts.tracing import open_sink
@@ -29,6 +40,7 @@ from edge_agent.update.tracing import UpdateTrace
 from edge_agent.update.updater import Updater
 from edge_agent.uplink.audit import AUDIT_INTERVAL_S, Audit
 from edge_agent.uplink.link import HubLink
+from edge_agent.uplink.routes import Routes
 from edge_agent.uplink.uplink import Uplink
 
 POLL_MS = 20
@@ -49,6 +61,8 @@ class CommsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How often the hub must prove that it has what it acknowledged (``uplink.audit``)."""
     traces: str = ""
     """Where spans of updates go (``contracts.tracing``): a file, or a URL for OTLP; "" is nowhere."""
+    mirror_endpoint: str = ""
+    """Where image metadata and bundles are fetched from; "" is the hub."""
 
 
 class Comms:
@@ -72,12 +86,18 @@ class Comms:
         audit = Audit(self.link.send, self.recorder.event, seed, config.audit_interval_s)
         self.uplink = Uplink(self.recorder, self.link.send, audit)
         self.clock = HubClock(state, keys, config.robot_id, self.link.send, self.recorder.event)
+        self.mirror: HubLink | None = None
+        if config.mirror_endpoint:
+            self.mirror = HubLink(
+                config.mirror_endpoint, keys, self._hello, seed + 1, server_file=MIRROR_PUBLIC_FILE
+            )
+        self.routes = Routes(self.link, self.mirror, time.monotonic_ns, self.recorder.event)
         checker = BundleChecker(keys, config.robot_model, state, hub_time=lambda: self.clock.verified)
         self._spans = open_sink(config.traces, "outrider-agent")
         self.trace = UpdateTrace(self._spans, config.robot_id)
         self.updater = Updater(
-            state, checker, self.link.send, self.recorder.event, keys, config.robot_id,
-            trace=self.trace, trusted_ns=self.clock.now_wall_ns,
+            state, checker, self.routes.send, self.recorder.event, keys, config.robot_id,
+            trace=self.trace, trusted_ns=self.clock.now_wall_ns, other_way=self.routes.other_way,
         )  # fmt: skip
 
     def stop(self) -> None:
@@ -106,6 +126,8 @@ class Comms:
         self.link.close()
         if self._spans is not None:
             self._spans.close()
+        if self.mirror:
+            self.mirror.close()
         for ring in (self._ring, self._scan_ring):
             if ring:
                 ring.close()
@@ -117,6 +139,8 @@ class Comms:
         for message in self.link.receive(now_ns):
             self._on_message(message, now_ns)
         self.link.step(now_ns, self.recorder.last_seq)
+        if self.mirror:
+            self._hear_mirror(self.mirror, now_ns)
         if self.link.online != self._was_online:
             self._was_online = self.link.online
             self.recorder.event(
@@ -126,6 +150,15 @@ class Comms:
             self.uplink.step(now_ns)
         self.clock.step(self.link.online)
         self.updater.step(now_ns)
+
+    def _hear_mirror(self, mirror: HubLink, now_ns: int) -> None:
+        """Files and bundles, and nothing else, may come from there."""
+        for message in mirror.receive(now_ns):
+            if isinstance(message, Chunk | FileChunk | Wait) and self.routes.heard(message):
+                self._on_message(message, now_ns)
+        mirror.step(now_ns, 0)
+        if self.routes.step(now_ns):
+            self.updater.on_online(now_ns)
 
     def _on_message(self, message: FromHub, now_ns: int) -> None:
         if isinstance(message, Welcome):
@@ -144,6 +177,8 @@ class Comms:
             self.updater.on_order(message, now_ns)
         elif isinstance(message, Chunk):
             self.updater.on_chunk(message, now_ns)
+        elif isinstance(message, Wait):
+            self.updater.on_wait(message, now_ns)
         elif isinstance(message, FileChunk):
             self.updater.on_file(message)
         elif isinstance(message, SignedTime):

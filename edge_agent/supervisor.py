@@ -210,7 +210,10 @@ def write_configs(arguments: argparse.Namespace, state: Path) -> tuple[Path, Pat
     paths = []
     for name, values in (
         ("control", control),
-        ("comms", {**common, "hub_endpoint": hub, "traces": arguments.traces}),
+        (
+            "comms",
+            {**common, "hub_endpoint": hub, "mirror_endpoint": arguments.mirror, "traces": arguments.traces},
+        ),
     ):
         path = state / f"{name}.json"
         temporary = path.with_suffix(".tmp")
@@ -236,6 +239,8 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--real-time-factor is {arguments.real_time_factor}; it must be 0.05 to 50")
     if not CPUS_PATTERN.fullmatch(arguments.cpus):
         raise ConfigError(f"--cpus is {arguments.cpus!r}; it must be core numbers such as 2,3")
+    if arguments.mirror and "://" not in arguments.mirror:
+        raise ConfigError(f"--mirror is {arguments.mirror!r}; it must be an address such as tcp://host:5756")
     if not arguments.no_hub and "://" not in arguments.hub:
         raise ConfigError(f"--hub is {arguments.hub!r}; it must be an address such as tcp://host:5755")
 
@@ -251,6 +256,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--keys", required=True)
     parser.add_argument("--safety", default="", help="signed settings of the monitor")
     parser.add_argument("--hub", default="")
+    parser.add_argument("--mirror", default="")
     parser.add_argument("--rate", type=int, default=20)
     parser.add_argument("--real-time-factor", type=float, default=1.0)
     parser.add_argument("--sim-time", action="store_true", help="the sensors' stamps are a simulator's")

@@ -22,7 +22,6 @@ from contracts.messages import (
     AuditPage,
     BeginRelease,
     CheckPlan,
-    Chunk,
     CommitRelease,
     FetchChunk,
     FetchFile,
@@ -43,19 +42,21 @@ from contracts.messages import (
     SignedTime,
     Stored,
     UploadFrom,
+    Wait,
     Welcome,
     short,
 )
 from fleet_hub.catalogue.catalogue import Catalogue
 from fleet_hub.errors import HubError, NotAllowedError
 from fleet_hub.intake.intake import Intake
-from fleet_hub.limits import DOWNLOAD_CHUNK_BYTES, PROOF_PAUSE_S, SILENT_MAX_S
+from fleet_hub.limits import PROOF_PAUSE_S, SILENT_MAX_S
 from fleet_hub.members import Members
 from fleet_hub.rollout.events import Denied, Released
 from fleet_hub.rollout.rollouts import Rollouts
 from fleet_hub.rollout.trip_store import TripStore
 from fleet_hub.store.audit import AuditLog
 from fleet_hub.store.database import Database
+from fleet_hub.transfers import Transfers
 from fleet_hub.trust.room import TrustRoom
 
 
@@ -86,17 +87,18 @@ class RobotDesk:
         intake: Intake,
         trips: TripStore,
         trust: TrustRoom,
+        transfers: Transfers,
     ) -> None:
         """Use the hub's parts."""
-        self._trust = trust
+        self._trust, self._transfers = trust, transfers
         self._database = database
         self._catalogue = catalogue
         self._rollouts = rollouts
         self._intake = intake
         self._trips = trips
 
-    def answer(self, session: Session, message: FromRobot, wall_ns: int) -> list[FromHub]:
-        """Answers to one message; raises HubError for what is not allowed."""
+    def answer(self, session: Session, message: FromRobot, wall_ns: int) -> list[FromHub | bytes]:
+        """Answers to one message, some encoded already; raises HubError for what is not allowed."""
         if isinstance(message, Hello):
             return self._welcome(session, message, wall_ns)
         if not session.log_id:
@@ -114,8 +116,7 @@ class RobotDesk:
             self._check_log(session, message.log_id)
             return self._prove(session, message, wall_ns)
         if isinstance(message, FetchChunk):
-            data = self._catalogue.read_chunk(message.digest, message.offset, DOWNLOAD_CHUNK_BYTES)
-            return [Chunk(message.digest, message.offset, data)]
+            return [self._fetch(session, message)]
         if isinstance(message, FetchFile):
             return [self._trust.read(message.name, message.offset, session.name)]
         if isinstance(message, AskTime):
@@ -127,7 +128,7 @@ class RobotDesk:
         self._note_running(session, message, wall_ns)
         return []
 
-    def _prove(self, session: Session, asked: AskStored, wall_ns: int) -> list[FromHub]:
+    def _prove(self, session: Session, asked: AskStored, wall_ns: int) -> list[FromHub | bytes]:
         """Read the records back; a robot that asks too often gets no answer."""
         if 0 <= wall_ns - session.proved_wall_ns < PROOF_PAUSE_S * 1e9:
             return []
@@ -137,7 +138,16 @@ class RobotDesk:
         erased = sum(kind is Kind.LOST and payload[0] == LostClass.ERASED for kind, payload in kinds)
         return [Stored(asked.nonce, len(kinds), hashlib.sha256(asked.nonce + frames).hexdigest(), erased)]
 
-    def _welcome(self, session: Session, hello: Hello, wall_ns: int) -> list[FromHub]:
+    def _fetch(self, session: Session, asked: FetchChunk) -> FromHub | bytes:
+        """The chunk, or how long to wait for it."""
+        now_ns = session.heard_ns
+        if wait_ms := self._transfers.ask(session.name, asked.digest, now_ns):
+            return Wait(asked.digest, wait_ms)
+        chunk, size, last = self._catalogue.chunk(asked.digest, asked.offset)
+        self._transfers.sent(session.name, size, last, now_ns)
+        return chunk
+
+    def _welcome(self, session: Session, hello: Hello, wall_ns: int) -> list[FromHub | bytes]:
         if hello.robot != session.name:
             raise NotAllowedError(
                 f"this key belongs to {session.name}, but the robot says it is {hello.robot}; "

@@ -33,3 +33,12 @@ PROOF_PAUSE_S = 1.0
 """Between two proofs of storage for one connection: each reads a segment, some milliseconds."""
 ROLLOUT_STEP_S = 0.5
 """How often rollouts are looked at when nothing happens."""
+ROLLOUT_STEP_MIN_S = 0.05
+"""How often at most: every report of a thousand robots asks for a look at all of them."""
+STEP_POLL_MS = 50
+"""So that a look that is due is not late."""
+CHUNKS_KEPT_MAX = 256
+"""Encoded chunks in memory, 32 MB: a release is read and encoded once, however many robots fetch it."""
+ROBOT_MESSAGES_PER_S = 1000.0
+ROBOT_MESSAGES_BURST = 3000.0
+"""What one robot may say; beyond it messages are dropped unread and counted. 512 records fit into one message."""

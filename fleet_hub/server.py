@@ -44,12 +44,13 @@ from fleet_hub.observe.traces import LAST_WORDS, spans_of, write_all
 from fleet_hub.people import People, read_cards
 from fleet_hub.rollout.events import StrangersRefused
 from fleet_hub.rollout.evidence import EvidenceRoom
-from fleet_hub.rollout.rollouts import Rollouts
+from fleet_hub.rollout.rollouts import Rollouts, Told
 from fleet_hub.rollout.trip_store import TripStore
 from fleet_hub.store.audit import AuditLog
 from fleet_hub.store.database import Database
 from fleet_hub.store.folder import DataFolder
 from fleet_hub.store.ingesting import IngestChild
+from fleet_hub.transfers import Bucket, TransferLimits, Transfers
 from fleet_hub.trust.keys import passphrase
 from fleet_hub.trust.room import TrustRoom
 
@@ -67,11 +68,12 @@ class Hub:
         metrics: str = "",
         ingest: bool = False,
         traces: str = "",
+        transfers: TransferLimits | None = None,
     ) -> None:
         """Read keys, take the data folder, listen; at ``metrics`` ([HOST:]PORT) for Prometheus, too.
 
-        With ``ingest`` a child process keeps the replay store up to date; with ``traces`` (a file or a URL) updates are
-        traced (``contracts.tracing``).
+        With ``ingest`` a child process keeps the replay store up to date; ``transfers`` limits what robots fetch; with
+        ``traces`` (a file or a URL) updates are traced (``contracts.tracing``).
 
         Raises:
             KeyFileError: A key is missing or unusable.
@@ -118,8 +120,9 @@ class Hub:
         self._rollouts.fleet_changed()
         self._enrolment_desk = EnrolmentDesk(members, audit, access, trusted, self._trust.roots, wall_ns)
         self._audit, self._strangers, self._strangers_ns = audit, 0, 0
+        self._transfers = Transfers(transfers or TransferLimits(), mono_ns())
         self._robot_desk = RobotDesk(
-            self._database, self._catalogue, self._rollouts, self._intake, trips, self._trust
+            self._database, self._catalogue, self._rollouts, self._intake, trips, self._trust, self._transfers
         )
         self._operator_desk = OperatorDesk(
             self._database, self._catalogue, self._rollouts, self._intake, audit, members, self._trust
@@ -130,6 +133,7 @@ class Hub:
         self._heard_wall_ns = dict.fromkeys(access.robots, wall_ns())
         self._sessions: dict[bytes, Session] = {}
         self._robots: dict[str, Session] = {}
+        self._speech: dict[str, Bucket] = {}
         self._stopping = False
         self._step_due = True
         self._step_ns = 0
@@ -149,7 +153,7 @@ class Hub:
         """
         try:
             while not self._stopping:
-                self._socket.poll(limits.POLL_MS)
+                self._socket.poll(limits.STEP_POLL_MS if self._step_due else limits.POLL_MS)
                 began_ns = self._mono_ns()
                 self._drain()
                 self._database.commit()
@@ -194,12 +198,27 @@ class Hub:
             if len(frames) != 2:
                 continue
             session = self._session(frames[0].bytes, str(frames[1].get("User-Id")))
-            if session:
+            if session and self._may_speak(session):
                 if session.role == "robot":  # nothing that a robot is answered depends on the database
                     self._database.hold()
                 else:
                     self._database.commit()
                 self._handle(session, frames[1].bytes)
+
+    def _may_speak(self, session: Session) -> bool:
+        """Whether a robot keeps to its rate; a flood of one costs the others nothing but its reading."""
+        if session.role != "robot":
+            return True
+        bucket = self._speech.get(session.name)
+        if bucket is None:
+            bucket = self._speech[session.name] = Bucket(
+                limits.ROBOT_MESSAGES_PER_S, limits.ROBOT_MESSAGES_BURST, session.heard_ns
+            )
+        if bucket.wait_s(session.heard_ns) > 0.0:
+            self.dropped += 1
+            return False
+        bucket.take(1.0)
+        return True
 
     def _session(self, routing_id: bytes, user: str) -> Session | None:
         party = self._access.party(user)
@@ -296,7 +315,8 @@ class Hub:
     def _step_rollouts(self) -> None:
         """Let rollouts go on, and tell robots what they have not been told on this connection."""
         now_ns = self._mono_ns()
-        if not self._step_due and now_ns - self._step_ns < limits.ROLLOUT_STEP_S * 1e9:
+        wait_s = limits.ROLLOUT_STEP_MIN_S if self._step_due else limits.ROLLOUT_STEP_S
+        if now_ns - self._step_ns < wait_s * 1e9:
             return
         self._step_due, self._step_ns = False, now_ns
         here = [
@@ -305,11 +325,15 @@ class Hub:
             if now_ns - found.heard_ns < limits.SILENT_MAX_S * 1e9
         ]
         self._rollouts.step(self._heard_wall_ns, frozenset(here))
+        orders: dict[Told, bytes] = {}  # made and encoded once for all robots of a stage
         for session in self._robots.values():
             told = self._rollouts.told_for(session.name)
             if told is None or session.told == told:
                 continue
-            order = self._rollouts.order(told)
+            if told not in orders:
+                made = self._rollouts.order(told)
+                orders[told] = encode(made) if made else b""
+            order = orders[told]
             if order and self._send(session, order):
                 session.told = told
 
@@ -338,7 +362,7 @@ class Hub:
 
     def _listen(self, pair: CurvePair, listen: str) -> Any:
         try:
-            return _listen(self._context, pair, listen)
+            return listen_at(self._context, pair, listen)
         except AddressBusyError:
             if self._metrics:
                 self._metrics.close()
@@ -348,9 +372,10 @@ class Hub:
         if session := self._robots.get(robot):
             self._send(session, message)
 
-    def _send(self, session: Session, message: FromHub) -> bool:
+    def _send(self, session: Session, message: FromHub | bytes) -> bool:
+        data = message if isinstance(message, bytes) else encode(message)
         try:
-            self._socket.send_multipart([session.routing_id, encode(message)], zmq.NOBLOCK)
+            self._socket.send_multipart([session.routing_id, data], zmq.NOBLOCK)
         except zmq.ZMQError:
             self.dropped += 1
             return False
@@ -365,9 +390,10 @@ class Hub:
         session = self._sessions.pop(routing_id)
         if self._robots.get(session.name) is session:
             del self._robots[session.name]
+            self._transfers.gone(session.name)
 
 
-def _listen(context: "zmq.Context[zmq.Socket[bytes]]", pair: CurvePair, listen: str) -> Any:
+def listen_at(context: "zmq.Context[zmq.Socket[bytes]]", pair: CurvePair, listen: str) -> Any:
     socket = context.socket(zmq.ROUTER)
     socket.linger = 0
     socket.curve_server = True

@@ -22,7 +22,7 @@ from contracts.robot import ROBOT_MODELS
 from contracts.trust import TrustError, facts_of
 from edge_agent.update.checker import CHECK_MAX_S, CheckRequest, CheckResult
 from edge_agent.update.clock import boot_ns
-from edge_agent.update.fetchers import FolderFetcher, PipeFetcher
+from edge_agent.update.fetchers import Fetcher, FolderFetcher, PipeFetcher
 from edge_agent.update.slots import BundleFacts
 from edge_agent.update.trust import RobotTrust
 
@@ -30,15 +30,19 @@ CHECK_CPU_MAX_S = 30
 NICENESS = 10
 
 
-def check(request: CheckRequest) -> CheckResult:
-    """Verify signatures, form, layout, robot and limits, then both repositories; then replay the golden vectors."""
+def check(request: CheckRequest, fetcher: Fetcher | None = None) -> CheckResult:
+    """Verify signatures, form, layout, robot and limits, then both repositories; then replay the golden vectors.
+
+    ``fetcher`` brings the repositories' files: without one the folder of the request, else comms.
+    """
     keys, path = Path(request.keys), Path(request.bundle)
     model = ROBOT_MODELS.get(request.model)
     if model is None:
         return CheckResult(
             None, "wrong_robot", f"no robot model {request.model!r}; known: {', '.join(ROBOT_MODELS)}"
         )
-    fetcher = FolderFetcher(Path(request.source)) if request.source else PipeFetcher()
+    if fetcher is None:
+        fetcher = FolderFetcher(request.source) if request.source else PipeFetcher()
     told = request.time
     hub_ns = (lambda: told.at(boot_ns())) if told else None
     trust = RobotTrust(Path(request.state), keys, request.wanted.order.robot, model, fetcher, hub_ns=hub_ns)

@@ -55,16 +55,16 @@ class BundleChecker:
         keys: Path,
         model_name: str,
         state: Path,
-        source: Path | None = None,
+        source: Path | str = "",
         hub_time: Callable[[], VerifiedTime | None] = lambda: None,
     ) -> None:
-        """``keys`` is the robot's own key folder, ``source`` a stick to take metadata from in place of the hub.
+        """``keys`` is the robot's own key folder, ``source`` a stick or URL to take metadata from in the hub's place.
 
         ``hub_time`` is what the hub told last.
         """
         self._hub_time = hub_time
         self._own = str(keys), model_name, str(state)
-        self._source = str(source or "")
+        self._source = str(source)
         self._child: subprocess.Popen[bytes] | None = None
         self._started_ns = 0
         self._output = b""

@@ -19,9 +19,18 @@ class Download:
         for other in staging.iterdir():
             if other != self.path:
                 other.unlink()
-        self.offset = self.path.stat().st_size if self.path.exists() else 0
+        self.offset, self._hasher = 0, hashlib.sha256()
+        if self.path.exists():
+            self._go_on()
         if self.offset > size_bytes:
             self.restart()
+
+    def _go_on(self) -> None:
+        """Hash what is there already."""
+        with self.path.open("rb") as file:
+            while block := file.read(1 << 20):
+                self._hasher.update(block)
+                self.offset += len(block)
 
     @property
     def possible(self) -> bool:
@@ -39,19 +48,17 @@ class Download:
             return False
         with self.path.open("ab") as file:
             file.write(data)
+        self._hasher.update(data)
         self.offset += len(data)
         return True
 
     def seal(self) -> bool:
-        """Sync the file; whether its SHA-256 is the digest."""
-        hasher = hashlib.sha256()
+        """Sync the file; whether the SHA-256 of what came is the digest. The check reads the file itself again."""
         with self.path.open("rb") as file:
-            while block := file.read(1 << 20):
-                hasher.update(block)
             os.fsync(file.fileno())
-        return hasher.hexdigest() == self.digest
+        return self._hasher.hexdigest() == self.digest
 
     def restart(self) -> None:
         """Throw away what has come."""
         self.path.unlink(missing_ok=True)
-        self.offset = 0
+        self.offset, self._hasher = 0, hashlib.sha256()

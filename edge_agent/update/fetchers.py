@@ -1,4 +1,6 @@
-"""Where python-tuf's client gets its files from: a folder (a USB stick), or the hub by way of comms."""
+"""Where python-tuf's client gets its files from: a folder (a USB stick), any file system of fsspec, or the hub by way
+of comms.
+"""
 
 import os
 import select
@@ -57,17 +59,45 @@ class Fetcher(FetcherInterface):
 
 
 class FolderFetcher(Fetcher):
-    """Files of a folder; nothing outside of it, whatever links lie there."""
+    """Files of a folder or of a URL's; nothing outside of it, whatever links lie there."""
 
-    def __init__(self, folder: Path) -> None:
-        """``folder`` is what ``outrider release --stick`` wrote."""
+    def __init__(self, folder: Path | str) -> None:
+        """``folder`` is what ``outrider release --stick`` wrote, or the URL of a copy (``is_url``)."""
         super().__init__()
         self._folder = folder
 
     def _chunks(self, name: str) -> Iterator[bytes]:
-        with open_inside(self._folder, name) as file:
+        with open_source(self._folder, name) as file:
             while block := file.read(READ_BYTES):
                 yield block
+
+
+def is_url(source: Path | str) -> bool:
+    """Whether a source is a URL for fsspec (``https://``, ``s3://``, ``file://`` ...) and no folder."""
+    return "://" in str(source)
+
+
+def open_source(source: Path | str, name: str) -> BinaryIO:
+    """Open a file of a folder or URL; raises DownloadHTTPError (404), TrustError.
+
+    Nothing that comes from there is believed, so whose server it is does not matter. How long it may take is up to who
+    asks: the checking process ends by itself, an update from a source within its own time.
+    """
+    if not is_url(source):
+        return open_inside(Path(source), name)
+    try:
+        import fsspec
+    except ImportError:
+        raise TrustError(
+            Code.UNREACHABLE, "updates from a URL need fsspec; install outrider[tech], or copy it to a folder"
+        ) from None
+    try:
+        opened: BinaryIO = fsspec.open(f"{str(source).rstrip('/')}/{name}", "rb").open()
+    except FileNotFoundError:
+        raise DownloadHTTPError(f"{name} is not there", 404) from None
+    except (OSError, ValueError, ImportError) as error:
+        raise TrustError(Code.UNREACHABLE, f"cannot read {source}: {error}") from None
+    return opened
 
 
 def open_inside(folder: Path, name: str) -> BinaryIO:
@@ -87,13 +117,13 @@ def open_inside(folder: Path, name: str) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
-class PipeFetcher(Fetcher):
-    """Asks comms over standard output, which asks the hub over CURVE; the answer comes on standard input."""
+class AskingFetcher(Fetcher):
+    """Asks somebody who speaks with the hub, one piece at a time."""
 
     def _chunks(self, name: str) -> Iterator[bytes]:
         offset = 0
         while True:
-            chunk = self._ask(FetchFile(name, offset))
+            chunk = self.ask(FetchFile(name, offset))
             if not chunk.found:
                 raise DownloadHTTPError(f"the hub has no {name}", 404)
             offset += len(chunk.data)
@@ -101,7 +131,16 @@ class PipeFetcher(Fetcher):
             if not chunk.data or offset >= chunk.size_bytes:
                 return
 
-    def _ask(self, question: FetchFile) -> FileChunk:
+    @abstractmethod
+    def ask(self, question: FetchFile) -> FileChunk:
+        """The hub's answer to this very question; raises TrustError when there is none in time."""
+
+
+class PipeFetcher(AskingFetcher):
+    """Asks comms over standard output, which asks the hub over CURVE; the answer comes on standard input."""
+
+    def ask(self, question: FetchFile) -> FileChunk:
+        """One question, one answer."""
         sys.stdout.buffer.write(msgspec.json.encode(question) + b"\n")
         sys.stdout.buffer.flush()
         end_s = time.monotonic() + ANSWER_MAX_S

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from contracts.atomic import write_atomically
+from contracts.atomic import sync_folder, write_atomically
 from contracts.canonical import hash_of
 from contracts.manifest import Digest
 from contracts.trust import Code, TrustError
@@ -120,7 +120,8 @@ class FloorStore:
             new = self.read().raised(floor)
             data = msgspec.json.encode(_Written(new, hash_of(new)))
             for path in self._paths:
-                write_atomically(path, data)
+                write_atomically(path, data, folder=False)
+            sync_folder(self._folder)
 
 
 def _highest(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:

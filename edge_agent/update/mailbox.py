@@ -106,10 +106,11 @@ class CommsMailbox:
         """Put a candidate before control."""
         write_atomically(self._candidate, msgspec.json.encode(candidate))
 
-    def withdraw(self) -> None:
-        """Take the candidate away, after its answer has been acted on."""
+    def withdraw(self, durable: bool = True) -> None:
+        """Take the candidate away, after its answer has been acted on; ``durable=False`` where that may come twice."""
         self._candidate.unlink(missing_ok=True)
-        sync_folder(self._candidate.parent)
+        if durable:
+            sync_folder(self._candidate.parent)
 
     def answer_to(self, candidate: Candidate) -> Loaded | None:
         """Control's answer to this very candidate."""

@@ -1,4 +1,4 @@
-"""An update from a folder: the same trust, papers, checks, slots and log as over the network; no hub."""
+"""An update from a folder or a URL: the same trust, papers, checks, slots and log as over the network; no hub."""
 
 import time
 from collections import deque
@@ -21,7 +21,7 @@ from contracts.messages import (
 from contracts.robot import RobotModel
 from contracts.trust import Code, TrustError, target_path
 from edge_agent.update.checker import CHECK_MAX_S, BundleChecker
-from edge_agent.update.fetchers import FolderFetcher, open_inside
+from edge_agent.update.fetchers import FolderFetcher, open_source
 from edge_agent.update.trust import RobotTrust
 from edge_agent.update.updater import State, Updater
 
@@ -40,7 +40,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 def update_from(
-    stick: Path,
+    stick: Path | str,
     state: Path,
     keys: Path,
     robot: str,
@@ -48,7 +48,10 @@ def update_from(
     note: Callable[..., None],
     wall_ns: Callable[[], int] = time.time_ns,
 ) -> Outcome:
-    """Take what the stick has for ``robot``. No agent may run on ``state`` (hold its lock); ``note`` is its log."""
+    """Take what the stick (a folder, or a URL for fsspec) has for ``robot``.
+
+    No agent may run on ``state`` (hold its lock); ``note`` is its log.
+    """
     try:
         trust = RobotTrust(state, keys, robot, model, FolderFetcher(stick), wall_ns)
         data = trust.order()
@@ -65,7 +68,7 @@ def update_from(
 
 
 def _follow(
-    stick: Path,
+    stick: Path | str,
     state: Path,
     keys: Path,
     robot: str,
@@ -101,10 +104,10 @@ def _follow(
     return Outcome("refused", order.digest, "check_failed", f"not done within {UPDATE_MAX_S:g} s")
 
 
-def _chunk(stick: Path, asked: FetchChunk) -> Chunk:
+def _chunk(stick: Path | str, asked: FetchChunk) -> Chunk:
     """No bytes where the stick has no such bundle, or ends early: the updater refuses that."""
     try:
-        with open_inside(stick, f"bundles/{target_path(asked.digest)}") as file:
+        with open_source(stick, f"bundles/{target_path(asked.digest)}") as file:
             file.seek(asked.offset)
             return Chunk(asked.digest, asked.offset, file.read(CHUNK_MAX_BYTES))
     except (OSError, DownloadError, TrustError):

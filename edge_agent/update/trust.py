@@ -7,6 +7,7 @@ is refused has changed nothing. The floor catches what TUF alone does not: a los
 import contextlib
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -83,6 +84,7 @@ class RobotTrust:
         self._floors = FloorStore(state)
         self._work = self._folder / ".new"
         self._reached: Floor | None = None
+        self._seen_versions: dict[str, int] = {}
 
     def check(self, wanted: Wanted, bundle: Path, facts: ImageFacts) -> None:
         """Hold a fetched bundle and its order against both; ``facts`` are what the bundle says of itself.
@@ -111,7 +113,7 @@ class RobotTrust:
             self._check_facts(signed, facts, floor)
             _check_file(target, bundle)
             own_ns = 0 if self._hub_ns else self._wall_ns()  # the hub's has been noted when it came
-            self._reached = Floor(versions=self._versions(), verified_wall_ns=own_ns)
+            self._reached = Floor(versions=self._seen_versions, verified_wall_ns=own_ns)
 
     def order(self) -> bytes:
         """The order that the director has for this robot, nothing for none; raises TrustError, changes nothing."""
@@ -129,6 +131,18 @@ class RobotTrust:
             data = Path(path).read_bytes()
         self.discard()
         return data
+
+    def refresh(self) -> bool:
+        """Verify both repositories as they are now and keep what is newer; whether anything was. Raises TrustError."""
+        known = self._floors.read()
+        with self._opened():
+            self._reached = Floor(versions=self._seen_versions, verified_wall_ns=self._wall_ns())
+        news = self._reached.versions.items() - known.versions.items()
+        if news or not (self._folder / CURRENT).is_dir():
+            self.accept()
+            return True
+        self.discard()
+        return False
 
     def accept(self) -> None:
         """Keep what the last check verified: the floor first, then the cache. Raises OSError.
@@ -166,9 +180,10 @@ class RobotTrust:
         try:
             self._work.mkdir(parents=True)
             if (self._folder / CURRENT).is_dir():
-                shutil.copytree(self._folder / CURRENT, self._work, symlinks=True, dirs_exist_ok=True)
+                _link_tree(self._folder / CURRENT, self._work)
             image, director = (self._refresh(repository, now) for repository in REPOSITORIES)
-            floor.check_versions(self._versions())
+            self._seen_versions = self._versions()
+            floor.check_versions(self._seen_versions)
             yield image, director, floor
         except BaseException:
             self.discard()
@@ -353,12 +368,22 @@ def _check_file(target: TargetFile, bundle: Path) -> None:
         raise TrustError(Code.WRONG_HASH, f"the bundle is not the one that was signed: {error}") from None
 
 
+def _link_tree(source: Path, made: Path) -> None:
+    """A copy whose files are the source's own: python-tuf replaces files and never writes into one."""
+    try:
+        shutil.copytree(source, made, symlinks=True, dirs_exist_ok=True, copy_function=os.link)
+    except (shutil.Error, OSError):  # a file system without links
+        shutil.rmtree(made, ignore_errors=True)
+        shutil.copytree(source, made, symlinks=True)
+
+
 def _sync_tree(folder: Path) -> None:
-    """python-tuf does not sync what it writes."""
+    """Sync what python-tuf wrote, which it does not; files shared with the cache before were synced with that."""
     for base, _, names in os.walk(folder):
         for name in names:
             path = Path(base) / name
-            if not path.is_symlink():
+            found = path.lstat()
+            if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
                 descriptor = os.open(path, os.O_RDONLY)
                 os.fsync(descriptor)
                 os.close(descriptor)

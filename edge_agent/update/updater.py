@@ -7,7 +7,9 @@ long as its stage asks is witnessed with the robot's signature, one that control
 """
 
 import enum
+import random
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +27,7 @@ from contracts.messages import (
     Order,
     RolloutReport,
     Running,
+    Wait,
     short,
 )
 from contracts.papers import Witness
@@ -42,11 +45,15 @@ from edge_agent.update.tracing import Phase, UpdateTrace
 from edge_agent.update.witness import sign_witness
 
 CHUNK_WAIT_MAX_S = 3.0
+BACKOFF_MAX_S = 30.0
+"""Between two questions that nobody answers: doubled each time, and drawn, so that a fleet does not ask in step."""
 DOWNLOAD_TRIES_MAX = 2
 CHECK_KILLS_MAX = 3
 """So often the check of one bundle may be killed from outside before the bundle is held to be at fault."""
 SOAK_LOOK_S = 0.5
 REFUSED_FILE = "refused.json"
+MIRRORED = frozenset(Code)
+"""What a bad mirror can bring about; a bundle's own faults are the bundle's, whoever served it."""
 
 
 class Checker(Protocol):
@@ -113,12 +120,16 @@ class Updater:
         wall_ns: Callable[[], int] = time.time_ns,
         trace: UpdateTrace | None = None,
         trusted_ns: Callable[[], int] | None = None,
+        draw: random.Random | None = None,
+        other_way: Callable[[], bool] = lambda: False,
     ) -> None:
         """Pick up what was going on when the process before this one ended. ``keys`` is the robot's own folder.
 
-        ``trusted_ns`` is the time by which plans expire (the hub's, verified); ``wall_ns`` without it.
+        ``trusted_ns`` is the time by which plans expire (the hub's, verified); ``wall_ns`` without it. ``other_way``
+        is asked when what came was refused: whether to ask for it again, since it came by a mirror.
         """
         self._trusted_ns = trusted_ns or wall_ns
+        self._other_way = other_way
         self.slots = SlotStore(state_dir)
         self.mailbox = CommsMailbox(state_dir)
         self.orders = OrderBook(state_dir, keys, robot)
@@ -131,8 +142,9 @@ class Updater:
         self._later: Order | None = None
         self._download: Download | None = None
         self._question: FetchFile | None = None
-        self._tries = self._kills = 0
-        self._asked_ns = self._looked_ns = 0
+        self._tries = self._kills = self._unanswered = 0
+        self._draw = draw or random.Random(zlib.crc32(robot.encode()))
+        self._ask_again_ns = self._asked_ns = self._looked_ns = 0
         self._trace = trace or UpdateTrace(None, robot)
         self._candidate = self.mailbox.waiting()
         self.state = State.WAITING if self._candidate else State.IDLE
@@ -181,7 +193,7 @@ class Updater:
         except (BundleError, OSError, SlotError) as error:
             self._refuse(str(error), getattr(error, "code", "disk"))
             return
-        self._tries, self._kills, self.state = 0, 0, State.DOWNLOADING
+        self._tries, self._kills, self._unanswered, self.state = 0, 0, 0, State.DOWNLOADING
         self._phase("download", job)
         self._report("downloading")
         self._ask(now_ns)
@@ -195,10 +207,18 @@ class Updater:
             self._refuse("the hub ordered a bundle that it does not have; release it again", "unreadable")
             return
         try:
-            download.add(chunk.offset, chunk.data)
+            if not download.add(chunk.offset, chunk.data):
+                return  # asked for twice: the answer to the newer question is under way
+            self._unanswered = 0
             self._ask(now_ns)
         except OSError as error:
             self._refuse(f"cannot store the bundle: {error.strerror}; free some space", "disk")
+
+    def on_wait(self, wait: Wait, now_ns: int) -> None:
+        """The hub has no place for this transfer yet: ask again when it says, or up to a quarter later."""
+        if self.state is State.DOWNLOADING and self._download and wait.digest == self._download.digest:
+            self._unanswered = 0
+            self._ask_again_ns = now_ns + int(wait.wait_ms * self._draw.uniform(1.0, 1.25) * 1e6)
 
     def on_file(self, chunk: FileChunk) -> None:
         """Metadata has come: hand it to the check that asked for it."""
@@ -210,13 +230,15 @@ class Updater:
     def on_online(self, now_ns: int) -> None:
         """The hub is there (again): go on asking at once."""
         if self.state is State.DOWNLOADING:
+            self._unanswered = 0
             self._ask(now_ns)
         elif self._question is not None:
             self._send(self._question)
 
     def step(self, now_ns: int) -> None:
         """What is due now."""
-        if self.state is State.DOWNLOADING and now_ns - self._asked_ns > CHUNK_WAIT_MAX_S * 1e9:
+        if self.state is State.DOWNLOADING and now_ns > self._ask_again_ns:
+            self._unanswered += 1
             self._ask(now_ns)
         elif self.state is State.CHECKING:
             self._step_checking(now_ns)
@@ -263,7 +285,7 @@ class Updater:
     def _ask(self, now_ns: int) -> None:
         assert self._download is not None
         if not self._download.complete:
-            self._asked_ns = now_ns
+            self._asks(now_ns)
             self._send(FetchChunk(self._download.digest, self._download.offset))
             return
         try:
@@ -277,7 +299,7 @@ class Updater:
             self._phase("check", self._job)
             self._checker.start(self._download.path, now_ns, _wanted(self._job, self._robot))
             return
-        self._tries += 1
+        self._tries += not self._other_way()
         self._download.restart()
         if self._tries >= DOWNLOAD_TRIES_MAX:
             self._refuse(
@@ -285,8 +307,13 @@ class Updater:
                 "content_changed",
             )
             return
-        self._asked_ns = now_ns
+        self._asks(now_ns)
         self._send(FetchChunk(self._download.digest, 0))
+
+    def _asks(self, now_ns: int) -> None:
+        """When to ask for a chunk again should no answer come."""
+        ceiling_s = min(BACKOFF_MAX_S, CHUNK_WAIT_MAX_S * 2.0 ** min(self._unanswered, 8))
+        self._ask_again_ns = now_ns + int(self._draw.uniform(0.5, 1.0) * ceiling_s * 1e9)
 
     def _step_checking(self, now_ns: int) -> None:
         self._pass_question(now_ns)
@@ -301,7 +328,12 @@ class Updater:
         if facts is None and (
             result.code == Code.UNREACHABLE or (result.code == CHECK_KILLED and self._kills < CHECK_KILLS_MAX)
         ):
-            self.state, self._asked_ns = State.DOWNLOADING, now_ns  # the bundle stays; the check begins again
+            self.state = State.DOWNLOADING  # the bundle stays; the check begins again
+            self._asks(now_ns)
+            return
+        if facts is None and result.code in MIRRORED and self._other_way():
+            self.state = State.DOWNLOADING
+            self._ask(now_ns)  # the bundle is whole: only the check begins again, by way of the hub
             return
         if facts is None:
             self._refuse(f"{result.code}: {result.reason}", result.code)
@@ -362,7 +394,7 @@ class Updater:
         if active is None or active.digest != candidate.digest:
             self.slots.commit(candidate.entry)
         self.orders.drives_since(self._wall_ns())
-        self.mailbox.withdraw()
+        self.mailbox.withdraw(durable=False)  # where a power cut brings it back, it is committed already
         self._candidate, self.state = None, State.IDLE
         self._trace.done("active")
         self._note("update_active", digest=facts.digest, version=facts.version)

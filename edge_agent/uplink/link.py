@@ -51,13 +51,15 @@ class HubLink:
         hello: Callable[[], Hello],
         seed: int,
         context: "zmq.Context[zmq.Socket[bytes]] | None" = None,
+        server_file: str = HUB_PUBLIC_FILE,
     ) -> None:
         """``keys`` is the robot's own folder, ``hello`` makes the first message; raises KeyFileError.
 
-        Many links in one process may share a ``context``, which they leave open.
+        Many links in one process may share a ``context``, which they leave open. ``server_file`` in ``keys`` holds
+        the public key of who listens there.
         """
         self._pair = read_key_file(keys / CURVE_FILE, CurvePair, private=True)
-        self._server = read_key_file(keys / HUB_PUBLIC_FILE, CurvePublic)
+        self._server = read_key_file(keys / server_file, CurvePublic)
         self._endpoint, self._hello = endpoint, hello
         self._random = random.Random(seed)
         self._own_context = context is None
@@ -85,6 +87,11 @@ class HubLink:
         socket.curve_serverkey = self._server.public.encode()
         socket.connect(self._endpoint)
         return socket
+
+    @property
+    def socket(self) -> "zmq.Socket[bytes]":
+        """The connection as it is now, for who waits for many links at once."""
+        return self._socket
 
     def wait(self, timeout_ms: int) -> None:
         """Sleep until something comes in, at most ``timeout_ms``."""

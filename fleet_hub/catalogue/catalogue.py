@@ -13,10 +13,10 @@ from contracts.atomic import sync_folder
 from contracts.bundle import VerifiedBundle, read_bundle, verify_signed
 from contracts.errors import BundleError
 from contracts.manifest import BUNDLE_MAX_BYTES
-from contracts.messages import LIST_MAX, ReleaseInfo
+from contracts.messages import LIST_MAX, Chunk, ReleaseInfo, encode
 from contracts.provenance import TrustedKeys
 from fleet_hub.errors import ReleaseRefusedError, UnknownReleaseError, UploadError
-from fleet_hub.limits import DIGEST_PREFIX_MIN, OPEN_BUNDLES_MAX
+from fleet_hub.limits import CHUNKS_KEPT_MAX, DIGEST_PREFIX_MIN, DOWNLOAD_CHUNK_BYTES, OPEN_BUNDLES_MAX
 from fleet_hub.store.database import Database
 from fleet_hub.store.folder import DataFolder
 
@@ -35,6 +35,7 @@ class Catalogue:
         self._trusted = trusted
         self._wall_ns = wall_ns
         self._open: OrderedDict[str, int] = OrderedDict()
+        self._chunks: OrderedDict[tuple[str, int], tuple[bytes, int, bool]] = OrderedDict()
 
     def begin_upload(self, digest: str, size_bytes: int) -> int:
         """From which offset the upload goes on; the whole size when the bundle is there already."""
@@ -147,6 +148,26 @@ class Catalogue:
             if len(self._open) > OPEN_BUNDLES_MAX:
                 os.close(self._open.popitem(last=False)[1])
         return os.pread(descriptor, count, offset)
+
+    def chunk(self, digest: str, offset: int) -> tuple[bytes, int, bool]:
+        """The encoded ``Chunk`` message, how many bytes of the bundle it holds, and whether they are its last.
+
+        Kept in memory: a thousand robots ask for the same few.
+        """
+        key = digest, offset
+        found = self._chunks.get(key)
+        if found is None:
+            data = self.read_chunk(digest, offset, DOWNLOAD_CHUNK_BYTES)
+            info = self.find(digest)
+            last = info is None or offset + len(data) >= info.size_bytes
+            found = encode(Chunk(digest, offset, data)), len(data), last
+            if data:
+                self._chunks[key] = found
+        if found[1]:
+            self._chunks.move_to_end(key)
+        if len(self._chunks) > CHUNKS_KEPT_MAX:
+            self._chunks.popitem(last=False)
+        return found
 
     def close(self) -> None:
         """Close the open bundle files."""

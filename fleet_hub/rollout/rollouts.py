@@ -42,6 +42,8 @@ from fleet_hub.store.database import Database
 
 STEPS_MAX = 64
 """Rounds of decisions in one step; more follow in the next."""
+WITNESSES_SPARE = 2
+"""More than the plan asks for, should one robot's card not be what another robot trusts."""
 HUB = "hub"
 Told = tuple[int, int, str]
 """Rollout, stage, action."""
@@ -251,7 +253,7 @@ class Rollouts:
             return None
         witnesses = self._database.rows(
             "SELECT robot, paper FROM witness WHERE plan_digest = ? AND stage = ? LIMIT ?",
-            rollout.plan_digest, stage - 1, WITNESSES_MAX,
+            rollout.plan_digest, stage - 1, min(WITNESSES_MAX, rollout.plan.witnesses + WITNESSES_SPARE),
         )  # fmt: skip
         return Order(
             rollout.number,

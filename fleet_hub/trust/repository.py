@@ -72,11 +72,15 @@ class Repository:
     def __init__(self, folder: Path, kind: str, roots: Path | None = None) -> None:
         """Nothing is read yet; the folder is made when something is written. ``roots`` may lie elsewhere."""
         self.folder, self.kind, self._roots = folder, kind, roots or folder
+        self._root: Metadata[Root] | None = None
 
     def root(self) -> Metadata[Root] | None:
-        """The newest root; None in an empty repository."""
-        versions = [int(path.name.split(".")[0]) for path in self._roots.glob("*.root.json")]
-        return read(_bytes(self._roots / f"{max(versions)}.root.json"), Root) if versions else None
+        """The newest root, kept in memory: read it, change nothing of it. None in an empty repository."""
+        if self._root is None:
+            versions = [int(path.name.split(".")[0]) for path in self._roots.glob("*.root.json")]
+            if versions:
+                self._root = read(_bytes(self._roots / f"{max(versions)}.root.json"), Root)
+        return self._root
 
     def add_root(self, data: bytes) -> None:
         """Take a next root: signed by itself and by the one before, no key twice. Raises TrustError."""
@@ -88,6 +92,7 @@ class Repository:
         for root in (old.signed if old else new.signed, new.signed):
             verify(root, "root", new)
         self._write(f"{expected}.root.json", data)
+        self._root = new
 
     def current(self) -> tuple[Metadata[Targets], Metadata[Snapshot], Metadata[Timestamp]] | None:
         """What the timestamp names; None before the first publication."""
@@ -119,6 +124,24 @@ class Repository:
         version = self.check(targets, now)
         self._put(f"{version}.targets.json", targets)
         self.stamp(version, targets, signers, now)
+
+    def publish_together(self, version: int, targets: bytes, signers: Signers, now: datetime) -> None:
+        """Make targets signed a moment ago the current ones, all three files under one version; nothing is synced.
+
+        For directors: their versions never come twice (``versions``), so what a power cut takes is signed anew.
+        """
+        meta = MetaFile.from_data(version, targets, ["sha256"])
+        snapshot = Snapshot(version, expires=after(now, SNAPSHOT_DAYS), meta={"targets.json": meta})
+        data = sign(Metadata(snapshot), [signers["snapshot"]])
+        named = MetaFile.from_data(version, data, ["sha256"])
+        timestamp = Timestamp(version, expires=after(now, TIMESTAMP_DAYS), snapshot_meta=named)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / f"{version}.targets.json").write_bytes(targets)
+        (self.folder / f"{version}.snapshot.json").write_bytes(data)
+        stamp = sign(Metadata(timestamp), [signers["timestamp"]])
+        write_atomically(self.folder / "timestamp.json", stamp, durable=False)
+        for kind in ("snapshot", "targets"):
+            self._prune(kind, version)
 
     def renew(self, signers: Signers, now: datetime) -> bool:
         """Sign snapshot and timestamp again where they end soon or the root no longer trusts their keys."""
@@ -156,9 +179,10 @@ class Repository:
         return _bytes(self._roots / f"{root.signed.version}.root.json") if root else b""
 
     def _prune(self, kind: str, newest: int) -> None:
-        for path in self.folder.glob(f"*.{kind}.json"):
-            if int(path.name.split(".")[0]) <= newest - KEPT_VERSIONS:
-                path.unlink(missing_ok=True)
+        """Keep the newest few: a robot that reads meanwhile finds what its timestamp names."""
+        found = {int(path.name.split(".")[0]): path for path in self.folder.glob(f"*.{kind}.json")}
+        for version in sorted(version for version in found if version < newest)[: 1 - KEPT_VERSIONS]:
+            found[version].unlink(missing_ok=True)
 
     def _bytes(self, name: str) -> bytes:
         return _bytes(self.folder / name)

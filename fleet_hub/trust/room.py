@@ -1,17 +1,19 @@
 """The hub's side of trust: keeps both repositories in DATA/trust, signs what is signed online, hands out files.
 
-Director metadata of a robot is made when that robot asks for its timestamp: then it says what the rollouts say.
+Director metadata of a robot is made when that robot asks for its timestamp: then it says what the rollouts say. What
+was made last is remembered, so that a robot for which nothing is new costs no signature and no write.
 """
 
 import re
 import sys
 from collections.abc import Callable, Set
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
 from securesystemslib.signer import Signer
-from tuf.api.metadata import Metadata, Targets
+from tuf.api.metadata import Metadata, TargetFile, Targets
 
 from contracts.atomic import write_atomically
 from contracts.bundle import VerifiedBundle
@@ -38,7 +40,12 @@ from fleet_hub.trust.ceremony import TARGETS_FILE, bundle_target, make_target
 from fleet_hub.trust.clock import SignedClock
 from fleet_hub.trust.keys import load_key
 from fleet_hub.trust.repository import TIMESTAMP_DAYS, Repository, after, read, sign
+from fleet_hub.trust.versions import Versions
 
+DIRECTOR_AGE_MAX_S = 86_400.0
+"""Signed again after a day, so that a stick is good for six."""
+LOOK_S = 60.0
+"""Between two looks whether the image repository's own signatures end soon."""
 _DIRECTOR_NAME = re.compile(r"director/([^/]+)/(.+)")
 
 
@@ -47,6 +54,16 @@ class Offers(Protocol):
 
     def offer_for(self, robot: str) -> Order | None:
         """The order, None for nothing."""
+
+
+@dataclass(frozen=True)
+class _Directed:
+    """What a robot's director says since when."""
+
+    order: bytes
+    root_version: int
+    version: int
+    signed: datetime
 
 
 class TrustRoom:
@@ -70,6 +87,9 @@ class TrustRoom:
         self._signers: dict[str, dict[str, Signer]] = {}
         self._complained = ""
         self._clock = SignedClock(wall_ns)
+        self._directed: dict[str, _Directed] = {}
+        self._seen: tuple[int, int, float] = (0, 0, 0.0)
+        self._versions = Versions(folder / DIRECTOR)
         if not (keys / IMAGE).is_dir():
             raise KeyFileError(
                 f"no roots in {keys}; make them with `outrider keys trust`, then start the hub"
@@ -83,6 +103,8 @@ class TrustRoom:
             TrustError: A root or targets do not follow on those before.
             KeyFileError: A key is missing.
         """
+        if not self._news():
+            return False
         adopted = False
         for repository, kind in ((self._image, IMAGE), (self._director_roots, DIRECTOR)):
             while (data := self._next_root(repository, kind)) is not None:
@@ -91,12 +113,30 @@ class TrustRoom:
             if adopted or kind not in self._signers:
                 self._signers.pop(kind, None)
                 self._signers[kind] = self._load_signers(repository, kind)
-        signed = (self._keys / IMAGE / TARGETS_FILE).read_bytes()
+        path = self._keys / IMAGE / TARGETS_FILE
+        found, signed = path.stat(), path.read_bytes()
         known = self._image.current()
         if known is None or read(signed, Targets).signed.version > known[0].signed.version:
             self._image.publish(signed, self._signers[IMAGE], self._now())
         self._image.renew(self._signers[IMAGE], self._now())
+        self._seen = found.st_ino, found.st_mtime_ns, self._wall_ns() / 1e9
         return adopted
+
+    def _news(self) -> bool:
+        """Whether the key folder may hold anything that was not taken over yet, or a signature may be due."""
+        try:
+            found = (self._keys / IMAGE / TARGETS_FILE).stat()
+        except OSError:
+            return True
+        looked_s = self._wall_ns() / 1e9 - self._seen[2]
+        return (
+            self._seen[:2] != (found.st_ino, found.st_mtime_ns)
+            or not 0.0 <= looked_s < LOOK_S
+            or any(
+                self._next_root_path(repository, kind).exists()
+                for repository, kind in ((self._image, IMAGE), (self._director_roots, DIRECTOR))
+            )
+        )
 
     def _load_signers(self, repository: Repository, kind: str) -> dict[str, Signer]:
         root = repository.root()
@@ -193,34 +233,40 @@ class TrustRoom:
         """Make the robot's director say what the rollouts say."""
         order = self._offers.offer_for(robot)
         data = encode(order) if order else b""
+        root = self._director_roots.root()
+        assert root is not None
+        last, now = self._directed.get(robot), self._now()
+        if last and (last.order, last.root_version) == (data, root.signed.version):
+            age_s = (now - last.signed).total_seconds()
+            if 0.0 <= age_s < DIRECTOR_AGE_MAX_S:
+                return
         repository = Repository(self._folder / DIRECTOR / robot, DIRECTOR, self._folder / DIRECTOR)
-        known, signers = repository.current(), self._signers[DIRECTOR]
-        wanted = {ORDER_TARGET: make_target(ORDER_TARGET, digest_hex(data), len(data), None)} if order else {}
-        if order and order.action != "revert":
-            info = self._catalogue.find(order.digest)
-            if info is not None:
-                facts = DirectorFacts(robot, order.rollout, order.stage, order.action, digest_hex(order.plan))
-                name = target_path(order.digest)
-                wanted[name] = make_target(name, order.digest, info.size_bytes, facts)
-        repository.folder.mkdir(parents=True, exist_ok=True)
-        path = repository.folder / ORDER_TARGET
+        version = self._versions.after(last.version if last else _last_version(repository))
+        self._put_order(repository.folder, data)
+        signers, expires = self._signers[DIRECTOR], after(now, TIMESTAMP_DAYS)
+        listed = self._listing(robot, order, data)
+        targets = sign(Metadata(Targets(version, expires=expires, targets=listed)), [signers["targets"]])
+        repository.publish_together(version, targets, signers, now)
+        self._directed[robot] = _Directed(data, root.signed.version, version, now)
+
+    def _listing(self, robot: str, order: Order | None, data: bytes) -> dict[str, TargetFile]:
+        """What the director lists: the order, and the bundle that the robot is to fetch for it."""
+        if order is None:
+            return {}
+        listed = {ORDER_TARGET: make_target(ORDER_TARGET, digest_hex(data), len(data), None)}
+        info = self._catalogue.find(order.digest) if order.action != "revert" else None
+        if info is not None:
+            facts = DirectorFacts(robot, order.rollout, order.stage, order.action, digest_hex(order.plan))
+            name = target_path(order.digest)
+            listed[name] = make_target(name, order.digest, info.size_bytes, facts)
+        return listed
+
+    @staticmethod
+    def _put_order(folder: Path, data: bytes) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / ORDER_TARGET
         if not path.exists() or path.read_bytes() != data:
             write_atomically(path, data, durable=False)  # made again where a power cut takes it
-        if known and known[0].signed.targets == wanted and not self._stale(repository, known[0]):
-            repository.renew(signers, self._now())
-            return
-        version = known[0].signed.version + 1 if known else 1
-        expires = after(self._now(), TIMESTAMP_DAYS)
-        targets = sign(Metadata(Targets(version, expires=expires, targets=wanted)), [signers["targets"]])
-        repository.publish(targets, signers, self._now())
-
-    def _stale(self, repository: Repository, targets: Metadata[Targets]) -> bool:
-        root = repository.root()
-        assert root is not None
-        ids = root.signed.roles["targets"].keyids
-        return targets.signed.is_expired(after(self._now(), TIMESTAMP_DAYS - 1)) or not (
-            set(ids) & set(targets.signatures)
-        )
 
     def _check_next(self, data: bytes, bundle: VerifiedBundle, length: int) -> None:
         """New targets are the old ones and this bundle, and say of it what it says of itself."""
@@ -241,12 +287,21 @@ class TrustRoom:
         return known[0].signed.targets.get(target_path(digest)) if known else None
 
     def _next_root(self, repository: Repository, kind: str) -> bytes | None:
-        known = repository.root()
-        if known:
-            path = self._keys / kind / f"{known.signed.version + 1}.root.json"
-        else:
-            path = self._keys / kind / "1.root.json"
+        path = self._next_root_path(repository, kind)
         return path.read_bytes() if path.exists() else None
+
+    def _next_root_path(self, repository: Repository, kind: str) -> Path:
+        known = repository.root()
+        return self._keys / kind / f"{known.signed.version + 1 if known else 1}.root.json"
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._wall_ns() / 1e9, UTC)
+
+
+def _last_version(repository: Repository) -> int:
+    """The highest version of what lies in a director's folder; 0 where nothing does, or a power cut took it."""
+    try:
+        known = repository.current()
+    except TrustError:
+        return 0
+    return max(int(part.signed.version) for part in known) if known else 0

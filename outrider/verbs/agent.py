@@ -44,6 +44,9 @@ def run(
         Path | None, typer.Option(help="Signed settings of the monitor.", show_default=False)
     ] = None,
     hub: Annotated[str, typer.Option(envvar="OUTRIDER_HUB", help="Address of the hub.")] = DEFAULT_HUB,
+    mirror: Annotated[
+        str, typer.Option(help="Address of the site's mirror, for bundles and image metadata.")
+    ] = "",
     rate: Annotated[int, typer.Option(help="Ticks a second, a multiple of 10.")] = 20,
     real_time_factor: Annotated[
         float, typer.Option(help="Robot seconds in a second, against a faster simulator.")
@@ -74,7 +77,8 @@ def run(
     """Run a robot's agent until Ctrl-C or SIGTERM. It drives only after `outrider agent arm`."""
     arguments = ["--robot", robot, "--layout", str(layout), "--state", str(state), "--keys", str(keys)]
     arguments += ["--hub", hub, "--rate", str(rate), "--real-time-factor", str(real_time_factor)]
-    arguments += ["--cpus", cpus, "--serial", serial, "--traces", traces]
+    arguments += ["--cpus", cpus, "--serial", serial, "--mirror", mirror]
+    arguments += ["--traces", traces]
     if forgiven is not None:
         arguments += ["--forgiven", str(forgiven)]
     if safety is not None:

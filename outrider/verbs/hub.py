@@ -1,4 +1,4 @@
-"""``outrider hub``: the fleet's hub in the foreground, and what Grafana and Prometheus need to watch it."""
+"""``outrider hub``: the hub and its mirrors, in the foreground; what Grafana and Prometheus need to watch them."""
 
 import signal
 from pathlib import Path
@@ -6,8 +6,18 @@ from typing import Annotated
 
 import typer
 
+from outrider.cli import fail
 from outrider.verbs._operator import DEFAULT_HUB, DEFAULT_KEYS, Keys, clear_errors
 
+RUN_EXAMPLE = """Example:  outrider hub run --data data --listen tcp://*:5555 --metrics 9100
+
+A thin line to the site:  outrider hub run --data data --transfers 8 --fleet-mb-s 2"""
+MIRROR_EXAMPLE = """Example:  outrider hub mirror north --upstream tcp://hub:5755 --listen tcp://*:5756 --data mirror
+
+Its keys:  outrider hub mirror-keys north. Robots:  outrider agent run --mirror tcp://north:5756 ..."""
+MIRROR_KEYS_EXAMPLE = """Example:  outrider hub mirror-keys north --robots robot_1,robot_2
+
+A second one behind it:  outrider hub mirror-keys hall_3 --behind north"""
 app = typer.Typer(no_args_is_help=True, help="Run the fleet's hub.")
 
 
@@ -16,7 +26,7 @@ def _group() -> None:
     """Run the fleet's hub."""
 
 
-@app.command()
+@app.command(epilog=RUN_EXAMPLE)
 def run(
     data: Annotated[Path, typer.Option(help="Folder for catalogue, rollouts and telemetry.")],
     keys: Keys = DEFAULT_KEYS,
@@ -30,17 +40,80 @@ def run(
     traces: Annotated[
         str, typer.Option(help="Spans of updates: a file, or a URL for OTLP (outrider\\[otel]).")
     ] = "",
+    transfers: Annotated[int, typer.Option(min=1, help="Robots that fetch bundles at the same time.")] = 256,
+    robot_mb_s: Annotated[float, typer.Option(min=0.01, help="Most that one robot fetches, MB/s.")] = 32.0,
+    fleet_mb_s: Annotated[float, typer.Option(min=0.01, help="Most that all fetch together, MB/s.")] = 1000.0,
 ) -> None:
     """Serve robots and operators until Ctrl-C or SIGTERM."""
     from fleet_hub.server import Hub
+    from fleet_hub.transfers import TransferLimits
 
+    given = TransferLimits(transfers, robot_mb_s * 1e6, fleet_mb_s * 1e6)
     with clear_errors():
-        hub = Hub(data, keys, listen, metrics=metrics, ingest=ingest, traces=traces)
+        hub = Hub(data, keys, listen, metrics=metrics, ingest=ingest, traces=traces, transfers=given)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: hub.stop())
         typer.echo(f"hub listens at {hub.endpoint}, data in {data}")
         hub.run()
     typer.echo("hub stopped")
+
+
+@app.command(epilog=MIRROR_EXAMPLE)
+def mirror(
+    name: Annotated[str, typer.Argument(help="The mirror's name, as `outrider hub mirror-keys` made it.")],
+    upstream: Annotated[str, typer.Option(help="Address of the hub, or of the mirror before this one.")],
+    listen: Annotated[str, typer.Option(help="Address to listen at.")],
+    data: Annotated[Path, typer.Option(help="Folder for what it has verified.")],
+    keys: Keys = DEFAULT_KEYS,
+    transfers: Annotated[int, typer.Option(min=1, help="Robots that fetch bundles at the same time.")] = 256,
+    robot_mb_s: Annotated[float, typer.Option(min=0.01, help="Most that one robot fetches, MB/s.")] = 32.0,
+    fleet_mb_s: Annotated[float, typer.Option(min=0.01, help="Most that all fetch together, MB/s.")] = 1000.0,
+) -> None:
+    """Serve image metadata and bundles near the robots, read-only, until Ctrl-C or SIGTERM.
+
+    Robots verify what comes from it exactly as what comes from the hub; their orders, reports and logs go to the hub.
+    """
+    from contracts.keyring import MIRRORS_FOLDER, party_folder
+    from fleet_hub.mirror.server import Mirror
+    from fleet_hub.transfers import TransferLimits
+
+    given = TransferLimits(transfers, robot_mb_s * 1e6, fleet_mb_s * 1e6)
+    with clear_errors():
+        served = Mirror(data, party_folder(keys, MIRRORS_FOLDER, name), name, upstream, listen, given)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: served.stop())
+        typer.echo(f"mirror {name} listens at {served.endpoint}, data in {data}, upstream {upstream}")
+        served.run()
+    typer.echo("mirror stopped")
+
+
+@app.command(epilog=MIRROR_KEYS_EXAMPLE)
+def mirror_keys(
+    name: Annotated[str, typer.Argument(help="The mirror's name, like north.")],
+    keys: Keys = DEFAULT_KEYS,
+    behind: Annotated[str, typer.Option(help="The mirror it fetches from; without one, the hub.")] = "",
+    robots: Annotated[str, typer.Option(help="Robots that use it, comma-separated; without any, all.")] = "",
+) -> None:
+    """Make a mirror's keys, let it in at the hub and at other mirrors, and tell robots its public key.
+
+    Copy KEYS/mirrors/NAME to the mirror, mirror_public.json to its robots, the allow-list to hub and mirrors.
+    """
+    import re
+
+    from contracts.keyring import ROBOT_ID_PATTERN
+    from contracts.trust import IMAGE
+    from fleet_hub.mirror.keys import create_mirror_keys
+    from fleet_hub.trust.ceremony import Ceremony
+
+    if not re.match(ROBOT_ID_PATTERN, name):
+        raise fail(f"{name!r} is no name: use a-z, 0-9, _ and -", 2)
+    with clear_errors():
+        root = Ceremony(keys).root(IMAGE).to_bytes()
+        listed = tuple(one.strip() for one in robots.split(",") if one.strip())
+        own = create_mirror_keys(keys, name, behind, root, listed)
+    typer.echo(
+        f"keys of mirror {name} in {own}; start hub and mirrors that run anew, they read lists at the start"
+    )
 
 
 READY = {"dashboard.json": "outrider-dashboard.json", "alerts.yaml": "outrider-alerts.yaml"}

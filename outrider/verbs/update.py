@@ -11,12 +11,18 @@ from outrider.verbs._operator import DEFAULT_KEYS, AsJson, Keys, clear_errors, p
 app = typer.Typer(help="Update a robot from a USB stick.")
 EXAMPLE = """Example:  outrider update --from /media/stick/fleet --state state --robot robot_1 --keys keys
 
-The stick is written with `outrider release --stick DIR`. Exit codes: 0 taken or nothing to do, 1 refused, 2 usage."""
+Or, with fsspec:  outrider update --from https://mirror/fleet --state state --robot robot_1 --keys keys
+
+The stick is written with `outrider release --stick DIR`; any file server may hold a copy.
+Exit codes: 0 taken or nothing to do, 1 refused, 2 usage."""
 
 
 @app.command(epilog=EXAMPLE)
 def update(
-    source: Annotated[Path, typer.Option("--from", help="Folder that `outrider release --stick` wrote.")],
+    source: Annotated[
+        str,
+        typer.Option("--from", help="Folder that `outrider release --stick` wrote, or the URL of a copy."),
+    ],
     state: Annotated[Path, typer.Option(help="The robot's state folder; its agent must not run.")],
     robot: Annotated[str, typer.Option(help="The robot's name.")],
     keys: Keys = DEFAULT_KEYS,
@@ -37,7 +43,9 @@ def update(
 
     if model not in ROBOT_MODELS:
         raise fail(f"--model: no robot model {model!r}; known: {', '.join(ROBOT_MODELS)}", 2)
-    if not source.is_dir():
+    from edge_agent.update.fetchers import is_url
+
+    if not is_url(source) and not Path(source).is_dir():
         raise fail(f"--from: no folder {source}; write one with `outrider release --stick {source}`", 2)
     own = party_folder(keys, "robots", robot)
     with clear_errors(), failing_plainly(AgentError):

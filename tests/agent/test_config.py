@@ -42,7 +42,7 @@ def test_wrong_settings_are_refused_by_name(change: dict[str, object], hint: str
 
 
 def test_the_supervisor_writes_what_both_children_read(tmp_path: Path) -> None:
-    parsed = parse(arguments(tmp_path, "--rate", "50", "--real-time-factor", "4"))
+    parsed = parse(arguments(tmp_path, "--rate", "50", "--real-time-factor", "4", "--mirror", "tcp://m:1"))
     state = tmp_path / "s"
     state.mkdir()
     control_path, comms_path, ring_name = write_configs(parsed, state)
@@ -53,12 +53,13 @@ def test_the_supervisor_writes_what_both_children_read(tmp_path: Path) -> None:
     assert control.period_ns == 5_000_000
     assert comms.ring_name == ring_name
     assert comms.hub_endpoint.startswith("ipc://")
+    assert comms.mirror_endpoint == "tcp://m:1"
 
 
 @pytest.mark.parametrize(
     ("more", "hint"),
     [(("--rate", "15"), "multiple of 10"), (("--real-time-factor", "0"), "0.05 to 50"),
-     (("--cpus", "two"), "core numbers"),
+     (("--cpus", "two"), "core numbers"), (("--mirror", "north"), "must be an address"),
      (("--robot", "Robot 1"), "no robot can be called"), (("--layout", "none.yaml"), "no layout at none.yaml")],
 )  # fmt: skip
 def test_wrong_options_are_refused_and_leave_no_folder(

@@ -140,11 +140,10 @@ class Robot:
 
     def fetch(self, order: Any) -> None:
         """Until it waits for control."""
+        staging = self.state / "staging"
+        staging.mkdir(exist_ok=True)
+        (staging / f"{self.release.digest}.part").write_bytes(self.bundle)
         self.updater.on_order(order, 0)
-        download = self.state / "staging" / f"{self.release.digest}.part"
-        download.write_bytes(self.bundle)
-        self.updater._download.offset = len(self.bundle)  # type: ignore[union-attr]
-        self.updater.on_online(0)
         self.updater.step(0)
         assert self.updater.state is State.WAITING
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from tuf.api.metadata import Metadata, Targets
+from tuf.api.metadata import Metadata, Targets, Timestamp
 from typer.testing import CliRunner, Result
 
 from contracts.bundle import verify_signed
@@ -33,12 +33,14 @@ from contracts.observation import ROUTING_LAYOUT
 from contracts.plan import Release
 from contracts.provenance import TrustedKeys
 from contracts.robot import AMR_SMALL
-from contracts.trust import DIRECTOR, IMAGE, ONLINE, REPOSITORIES, Code, TrustError, check_root
+from contracts.trust import DIRECTOR, IMAGE, ONLINE, REPOSITORIES, Code, TrustError, Wanted, check_root
 from contracts.trust import facts_of as manifest_facts
 from edge_agent.update.checker import CheckResult
+from edge_agent.update.fetchers import FolderFetcher
 from edge_agent.update.floor import FloorStore
 from edge_agent.update.slots import SlotStore
 from edge_agent.update.stick import update_from
+from edge_agent.update.trust import RobotTrust
 from edge_agent.update.updater import State, Updater
 from edge_agent.uplink.link import HubLink
 from fleet_hub.client import HubClient
@@ -46,9 +48,11 @@ from fleet_hub.errors import DataFolderError, RefusedByHubError
 from fleet_hub.trust.ceremony import Ceremony, make_target, names_of
 from fleet_hub.trust.repository import Repository, after, read, sign
 from fleet_hub.trust.stick import write_stick
+from fleet_hub.trust.versions import CEILING_FILE, STEP, Versions
 from outrider.verbs.keys import app as keys_app
 from tests.support.fleet import Fleet, facts_of, make_bundle, make_order, make_plan, wait_for
-from tests.support.trust import tree
+from tests.support.network import RawRobot
+from tests.support.trust import ORDER, ROBOT, World, tree
 
 NOW = datetime.now(UTC)
 
@@ -286,6 +290,11 @@ def test_a_stick_updates_a_robot_without_a_network(own: Fleet) -> None:
     assert not list(own.state().glob("slots/?/*"))
     assert not (own.state() / "floor").exists()
     assert update(own, stick) == {"state": "staged", "digest": digest, "code": "", "reason": ""}
+    by_url = update_from(
+        f"file://{stick}", own.folder / "elsewhere", own.keys / "robots" / "robot_1", "robot_1", AMR_SMALL,
+        lambda *_a, **_k: None,
+    )  # fmt: skip
+    assert (by_url.state, by_url.digest) == ("staged", digest)
     assert [name for name in _events(own.state()) if name.startswith("update")] == [
         "update_refused",
         "update_staged",
@@ -388,3 +397,71 @@ def test_a_silent_hub_refuses_nothing(tmp_path: Path, keys: Path) -> None:
     assert (updater.state, checker.started) == (State.CHECKING, 2)
     updater.step(4_000_000_000)
     assert updater.state is State.WAITING
+
+
+def test_any_file_system_may_hold_a_copy(own: Fleet, tmp_path: Path) -> None:
+    """Files in fsspec's memory: taken when they are good, refused when one was changed, missing or has no server."""
+    import fsspec
+
+    (tmp_path / "world").mkdir()
+    world = World.make(tmp_path / "world", own.keys, (make_bundle(own.keys),))
+    memory = fsspec.filesystem("memory")
+    memory.put(str(world.stick), "/fleet", recursive=True)
+    wanted = Wanted(digest_hex(world.bundles[0]), ORDER)
+
+    def check(url: str) -> None:
+        keys = world.keys / "robots" / ROBOT
+        trust = RobotTrust(world.state, keys, ROBOT, AMR_SMALL, FolderFetcher(url))
+        trust.check(wanted, world.path(0), world.facts(0))
+
+    try:
+        check("memory://fleet/")
+        memory.pipe("/fleet/image/timestamp.json", b"{}")
+        with pytest.raises(TrustError) as caught:
+            check("memory://fleet")
+        assert caught.value.code == Code.UNREADABLE
+        memory.rm("/fleet/image/timestamp.json")
+        for url, code in (("memory://fleet", Code.INCOMPLETE), ("no-such-thing://fleet", Code.UNREACHABLE)):
+            with pytest.raises(TrustError) as caught:
+                check(url)
+            assert caught.value.code == code
+    finally:
+        memory.rm("/fleet", recursive=True)
+
+
+def test_versions_never_come_twice(tmp_path: Path) -> None:
+    """Whatever was given away before a start, and however often: what comes after is above it."""
+    highest = 0
+    for _ in range(3):
+        versions, known = Versions(tmp_path), 0
+        for _ in range(STEP + 5):
+            known = versions.after(known)
+            assert known > highest
+        assert versions.after(0) > highest  # another robot's: only its own must rise
+        highest = known
+    assert Versions(tmp_path).after(10 * STEP) == 10 * STEP + 1
+    (tmp_path / CEILING_FILE).write_text("torn")
+    with pytest.raises(TrustError, match="holds no number"):
+        Versions(tmp_path)
+
+
+def test_what_a_power_cut_takes_of_a_director_is_signed_anew_above_it(own: Fleet) -> None:
+    """Director files are not synced: a hub that finds them torn or gone goes on under versions no robot has seen."""
+    own.start_hub()
+    folder = own.folder / "data" / "trust" / DIRECTOR / "robot_1"
+
+    def version() -> int:
+        with RawRobot(own.keys, "robot_1", own.address) as robot:
+            robot.hello()
+            data = robot.ask(FetchFile("director/robot_1/timestamp.json"), FileChunk).data
+            again = robot.ask(FetchFile("director/robot_1/timestamp.json"), FileChunk).data
+        assert again == data  # nothing new: nothing signed
+        return int(read(data, Timestamp).signed.version)
+
+    seen = version()
+    own.kill_hub()
+    (folder / "timestamp.json").write_bytes(b"")
+    for path in folder.glob("*.snapshot.json"):
+        path.unlink()
+    own.start_hub()
+    assert version() > seen

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 import pytest
 from securesystemslib.signer import CryptoSigner, Signer, SSlibKey
-from tuf.api.metadata import Metadata, TargetFile, Targets
+from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 
 from contracts.bundle import verify_signed
 from contracts.canonical import digest_hex
@@ -161,8 +161,9 @@ class World:
 
     def forge_root(self, change: Any, *signers: str) -> None:
         """A next image root, changed by ``change`` and signed by the root keys of these names."""
-        root = self.image.root()
-        assert root is not None
+        known = self.image.root()
+        assert known is not None
+        root = read(known.to_bytes(), Root)
         root.signed.version += 1
         change(root.signed)
         data = sign(root, [self.ceremony.signer(name) for name in signers])

@@ -1,0 +1,88 @@
+"""Which way a question goes: image metadata and bundles to the site's mirror, everything else to the hub.
+
+A mirror is trusted with nothing: what comes from it is verified as from the hub. One that says nothing, or something
+that was refused, is left alone for a while, and the hub is asked instead.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from contracts.messages import Chunk, FetchChunk, FetchFile, FromHub, FromRobot, Wait
+from contracts.trust import IMAGE
+
+MIRROR_SILENT_S = 3.0
+MIRROR_WAIT_MAX_S = 60.0
+"""So long may it say Wait and bring nothing."""
+AVOIDED_S = 300.0
+
+
+class Link(Protocol):
+    """A connection (``HubLink``)."""
+
+    online: bool
+
+    def send(self, message: FromRobot) -> bool:
+        """False when it could not be handed over."""
+
+
+class Routes:
+    """The ways of one robot."""
+
+    def __init__(
+        self, hub: Link, mirror: Link | None, mono_ns: Callable[[], int], note: Callable[..., None]
+    ) -> None:
+        """``note`` is the robot's log."""
+        self._hub, self._mirror, self._mono_ns, self._note = hub, mirror, mono_ns, note
+        self._asked_ns: int | None = None
+        self._put_off_ns: int | None = None
+        self._avoid_until_ns = 0
+        self._used = False
+
+    def send(self, message: FromRobot) -> bool:
+        """Send it where it belongs."""
+        shared = isinstance(message, FetchChunk) or (
+            isinstance(message, FetchFile) and message.name.startswith(f"{IMAGE}/")
+        )
+        mirror = self._mirror
+        if shared and mirror is not None and self._usable() and mirror.send(message):
+            self._asked_ns = self._mono_ns() if self._asked_ns is None else self._asked_ns
+            self._used = True
+            return True
+        return self._hub.send(message)
+
+    def heard(self, message: FromHub) -> bool:
+        """Whether something from the mirror is for this robot; that it comes says the mirror lives."""
+        self._asked_ns = None
+        if isinstance(message, Wait):
+            self._put_off_ns = self._mono_ns() if self._put_off_ns is None else self._put_off_ns
+            if self._mono_ns() - self._put_off_ns > MIRROR_WAIT_MAX_S * 1e9:
+                self._avoid("it puts off for too long")
+                return False
+        else:
+            self._put_off_ns = None
+        if isinstance(message, Chunk) and not message.data:
+            self._avoid("it does not have the bundle")
+            return False
+        return True
+
+    def step(self, now_ns: int) -> bool:
+        """Whether a question to the mirror must be asked again, elsewhere: no answer came."""
+        if self._asked_ns is None or now_ns - self._asked_ns < MIRROR_SILENT_S * 1e9:
+            return False
+        self._avoid("no answer")
+        return True
+
+    def other_way(self) -> bool:
+        """What came was refused: whether it may have been the mirror's fault, which is avoided then."""
+        if not self._used:
+            return False
+        self._avoid("what came from it was refused")
+        return True
+
+    def _usable(self) -> bool:
+        return self._mirror is not None and self._mirror.online and self._mono_ns() >= self._avoid_until_ns
+
+    def _avoid(self, why: str) -> None:
+        self._asked_ns, self._put_off_ns, self._used = None, None, False
+        self._avoid_until_ns = self._mono_ns() + int(AVOIDED_S * 1e9)
+        self._note("mirror_avoided", why=why)

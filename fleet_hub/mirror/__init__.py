@@ -1,0 +1,1 @@
+"""A read-only mirror of image metadata and bundles, verified here and verified again by every robot."""
