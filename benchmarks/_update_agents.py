@@ -203,7 +203,13 @@ def work(
         if now_ns - step_ns > STEP_S * 1e9:
             step_ns = now_ns
             for agent in agents:
+                before = agent.link.socket
                 agent.step(now_ns)
+                if agent.link.socket is not before:  # opened anew after long silence
+                    poller.unregister(before)
+                    del by_socket[before]
+                    poller.register(agent.link.socket, zmq.POLLIN)
+                    by_socket[agent.link.socket] = agent
         if not online and all(agent.link.online for agent in agents):
             online = True
             out.put("online")

@@ -140,7 +140,7 @@ def test_a_mirror_that_lies_is_left_alone(site: Site, monkeypatch: pytest.Monkey
     fleet.start_rollout(digest, "robot_1")
     site.start_comms(site.ports["hall"])
     assert fleet.answer_candidate(accepted=True).path.read_bytes() == bundle
-    wait_for(lambda: fleet.rollout_state()[0] in ("active", "soaked"), "the policy, by way of the hub")
+    wait_for(lambda: fleet.rollout_state()[0] in ("active", "soaked"), "the policy, by way of the hub", 60.0)
 
 
 def test_a_dead_mirror_costs_nothing_but_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +152,7 @@ def test_a_dead_mirror_costs_nothing_but_time(site: Site, monkeypatch: pytest.Mo
     fleet.start_rollout(digest, "robot_1")
     site.start_comms(site.ports["hall"])
     assert fleet.answer_candidate(accepted=True).path.read_bytes() == bundle
-    wait_for(lambda: fleet.rollout_state()[0] in ("active", "soaked"), "the policy, by way of the hub")
+    wait_for(lambda: fleet.rollout_state()[0] in ("active", "soaked"), "the policy, by way of the hub", 60.0)
     assert site.end("hall", signal.SIGTERM) == 0
 
 
