@@ -95,7 +95,7 @@ def test_what_cannot_be_run_again_is_left_out_by_name(
     tmp_path: Path, driven: tuple[np.ndarray, list[bytes]]
 ) -> None:
     rows, scans = driven[0].copy(), list(driven[1])
-    blended = int((rows["flags"][60:] & FLAG_BLENDED != 0).sum())
+    blended = int((rows["flags"][60:-1] & FLAG_BLENDED != 0).sum())  # the last one has no scan
     plain = np.flatnonzero(rows["flags"] & FLAG_BLENDED == 0)
     rows["flags"][plain[plain > 60][5]] |= FLAG_BLENDED
     scans[-1] = b""
