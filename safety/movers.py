@@ -49,6 +49,8 @@ CLOSER_M = 1e-9
 APART_SLACK_M2 = 1e-6
 """More than rounding: what is farther apart than this is so in any reckoning."""
 STRAIGHT_RADPM = 1e-6
+PACE_MIN_MPS = 1e-300
+"""At less, the bend of a turn would overflow, and what is no number is never nearer than anything."""
 LONG_AGO = -1e9
 ATAN = (0.999866, -0.3302995, 0.180141, -0.085133, 0.0208351)
 
@@ -252,7 +254,7 @@ class Movers:
         """At which of ``shares`` of a command no disc comes near a threat (as expected, and both radii): bool[n]."""
         n, (speed, turn_rate) = self._numbers, command
         pace, sign = abs(speed), math.copysign(1.0, speed)
-        bend = turn_rate / pace
+        bend = turn_rate / max(pace, PACE_MIN_MPS)
         paces = pace * shares[:, None]
         times = (reaction_s + paces / n.braking_mps2) * self._parts
         way = paces * times - 0.5 * n.braking_mps2 * np.maximum(times - reaction_s, 0.0) ** 2

@@ -18,6 +18,7 @@ from safety.movers import (
     LOOK_SLACK_S,
     LOOKS_S,
     MOVED_S,
+    PACE_MIN_MPS,
     PAST,
     RADIUS,
     RADIUS_MAX_M,
@@ -132,7 +133,7 @@ def _share_rank(track, pose, now_s, n, offsets, speed, turn_rate, reaction_s, fi
         track, pose[0], pose[1], pose[2], now_s, n.unknown_mps, n.spread_mps
     )
     pace, sign = abs(speed), math.copysign(1.0, speed)
-    bend = turn_rate / pace
+    bend = turn_rate / max(pace, PACE_MIN_MPS)
     radius = n.radius_m + track[RADIUS]
     for rank in range(first, SHARES):
         slow = pace * _share_of(rank)

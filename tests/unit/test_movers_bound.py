@@ -5,7 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from safety.movers import may_meet
+from contracts.robot import AMR_SMALL, TUGGER
+from safety.config import MonitorConfig
+from safety.movers import ALIVE, COLUMNS, KNOWN, RADIUS, Movers, X, may_meet
 
 
 def least_gap_m(seen, near_m, pace, reach_s):
@@ -54,3 +56,17 @@ def test_a_robots_own_pace_counts_whichever_way_it_drives():
     assert may_meet(ahead, 0.5, 1.01, 1.0)
     assert not may_meet(ahead, 0.5, 0.99, 1.0)
     assert may_meet((-1.5, 0.0, 0.0, 0.0, 0.0), 0.5, 1.01, 1.0)
+
+
+@pytest.mark.parametrize("model", [AMR_SMALL, TUGGER], ids=lambda model: model.name)
+@pytest.mark.parametrize("speed", [5e-324, 1e-309, -1e-309])
+def test_a_speed_that_is_as_good_as_none_is_ruled_as_none(model, speed):
+    """Turning at it, the bend overflowed: no number was compared with the gap. (Warnings are errors here.)"""
+    movers = Movers(MonitorConfig(), model)
+    track = movers._tracks[0]
+    assert track.size == COLUMNS
+    track[[ALIVE, KNOWN]] = 1.0
+    track[X], track[RADIUS] = 0.5, 0.25
+    movers._followed = movers.tracks.tolist()
+    assert movers.share((0.5, 1.5), 0.05) < 1.0, "there is somebody to mind"
+    assert movers.share((speed, 1.5), 0.05) == movers.share((0.0, 1.5), 0.05) == 1.0
