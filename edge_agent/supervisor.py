@@ -199,7 +199,9 @@ def write_configs(arguments: argparse.Namespace, state: Path) -> tuple[Path, Pat
         "rate_hz": arguments.rate,
         "real_time_factor": arguments.real_time_factor,
         "serial_port": arguments.serial,
-        "trial": {} if arguments.forgiven is None else {"interventions_extra": arguments.forgiven},
+        "trial": {}
+        if arguments.forgiven is None
+        else {"interventions_extra": arguments.forgiven, "advice_max": arguments.forgiven},
         "autostart": not arguments.no_autostart,
         "sim_time": arguments.sim_time,
         "realtime": arguments.realtime,
@@ -263,7 +265,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--realtime", action="store_true", help="SCHED_FIFO and locked memory for control")
     parser.add_argument("--cpus", default="", help="cores for control, such as 2,3")
     parser.add_argument("--serial", default="", help="port of the motor controller")
-    parser.add_argument("--forgiven", type=int, help="interventions forgiven on probation")
+    parser.add_argument("--forgiven", type=int, help="interventions and advice forgiven on probation")
     parser.add_argument("--no-hub", action="store_true")
     parser.add_argument("--traces", default="", help="a file, or a URL for OTLP")
     parser.add_argument("--no-autostart", action="store_true")

@@ -175,13 +175,13 @@ class Ladder:
             self.habits.add(late, intervened)
 
     def advised(self, against: str) -> None:
-        """The monitor advises against the policy that drives: on probation that is its end."""
+        """The monitor advises against the policy that drives: on probation that is its end, if not forgiven."""
         policy, trial = self.policy, self.trial
         self.failures_in_all += 1
         if policy is not None and self._tell():
             self.events.append(f"policy {policy.version} is {against}; the rules drive until it is not")
         if trial is not None and trial.stage is Stage.PROBATION:
-            trial.refuse(f"the monitor finds it {against}")
+            trial.advised(against)
 
     def rest(self) -> None:
         """No policy drives: whoever does next has not stood yet."""

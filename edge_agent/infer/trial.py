@@ -33,6 +33,8 @@ class TrialConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """So many late ticks are forgiven beyond what is usual here and what chance adds to it."""
     interventions_extra: Ticks = 30
     """The same for ticks in which the monitor took most of the command away."""
+    advice_max: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 0
+    """So often the monitor may advise against it on probation; the rules drive meanwhile, whatever this is."""
     drives: bool = True
     """Whether shadow is followed by probation; else it is over then."""
 
@@ -70,7 +72,7 @@ class Trial:
         self.stage = Stage.WAITING
         self.why = ""
         """Why it was refused, beginning with the stage."""
-        self._asked = self._slow = self._late = self._intervened = 0
+        self._asked = self._slow = self._late = self._intervened = self._advised = 0
         self._late_share = self._intervened_share = 0.0
         self._end_ns = 0
         self._timed_out = False
@@ -130,6 +132,12 @@ class Trial:
                 self.refuse(f"{count} {what} in {self._asked} ticks, {usual:.1f} were usual before")
         if self.stage is Stage.PROBATION and self._asked >= self._config.probation_ticks:
             self.stage = Stage.PASSED
+
+    def advised(self, against: str) -> None:
+        """The monitor advises against it on probation."""
+        self._advised += 1
+        if self._advised > self._config.advice_max:
+            self.refuse(f"the monitor finds it {against}")
 
     def expire(self, now_ns: int) -> None:
         """End a stage that has lasted too long: nobody asked, so nothing was wrong."""

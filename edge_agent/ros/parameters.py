@@ -33,6 +33,7 @@ DESCRIPTIONS = {
     "trial.slow_max": "slow answers forgiven in each stage",
     "trial.late_extra": "late ticks forgiven beyond what is usual here",
     "trial.interventions_extra": "interventions forgiven beyond what is usual here",
+    "trial.advice_max": "times that the monitor may advise against a new policy on probation",
     "realtime": "SCHED_FIFO and locked memory, where permitted",
     "cpus": "cores to run on; none: all",
     "command_stale_max_s": "an older command is none, s",

@@ -60,7 +60,8 @@ def run(
     forgiven: Annotated[
         int | None,
         typer.Option(
-            help="Large interventions of the monitor forgiven on probation, beyond the usual; default 30.",
+            help="Large interventions of the monitor forgiven on probation, beyond the usual; default 30. Its advice"
+            " against the policy, too; default none.",
             min=1,
             max=100_000,
         ),

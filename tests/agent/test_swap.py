@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -140,6 +141,23 @@ def test_interventions_count_against_what_was_usual_before(usual: bool, passes: 
     if not passes:
         assert "interventions" in trial.why
         assert tuple(record["raw_command"]) == pytest.approx(within)
+
+
+@pytest.mark.parametrize(("forgiven", "stage"), [(0, Stage.REFUSED), (1, Stage.PROBATION)])
+def test_advice_against_a_policy_on_probation_ends_it_unless_forgiven(forgiven: int, stage: Stage) -> None:
+    bench = Bench(msgspec.structs.replace(CONFIG, advice_max=forgiven))
+    bench.ladder.policy = FakePolicy((0.8, 0.0), "v1")
+    bench.drive(20)
+    trial = bench.ladder.offer(FakePolicy((0.7, 0.0), "v2"))
+    bench.drive(CONFIG.shadow_ticks + 2)
+    assert trial.stage is Stage.PROBATION
+    bench.ladder.advised("saturated")
+    assert trial.stage is stage
+    bench.ladder.advised("saturated")
+    assert (trial.stage, trial.why) == (Stage.REFUSED, "probation: the monitor finds it saturated")
+    bench.drive(1)
+    assert bench.ladder.policy is not None
+    assert bench.ladder.policy.version == "v1"
 
 
 @pytest.mark.parametrize(("late_before", "passes"), [(False, False), (True, True)])
