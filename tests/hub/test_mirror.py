@@ -110,7 +110,7 @@ def bundle_of(keys: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
 
 
 def test_a_bundle_comes_by_two_mirrors(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And hardly a byte of it by the hub: the robot's line to it is counted."""
+    """And hardly any of it by the hub: the robot's line to it is counted."""
     fleet, bundle = site.fleet, bundle_of(site.keys, monkeypatch)
     fleet.start_hub()
     digest = fleet.release(bundle)
@@ -122,7 +122,8 @@ def test_a_bundle_comes_by_two_mirrors(site: Site, monkeypatch: pytest.MonkeyPat
         candidate = fleet.answer_candidate(accepted=True)
         wait_for(lambda: fleet.rollout_state()[0] in ("active", "soaked"), "the policy")
         assert candidate.path.read_bytes() == bundle
-        assert line.down_bytes < 50_000
+        # Some 20 KB; a mirror that a busy machine keeps silent for 3 s is rightly passed by for what is left.
+        assert line.down_bytes < len(bundle) // 4
         for name in ("site", "hall"):
             assert (site.data(name) / "bundles" / f"{digest}.outrider").read_bytes() == bundle
     finally:
