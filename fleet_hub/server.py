@@ -50,7 +50,7 @@ from fleet_hub.store.audit import AuditLog
 from fleet_hub.store.database import Database
 from fleet_hub.store.folder import DataFolder
 from fleet_hub.store.ingesting import IngestChild
-from fleet_hub.transfers import Bucket, TransferLimits, Transfers
+from fleet_hub.transfers import SpeechLimit, TransferLimits, Transfers
 from fleet_hub.trust.keys import passphrase
 from fleet_hub.trust.room import TrustRoom
 
@@ -133,7 +133,7 @@ class Hub:
         self._heard_wall_ns = dict.fromkeys(access.robots, wall_ns())
         self._sessions: dict[bytes, Session] = {}
         self._robots: dict[str, Session] = {}
-        self._speech: dict[str, Bucket] = {}
+        self._speech = SpeechLimit()
         self._stopping = False
         self._step_due = True
         self._step_ns = 0
@@ -206,19 +206,10 @@ class Hub:
                 self._handle(session, frames[1].bytes)
 
     def _may_speak(self, session: Session) -> bool:
-        """Whether a robot keeps to its rate; a flood of one costs the others nothing but its reading."""
-        if session.role != "robot":
-            return True
-        bucket = self._speech.get(session.name)
-        if bucket is None:
-            bucket = self._speech[session.name] = Bucket(
-                limits.ROBOT_MESSAGES_PER_S, limits.ROBOT_MESSAGES_BURST, session.heard_ns
-            )
-        if bucket.wait_s(session.heard_ns) > 0.0:
-            self.dropped += 1
-            return False
-        bucket.take(1.0)
-        return True
+        """Whether a robot keeps to its rate; operators have none."""
+        allowed = session.role != "robot" or self._speech.allows(session.name, session.heard_ns)
+        self.dropped += not allowed
+        return allowed
 
     def _session(self, routing_id: bytes, user: str) -> Session | None:
         party = self._access.party(user)

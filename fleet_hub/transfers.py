@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from fleet_hub.limits import ROBOT_MESSAGES_BURST, ROBOT_MESSAGES_PER_S
+
 NS = 1_000_000_000
 WAIT_MIN_MS, WAIT_MAX_MS = 50, 30_000
 IDLE_MAX_S = 10.0
@@ -55,6 +57,24 @@ class Bucket:
     def take(self, units: float) -> None:
         """Use some, more than there is where need be: whoever comes next waits for it."""
         self._level -= units
+
+
+class SpeechLimit:
+    """How much each robot may say; a flood of one costs the others nothing but its reading."""
+
+    def __init__(self) -> None:
+        """Nobody has said anything."""
+        self._buckets: dict[str, Bucket] = {}
+
+    def allows(self, robot: str, now_ns: int) -> bool:
+        """Whether the robot keeps to its rate with one message more, which is then counted."""
+        bucket = self._buckets.get(robot)
+        if bucket is None:
+            bucket = self._buckets[robot] = Bucket(ROBOT_MESSAGES_PER_S, ROBOT_MESSAGES_BURST, now_ns)
+        if bucket.wait_s(now_ns) > 0.0:
+            return False
+        bucket.take(1.0)
+        return True
 
 
 @dataclass

@@ -35,7 +35,7 @@ from fleet_hub.access import Access, ZapThread
 from fleet_hub.mirror.store import MirrorStore
 from fleet_hub.mirror.upstream import Carrier, Upstream
 from fleet_hub.server import listen_at
-from fleet_hub.transfers import Bucket, TransferLimits, Transfers
+from fleet_hub.transfers import SpeechLimit, TransferLimits, Transfers
 
 PENDING_MAX = 8_192
 PENDING_MAX_S = 10.0
@@ -84,7 +84,7 @@ class Mirror:
         self._carrier = Carrier(self._store, Upstream(upstream, name, pair, server.public), root)
         self._transfers = Transfers(transfers or TransferLimits(), mono_ns())
         self._known: dict[bytes, str] = {}
-        self._speech: dict[str, Bucket] = {}
+        self._speech = SpeechLimit()
         self._pending: deque[tuple[int, int, bytes, FetchFile]] = deque(maxlen=PENDING_MAX)
         self._stopping = False
         self._fresh_ns = -int(FRESH_S * 1e9)
@@ -120,16 +120,9 @@ class Mirror:
                     self._handle(frames[0].bytes, name, frames[1].bytes)
 
     def _may_speak(self, name: str) -> bool:
-        now_ns = self._mono_ns()
-        bucket = self._speech.get(name)
-        if bucket is None:
-            bucket = Bucket(limits.ROBOT_MESSAGES_PER_S, limits.ROBOT_MESSAGES_BURST, now_ns)
-            self._speech[name] = bucket
-        if bucket.wait_s(now_ns) > 0.0:
-            self.dropped += 1
-            return False
-        bucket.take(1.0)
-        return True
+        allowed = self._speech.allows(name, self._mono_ns())
+        self.dropped += not allowed
+        return allowed
 
     def _handle(self, peer: bytes, name: str, data: bytes) -> None:
         try:
