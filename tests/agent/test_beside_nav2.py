@@ -216,6 +216,7 @@ def test_it_comes_up_drives_pauses_and_goes_down_with_nav2(rig: Rig, tmp_path: P
         assert taker.node_name == "outrider_monitor"
 
         wait_for(lambda: rig.client.arm("test").success, "arming")
+        assert not list(rig.client._node.clients), "a call leaves nothing behind"
         for goal in ("first", "second"):  # the second without arming anew: a pause is a stop, no more
             begun = len(commands)
             manager.drive()
