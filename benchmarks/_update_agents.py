@@ -21,9 +21,6 @@ from contracts.messages import (
     FromHub,
     FromRobot,
     Hello,
-    Order,
-    Wait,
-    Welcome,
     encode,
 )
 from contracts.observation import ROUTING_LAYOUT
@@ -150,16 +147,7 @@ class Agent:
         """Take what came, as comms does."""
         for message in self.link.receive(now_ns):
             self._count(message)
-            if isinstance(message, Welcome):
-                self.updater.on_online(now_ns)
-            elif isinstance(message, Order):
-                self.updater.on_order(message, now_ns)
-            elif isinstance(message, Chunk):
-                self.updater.on_chunk(message, now_ns)
-            elif isinstance(message, Wait):
-                self.updater.on_wait(message, now_ns)
-            elif isinstance(message, FileChunk):
-                self.updater.on_file(message)
+            self.updater.on_message(message, now_ns)
 
     def _count(self, message: FromHub | FromRobot) -> None:
         """Bytes on the wire beside the bundle's own."""
