@@ -121,8 +121,11 @@ class SlotStore:
         """Remove a staged policy that was refused; never the active one."""
         state = self._read()
         if state.active is None or state.active.slot != entry.slot:
-            Path(entry.path).unlink(missing_ok=True)
-            sync_folder(Path(entry.path).parent)
+            path = (
+                self.folder / entry.slot / POLICY_FILE
+            )  # wherever the state folder lay when that was written
+            path.unlink(missing_ok=True)
+            sync_folder(path.parent)
 
     def _existing(self, entry: SlotEntry | None) -> SlotEntry | None:
         if entry is None:
