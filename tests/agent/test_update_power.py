@@ -37,6 +37,8 @@ from tests.support.trust import ROBOT, World
 NS = 1_000_000_000
 TURNS_MAX = 200
 SEEDS = 2
+ACCEPTED_WRITES = 8
+"""Until an order is written down, twice: then comes what follows from it."""
 EVERY = int(os.environ.get("OUTRIDER_POWER_EVERY", "7"))
 
 
@@ -195,6 +197,22 @@ def test_a_disk_that_is_full_from_any_write_on(robot: Robot, tmp_path: Path, wha
         assert end in {report.state for report in reports}, (number, reports)
         assert robot.policy(state) == after, number
     print(f"\n{what}: a disk full from each of {len(runs)} writes on")
+
+
+def test_a_way_back_that_the_disk_refuses_once_is_tried_again(robot: Robot, tmp_path: Path) -> None:
+    """By the process that runs: control had not heard of it, and the robot would have stayed with what it runs."""
+    start, order, end, after = _case(robot, tmp_path, "revert")
+
+    def full_once(writes: int) -> None:
+        if writes == ACCEPTED_WRITES + 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    disk = Disk(start, full_once)
+    with watched(disk):
+        reports = robot.follow(start, order, end)
+    disk.close()
+    assert [report.state for report in reports] == [end]
+    assert robot.policy(start) == after
 
 
 def _case(robot: Robot, folder: Path, what: str) -> tuple[Path, Order, str, str]:
