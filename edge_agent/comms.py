@@ -23,7 +23,6 @@ from contracts.messages import (
     FileChunk,
     FromHub,
     Hello,
-    Order,
     SignedTime,
     Stored,
     Wait,
@@ -172,24 +171,16 @@ class Comms:
             if self.recorder.log_id != log_id:
                 self.link.restart()
             self.clock.on_online()
-            self.updater.on_online(now_ns)
         elif isinstance(message, Ack):
             self.uplink.on_ack(message)
         elif isinstance(message, Stored):
             if self.uplink.audit is not None:
                 self.uplink.audit.answered(message, now_ns)
-        elif isinstance(message, Order):
-            self.updater.on_order(message, now_ns)
         elif isinstance(message, EraseOrder):
             self.erasures.on_order(message)
-        elif isinstance(message, Chunk):
-            self.updater.on_chunk(message, now_ns)
-        elif isinstance(message, Wait):
-            self.updater.on_wait(message, now_ns)
-        elif isinstance(message, FileChunk):
-            self.updater.on_file(message)
         elif isinstance(message, SignedTime):
             self.clock.on_time(message)
+        self.updater.on_message(message, now_ns)
 
     def _drain_ring(self, now_ns: int) -> None:
         ring = self._ring
