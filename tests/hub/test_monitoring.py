@@ -92,6 +92,7 @@ def test_every_metric_they_name_is_exported(
     rows = drive(60)
     stop_at(rows, 40, Reason.SCAN_STALE)
     recorder.decisions([row.tobytes() for row in rows])
+    recorder.event("hub_audit_failed", first_seq=1, last_seq=2, count=0)
     recorder.maintain(10**12)
     recorder.close()
     lines = (tmp_path / "robot" / "metrics.prom").read_text().splitlines()
@@ -99,6 +100,8 @@ def test_every_metric_they_name_is_exported(
         re.split("[{ ]", ln)[0] for ln in lines if ln[0] != "#"
     }
     assert named(*ready) <= exported
+    assert 'outrider_uplink_audits_failed_total{robot="robot_1"} 1' in lines
+    assert 'outrider_erasures_refused_total{robot="robot_1"} 0' in lines
     assert {f"outrider_hub_policy_{suffix}" for suffix in POLICY_FAMILIES} <= exported
     mine = '{policy="v7",cohort="none"}'
     assert found[f"outrider_hub_policy_ticks{mine}"] == 200
