@@ -6,6 +6,7 @@ import numpy.typing as npt
 from contracts.robot import RobotModel
 from safety.config import MonitorConfig
 from safety.geometry import STILL_MPS, Arc, Points, speed_cap
+from safety.movers import RATE_MAX
 
 MOVING_MPS = 0.05
 """Measured speed in m/s above which the arc the robot is on counts too, not only the commanded one."""
@@ -61,6 +62,8 @@ class Admission:
         config, known = self._config, self._known
         known.clear()
         speed, turn_rate = command
+        if not max(abs(speed), abs(turn_rate), abs(velocity[0]), abs(velocity[1])) <= RATE_MAX:
+            return 0.0, 0.0, 0.0  # No robot's: paces overflow, and nothing is known of the way.
         moving = velocity[0] if abs(velocity[0]) > MOVING_MPS else 0.0
         reaction_s = config.reaction_s + scan_age_s
         share, turn_share, least_m = 1.0, 1.0, config.reach_m

@@ -157,6 +157,14 @@ def test_movers_give_a_share_whatever_they_saw(course, command, model):
         assert 0.0 <= movers.share(command, 0.05) <= 1.0
 
 
+@pytest.mark.parametrize("model", [AMR_SMALL, TUGGER], ids=lambda model: model.name)
+def test_paces_that_overflow_let_nothing_pass(model):
+    admission = Admission(MonitorConfig(), model)
+    admission.see(np.full(LIDAR.rays, 6.0, dtype=np.float32))
+    assert admission.admit((0.5, 0.5), (1.7e308, 1.7e308), 0.0) == (0.0, 0.0, 0.0)
+    assert admission.admit((0.5, 0.5), (0.0, 0.0), 0.0)[0] == 0.5
+
+
 @given(finite_odd, st.floats(0.05, 3.0), st.floats(0.01, 1.0), st.floats(0.0, 2.0))
 def test_the_braking_law_is_a_number(free_m, braking_mps2, reaction_s, closing_mps):
     cap = speed_cap(free_m, braking_mps2, reaction_s, closing_mps)
