@@ -30,7 +30,7 @@ from contracts.robot import AMR_SMALL
 from edge_agent.update.mailbox import Candidate, ControlMailbox
 from edge_agent.update.slots import BundleFacts
 from fleet_hub.catalogue.catalogue import resolve
-from fleet_hub.client import HubClient
+from fleet_hub.client import ANSWER_MAX_S, HubClient
 from outrider.verbs._plans import quick_plan
 from outrider.verbs.keys import init, person
 from trainer.release.keys import load_signer
@@ -159,6 +159,8 @@ class Fleet:
     rings: dict[str, RingWriter] = field(default_factory=dict)
     prefix: str = field(default_factory=lambda: secrets.token_hex(4))
     pushed: int = 0
+    answer_max_s: float = ANSWER_MAX_S
+    """How long an operator waits for the hub; longer in campaigns on a busy machine."""
 
     @property
     def address(self) -> str:
@@ -237,7 +239,7 @@ class Fleet:
 
     def client(self) -> HubClient:
         """An operator."""
-        return HubClient(self.address, self.keys)
+        return HubClient(self.address, self.keys, self.answer_max_s)
 
     def release(self, bundle: bytes) -> str:
         """Register a bundle; returns its digest."""
