@@ -90,6 +90,9 @@ def test_a_nearly_straight_arc_is_taken_as_straight_with_its_discs_inclination()
     for side in (RADIUS_M, -RADIUS_M):
         touched, passed = middle_m + 0.9995 * side, middle_m + 1.0005 * side
         assert free([arc], (6.0, touched), reach_m=9.0)[0] < 6.0
+        assert free([arc], (6.0, touched), (-0.6, 0.9), reach_m=9.0)[0] < 6.0, (
+            "with something nearer elsewhere"
+        )
         assert free([arc], (6.0, passed), reach_m=9.0) == [9.0]
 
 
@@ -104,6 +107,15 @@ def test_what_is_within_the_disc_blocks_only_motion_towards_it(cosine, free_m):
             free_m
         )
     assert free([Arc(0.5, 0.0)], (0.3, 0.0), radius_m=0.3)[0] == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("turn_rate", [1.0, -1.0])
+@pytest.mark.parametrize(("ahead", "free_m"), [(0.15, 0.0), (-0.15, REACH_M)])
+def test_in_a_turn_tighter_than_the_disc_what_is_at_its_middle_is_within_the_disc_too(
+    turn_rate, ahead, free_m
+):
+    """Turning on 0.1 m with a disc of 0.36 m, what is 0.15 m beside the centre is never outside of the disc."""
+    assert free([Arc(0.1, turn_rate)], (ahead, 0.1 * turn_rate), radius_m=0.36) == [free_m]
 
 
 def test_the_pace_of_a_disc():
