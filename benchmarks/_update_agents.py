@@ -6,7 +6,7 @@ import queue
 import resource
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,6 @@ from contracts.messages import (
     FromHub,
     FromRobot,
     Hello,
-    Order,
-    Wait,
-    Welcome,
     encode,
 )
 from contracts.observation import ROUTING_LAYOUT
@@ -79,17 +76,27 @@ class QueueFetcher(AskingFetcher):
 class ThreadChecker:
     """``BundleChecker`` with a thread in the place of its child; what is checked is the same."""
 
-    def __init__(self, pool: ThreadPoolExecutor, keys: Path, state: Path, tell: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        pool: ThreadPoolExecutor,
+        keys: Path,
+        state: Path,
+        tell: Callable[[], None],
+        model: str = AMR_SMALL.name,
+        wall_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
         self._pool, self._keys, self._state, self._tell = pool, keys, state, tell
+        self._model, self._wall_ns = model, wall_ns
         self._future: Future[CheckResult] | None = None
         self._fetcher = QueueFetcher(tell)
 
     def start(self, path: Path, now_ns: int, wanted: Wanted) -> None:
-        """Begin as soon as a thread is free."""
+        """Begin as soon as a thread is free; a check that still runs is ended."""
         del now_ns
+        self.cancel()
         self._fetcher = QueueFetcher(self._tell)
-        request = CheckRequest(str(path), str(self._keys), AMR_SMALL.name, str(self._state), wanted)
-        self._future = self._pool.submit(check, request, self._fetcher)
+        request = CheckRequest(str(path), str(self._keys), self._model, str(self._state), wanted)
+        self._future = self._pool.submit(check, request, self._fetcher, self._wall_ns)
         self._future.add_done_callback(lambda _: self._tell())
 
     def question(self) -> FetchFile | None:
@@ -112,10 +119,11 @@ class ThreadChecker:
         return result
 
     def cancel(self) -> None:
-        """Let a check that waits for an answer end."""
+        """End it: as with a child that is killed, nothing of it goes on when the next begins."""
         if self._future is not None:
-            self._future.cancel()
-            self._fetcher.answers.put(None)
+            if not self._future.cancel():
+                self._fetcher.answers.put(None)
+                wait([self._future])
             self._future = None
 
 
@@ -150,16 +158,7 @@ class Agent:
         """Take what came, as comms does."""
         for message in self.link.receive(now_ns):
             self._count(message)
-            if isinstance(message, Welcome):
-                self.updater.on_online(now_ns)
-            elif isinstance(message, Order):
-                self.updater.on_order(message, now_ns)
-            elif isinstance(message, Chunk):
-                self.updater.on_chunk(message, now_ns)
-            elif isinstance(message, Wait):
-                self.updater.on_wait(message, now_ns)
-            elif isinstance(message, FileChunk):
-                self.updater.on_file(message)
+            self.updater.on_message(message, now_ns)
 
     def _count(self, message: FromHub | FromRobot) -> None:
         """Bytes on the wire beside the bundle's own."""

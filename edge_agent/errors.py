@@ -13,6 +13,14 @@ class SlotError(AgentError):
     """The policy slots on disk are not as they must be."""
 
 
+class TransferFailedError(AgentError):
+    """A bundle cannot be fetched, however often it is asked for. ``code`` is what the robot reports to the hub."""
+
+    def __init__(self, reason: str, code: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
 class LogFolderError(AgentError):
     """A folder holds no log, or a foreign one."""
 

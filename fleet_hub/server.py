@@ -1,6 +1,7 @@
 """The hub process: one ROUTER socket over CURVE, one loop: poll, drain, handle, sync, acknowledge, offer."""
 
 import sqlite3
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,7 @@ from fleet_hub.rollout.rollouts import Rollouts, Told
 from fleet_hub.rollout.trip_store import TripStore
 from fleet_hub.store.audit import AuditLog
 from fleet_hub.store.database import Database
+from fleet_hub.store.erasure_orders import ErasureOrders
 from fleet_hub.store.folder import DataFolder
 from fleet_hub.store.ingesting import IngestChild
 from fleet_hub.transfers import SpeechLimit, TransferLimits, Transfers
@@ -121,12 +123,15 @@ class Hub:
         self._enrolment_desk = EnrolmentDesk(members, audit, access, trusted, self._trust.roots, wall_ns)
         self._audit, self._strangers, self._strangers_ns = audit, 0, 0
         self._transfers = Transfers(transfers or TransferLimits(), mono_ns())
+        self._erasures = erasures = ErasureOrders(
+            data, self._database, audit, people, members.robots, cards, self._intake, trips, wall_ns
+        )
         self._robot_desk = RobotDesk(
-            self._database, self._catalogue, self._rollouts, self._intake, trips, self._trust, self._transfers
-        )
+            self._database, self._catalogue, self._rollouts, self._intake, trips, self._trust, self._transfers, erasures
+        )  # fmt: skip
         self._operator_desk = OperatorDesk(
-            self._database, self._catalogue, self._rollouts, self._intake, audit, members, self._trust
-        )
+            self._database, self._catalogue, self._rollouts, self._intake, audit, members, self._trust, erasures
+        )  # fmt: skip
         sites = {name: card.site for name, (_, card) in cards.items()}
         self._rollup = RollupReader(data / STORE_FOLDER / FIGURES_FILE, sites)
         self._ingest = IngestChild(data) if ingest else None
@@ -160,6 +165,7 @@ class Hub:
                 for robot, log_id, durable_seq in self._intake.commit():
                     self._send_to_robot(robot, Ack(log_id, durable_seq))
                 self._step_rollouts()
+                self._step_erasures()
                 self._forget_silent()
                 self._note_strangers()
                 if self._ingest:
@@ -327,6 +333,15 @@ class Hub:
             order = orders[told]
             if order and self._send(session, order):
                 session.told = told
+
+    def _step_erasures(self) -> None:
+        """Bring new orders to robots that are here; the others hear of them when they connect."""
+        for robot, order in self._erasures.news():
+            self._send_to_robot(robot, order)
+        try:
+            self._erasures.step(self._mono_ns())
+        except (HubError, OSError) as error:  # tried again; nothing that was begun is lost
+            print(f"outrider hub: erasure: {error}", file=sys.stderr, flush=True)
 
     def _tell_figures(self) -> None:
         """Once a second, what the metrics server hands out."""

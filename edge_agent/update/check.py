@@ -9,6 +9,8 @@ import os
 import resource
 import signal
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -30,10 +32,13 @@ CHECK_CPU_MAX_S = 30
 NICENESS = 10
 
 
-def check(request: CheckRequest, fetcher: Fetcher | None = None) -> CheckResult:
+def check(
+    request: CheckRequest, fetcher: Fetcher | None = None, wall_ns: Callable[[], int] = time.time_ns
+) -> CheckResult:
     """Verify signatures, form, layout, robot and limits, then both repositories; then replay the golden vectors.
 
-    ``fetcher`` brings the repositories' files: without one the folder of the request, else comms.
+    ``fetcher`` brings the repositories' files: without one the folder of the request, else comms. ``wall_ns`` is the
+    robot's own clock, for where the hub has told no time.
     """
     keys, path = Path(request.keys), Path(request.bundle)
     model = ROBOT_MODELS.get(request.model)
@@ -45,7 +50,8 @@ def check(request: CheckRequest, fetcher: Fetcher | None = None) -> CheckResult:
         fetcher = FolderFetcher(request.source) if request.source else PipeFetcher()
     told = request.time
     hub_ns = (lambda: told.at(boot_ns())) if told else None
-    trust = RobotTrust(Path(request.state), keys, request.wanted.order.robot, model, fetcher, hub_ns=hub_ns)
+    robot = request.wanted.order.robot
+    trust = RobotTrust(Path(request.state), keys, robot, model, fetcher, wall_ns, hub_ns)
     try:
         trusted = TrustedKeys.load(keys / TRUSTED_FILE)
         bundle = verify_bundle(path, trusted, ROUTING_LAYOUT.hash(), model)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -45,6 +46,25 @@ class CheckResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     facts: BundleFacts | None
     code: str = ""
     reason: str = ""
+
+
+class Checker(Protocol):
+    """Checks a bundle file beside us."""
+
+    def start(self, path: Path, now_ns: int, wanted: Wanted) -> None:
+        """Begin."""
+
+    def question(self) -> FetchFile | None:
+        """Metadata that it wants from the hub; each question once."""
+
+    def answer(self, chunk: FileChunk) -> None:
+        """What the hub has of it."""
+
+    def result(self, now_ns: int) -> CheckResult | None:
+        """None while it lasts."""
+
+    def cancel(self) -> None:
+        """End it."""
 
 
 class BundleChecker:

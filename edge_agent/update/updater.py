@@ -2,8 +2,8 @@
 
     idle -> downloading -> checking -> waiting (for control) -> idle
 Never blocks. A kill at any point goes on where it was: what was accepted (``orders``), the part file, the candidate
-and the active slot are on disk. Beside that it watches the soak: a release that has driven without a fault for as
-long as its stage asks is witnessed with the robot's signature, one that control dropped is reported as failed.
+and the active slot are on disk. What is done in each state is elsewhere: ``transfer`` talks with the hub, ``swap``
+writes, ``job`` decides what follows from a check, ``soak`` watches what drives.
 """
 
 import enum
@@ -12,67 +12,37 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
-import msgspec
-
-from contracts.atomic import write_atomically
-from contracts.errors import BundleError, KeyFileError, OrderError
+from contracts.errors import BundleError, OrderError
 from contracts.messages import (
     Chunk,
-    FetchChunk,
     FetchFile,
     FileChunk,
+    FromHub,
     FromRobot,
     Order,
     RolloutReport,
     Running,
     Wait,
+    Welcome,
     short,
 )
-from contracts.papers import Witness
-from contracts.plan import Release
-from contracts.trust import Code, DirectorFacts, TrustError, Wanted
-from edge_agent.errors import SlotError
-from edge_agent.infer.dropped import DroppedStore
-from edge_agent.update.checker import CHECK_KILLED, CheckResult
-from edge_agent.update.download import Download
-from edge_agent.update.floor import Floor, FloorStore
-from edge_agent.update.mailbox import Candidate, CommsMailbox, Kind, new_candidate
-from edge_agent.update.orders import Accepted, OrderBook
-from edge_agent.update.slots import SlotStore
+from edge_agent.errors import SlotError, TransferFailedError
+from edge_agent.update.checker import CHECK_KILLED, Checker
+from edge_agent.update.job import Job, job_of, verdict_on, wanted_of
+from edge_agent.update.mailbox import Candidate
+from edge_agent.update.orders import OrderBook
+from edge_agent.update.refused import Refusal, RefusedStore
+from edge_agent.update.slots import BundleFacts
+from edge_agent.update.soak import SoakWatch
+from edge_agent.update.swap import Swap
 from edge_agent.update.tracing import Phase, UpdateTrace
-from edge_agent.update.witness import sign_witness
+from edge_agent.update.transfer import Transfer
 
-CHUNK_WAIT_MAX_S = 3.0
-BACKOFF_MAX_S = 30.0
-"""Between two questions that nobody answers: doubled each time, and drawn, so that a fleet does not ask in step."""
-DOWNLOAD_TRIES_MAX = 2
-CHECK_KILLS_MAX = 3
-"""So often the check of one bundle may be killed from outside before the bundle is held to be at fault."""
-SOAK_LOOK_S = 0.5
-REFUSED_FILE = "refused.json"
-MIRRORED = frozenset(Code)
-"""What a bad mirror can bring about; a bundle's own faults are the bundle's, whoever served it."""
-
-
-class Checker(Protocol):
-    """Checks a bundle file beside us."""
-
-    def start(self, path: Path, now_ns: int, wanted: Wanted) -> None:
-        """Begin."""
-
-    def question(self) -> FetchFile | None:
-        """Metadata that it wants from the hub; each question once."""
-
-    def answer(self, chunk: FileChunk) -> None:
-        """What the hub has of it."""
-
-    def result(self, now_ns: int) -> CheckResult | None:
-        """None while it lasts."""
-
-    def cancel(self) -> None:
-        """End it."""
+ANSWER_MAX_S = 3.0
+"""After that a file that the check wants is asked for again."""
+DISK_AGAIN_S = 1.0
+"""How often a way back is tried that the disk refuses."""
 
 
 class State(enum.Enum):
@@ -82,28 +52,6 @@ class State(enum.Enum):
     DOWNLOADING = "downloading"
     CHECKING = "checking"
     WAITING = "waiting"
-
-
-class _RefusedNote(msgspec.Struct, frozen=True):
-    rollout: int
-    digest: str
-    code: str
-    reason: str
-
-
-class _Job(msgspec.Struct, frozen=True):
-    """The order being followed."""
-
-    rollout: int
-    stage: int
-    kind: Kind
-    release: Release
-    shadow_s: float
-    plan_digest: str
-
-    @property
-    def digest(self) -> str:
-        return self.release.digest
 
 
 class Updater:
@@ -129,31 +77,44 @@ class Updater:
         is asked when what came was refused: whether to ask for it again, since it came by a mirror.
         """
         self._trusted_ns = trusted_ns or wall_ns
-        self._other_way = other_way
-        self.slots = SlotStore(state_dir)
-        self.mailbox = CommsMailbox(state_dir)
-        self.orders = OrderBook(state_dir, keys, robot)
-        self._state_dir, self._keys, self._robot, self._wall_ns = state_dir, keys, robot, wall_ns
-        self._staging = state_dir / "staging"
-        self._refused_path = state_dir / "slots" / REFUSED_FILE
+        self._other_way, self._robot, self._wall_ns = other_way, robot, wall_ns
         self._checker, self._send, self._note = checker, send, note
-        self._job: _Job | None = None
-        self._taking_back: _Job | None = None
-        self._later: Order | None = None
-        self._download: Download | None = None
-        self._question: FetchFile | None = None
-        self._tries = self._kills = self._unanswered = 0
-        self._draw = draw or random.Random(zlib.crc32(robot.encode()))
-        self._ask_again_ns = self._asked_ns = self._looked_ns = 0
+        self.orders = OrderBook(state_dir, keys, robot)
+        self._swap = Swap(state_dir, self.orders, note)
+        self.slots, self.mailbox = self._swap.slots, self._swap.mailbox
+        draw = draw or random.Random(zlib.crc32(robot.encode()))
+        self._transfer = Transfer(state_dir / "staging", send, draw, other_way)
+        self._soak = SoakWatch(state_dir, self.orders, send, note, keys, robot, wall_ns)
+        self._refused = RefusedStore(state_dir, note)
         self._trace = trace or UpdateTrace(None, robot)
-        self._candidate = self.mailbox.waiting()
-        self.state = State.WAITING if self._candidate else State.IDLE
+        self._job: Job | None = None
+        self._taking_back: Job | None = None
+        self._later: Order | None = None
+        self._question: FetchFile | None = None
+        self._kills = self._asked_ns = self._try_again_ns = 0
+        self.state = State.WAITING if self._swap.candidate else State.IDLE
+
+    # What comes from the hub
+
+    def on_message(self, message: FromHub, now_ns: int) -> None:
+        """Whatever the hub says; what is not about updates is passed over."""
+        if isinstance(message, Welcome):
+            self.on_online(now_ns)
+        elif isinstance(message, Order):
+            self.on_order(message, now_ns)
+        elif isinstance(message, Chunk):
+            self.on_chunk(message, now_ns)
+        elif isinstance(message, Wait):
+            self.on_wait(message, now_ns)
+        elif isinstance(message, FileChunk):
+            self.on_file(message)
 
     def on_order(self, order: Order, now_ns: int) -> None:
         """The hub says what this robot should run; followed only when the order's papers say so, too."""
         if self.state is State.WAITING:
             self._step_waiting()
-        if self._candidate and self._candidate.kind == "revert" and order.action != "revert":
+        candidate = self._swap.candidate
+        if candidate and candidate.kind == "revert" and order.action != "revert":
             self._later = order  # control must hear of the way back before of anything new
             return
         try:
@@ -165,60 +126,30 @@ class Updater:
         except (OrderError, SlotError, OSError) as error:
             self._refuse_order(order, error)
             return
-        job = _job_of(accepted)
+        job = job_of(accepted)
         if job.kind == "revert":
             self._take_back(job)
         elif self._job == job and self.state is not State.IDLE:
-            self._report_state()
+            self._report("staged" if self.state is State.WAITING else "downloading")
         else:
             self._begin(job, now_ns)
 
-    def _refuse_order(self, order: Order, error: Exception) -> None:
-        """Say why; nothing has changed, on disk or in what is under way."""
-        code = error.code if isinstance(error, OrderError) else "disk"
-        self._note("order_refused", code=code, digest=order.digest, reason=short(error))
-        self._send(RolloutReport(order.rollout, order.stage, order.digest, "refused", code, short(error)))
-
-    def _begin(self, job: _Job, now_ns: int) -> None:
-        if self.state in (State.DOWNLOADING, State.CHECKING):
-            self._checker.cancel()
-        self._job = job
-        if self._settle_known(job):
-            return
-        if self._candidate:
-            self._discard_candidate()
-        try:
-            self.slots.check_counter(job.release.policy_name, job.release.release_counter)
-            self._download = Download(self._staging, job.digest, job.release.size_bytes)
-        except (BundleError, OSError, SlotError) as error:
-            self._refuse(str(error), getattr(error, "code", "disk"))
-            return
-        self._tries, self._kills, self._unanswered, self.state = 0, 0, 0, State.DOWNLOADING
-        self._phase("download", job)
-        self._report("downloading")
-        self._ask(now_ns)
-
     def on_chunk(self, chunk: Chunk, now_ns: int) -> None:
         """Bytes have come; ask for the next, or begin to check."""
-        download = self._download
-        if self.state is not State.DOWNLOADING or download is None or chunk.digest != download.digest:
-            return
-        if not chunk.data:
-            self._refuse("the hub ordered a bundle that it does not have; release it again", "unreadable")
+        if self.state is not State.DOWNLOADING or chunk.digest != self._transfer.digest:
             return
         try:
-            if not download.add(chunk.offset, chunk.data):
-                return  # asked for twice: the answer to the newer question is under way
-            self._unanswered = 0
-            self._ask(now_ns)
-        except OSError as error:
-            self._refuse(f"cannot store the bundle: {error.strerror}; free some space", "disk")
+            added = self._transfer.add(chunk)
+        except TransferFailedError as error:
+            self._refuse(str(error), error.code)
+            return
+        if added:
+            self._fetch(now_ns)
 
     def on_wait(self, wait: Wait, now_ns: int) -> None:
-        """The hub has no place for this transfer yet: ask again when it says, or up to a quarter later."""
-        if self.state is State.DOWNLOADING and self._download and wait.digest == self._download.digest:
-            self._unanswered = 0
-            self._ask_again_ns = now_ns + int(wait.wait_ms * self._draw.uniform(1.0, 1.25) * 1e6)
+        """The hub has no place for this transfer yet."""
+        if self.state is State.DOWNLOADING and wait.digest == self._transfer.digest:
+            self._transfer.wait(wait, now_ns)
 
     def on_file(self, chunk: FileChunk) -> None:
         """Metadata has come: hand it to the check that asked for it."""
@@ -230,124 +161,127 @@ class Updater:
     def on_online(self, now_ns: int) -> None:
         """The hub is there (again): go on asking at once."""
         if self.state is State.DOWNLOADING:
-            self._unanswered = 0
-            self._ask(now_ns)
+            self._transfer.online()
+            self._fetch(now_ns)
         elif self._question is not None:
             self._send(self._question)
 
+    # What is due by itself
+
     def step(self, now_ns: int) -> None:
         """What is due now."""
-        if self.state is State.DOWNLOADING and now_ns > self._ask_again_ns:
-            self._unanswered += 1
-            self._ask(now_ns)
+        if self.state is State.DOWNLOADING and self._transfer.due(now_ns):
+            self._fetch(now_ns)
         elif self.state is State.CHECKING:
             self._step_checking(now_ns)
         elif self.state is State.WAITING:
             self._step_waiting()
+        elif self._taking_back and now_ns >= self._try_again_ns:
+            self._try_again_ns = now_ns + int(DISK_AGAIN_S * 1e9)
+            job, self._taking_back = self._taking_back, None
+            self._take_back(job)
         elif self._later:
             order, self._later = self._later, None
             self.on_order(order, now_ns)
-        elif now_ns - self._looked_ns >= SOAK_LOOK_S * 1e9:
-            self._looked_ns = now_ns
-            self._look_at_soak()
+        else:
+            self._soak.step(now_ns)
 
     def close(self) -> None:
         """End a running check."""
         self._checker.cancel()
 
-    def _settle_known(self, job: _Job) -> bool:
+    # An order that is followed
+
+    def _begin(self, job: Job, now_ns: int) -> None:
+        if self.state in (State.DOWNLOADING, State.CHECKING):
+            self._checker.cancel()
+        self._job = job
+        if self._settle_known(job):
+            return
+        if self._swap.candidate:
+            self._swap.discard()
+        try:
+            self.slots.check_counter(job.release.policy_name, job.release.release_counter)
+            self._transfer.begin(job.digest, job.release.size_bytes)
+        except (BundleError, OSError, SlotError) as error:
+            self._refuse(str(error), getattr(error, "code", "disk"))
+            return
+        self._kills, self.state = 0, State.DOWNLOADING
+        self._phase("download", job)
+        self._report("downloading")
+        self._fetch(now_ns)
+
+    def _settle_known(self, job: Job) -> bool:
         """Whether the order's end is known already, or near."""
         active = self.slots.active()
         if active and active.digest == job.digest and job.kind == "run":
             self.state = State.IDLE
             self.orders.drives_since(self._wall_ns())
             self._report("active")
-            self._report_soak()
+            self._soak.report_again()
             return True
-        note = self._read_refused()
-        if note and (note.rollout, note.digest) == (job.rollout, job.digest):
+        if refusal := self._refused.find(job.rollout, job.digest):
             self.state = State.IDLE
-            self._report("refused", note.reason, note.code)
+            self._report("refused", refusal.reason, refusal.code)
             return True
-        standing = self.orders.standing()
-        if job.kind == "shadow" and standing.soaked:
+        if job.kind == "shadow" and self.orders.standing().soaked:
             self.state = State.IDLE
-            self._report_witnessed("shadowed")
+            self._soak.report("shadowed")
             return True
-        candidate = self._candidate
-        if candidate and (candidate.digest, candidate.kind) == (job.digest, job.kind):
-            self._candidate = msgspec.structs.replace(candidate, rollout=job.rollout, stage=job.stage)
+        if self._swap.asked_again(job):
             self.state = State.WAITING
             self._report("staged")
             return True
         return False
 
-    def _ask(self, now_ns: int) -> None:
-        assert self._download is not None
-        if not self._download.complete:
-            self._asks(now_ns)
-            self._send(FetchChunk(self._download.digest, self._download.offset))
-            return
+    def _fetch(self, now_ns: int) -> None:
+        """Ask for what is missing; the check begins when nothing is."""
         try:
-            whole = self._download.seal()
-        except OSError as error:
-            self._refuse(f"cannot store the bundle: {error.strerror}", "disk")
+            whole = self._transfer.proceed(now_ns)
+        except TransferFailedError as error:
+            self._refuse(str(error), error.code)
             return
         if whole:
             assert self._job is not None
             self.state, self._question = State.CHECKING, None
             self._phase("check", self._job)
-            self._checker.start(self._download.path, now_ns, _wanted(self._job, self._robot))
-            return
-        self._tries += not self._other_way()
-        self._download.restart()
-        if self._tries >= DOWNLOAD_TRIES_MAX:
-            self._refuse(
-                f"fetched {self._tries} times, never with the digest that was approved; look at the hub's disk",
-                "content_changed",
-            )
-            return
-        self._asks(now_ns)
-        self._send(FetchChunk(self._download.digest, 0))
-
-    def _asks(self, now_ns: int) -> None:
-        """When to ask for a chunk again should no answer come."""
-        ceiling_s = min(BACKOFF_MAX_S, CHUNK_WAIT_MAX_S * 2.0 ** min(self._unanswered, 8))
-        self._ask_again_ns = now_ns + int(self._draw.uniform(0.5, 1.0) * ceiling_s * 1e9)
+            self._checker.start(self._transfer.path, now_ns, wanted_of(self._job, self._robot))
 
     def _step_checking(self, now_ns: int) -> None:
         self._pass_question(now_ns)
         result = self._checker.result(now_ns)
         if result is None:
             return
-        job, download, facts = self._job, self._download, result.facts
-        self._question = None
+        job, self._question = self._job, None
         assert job is not None
-        assert download is not None
-        self._kills += facts is None and result.code == CHECK_KILLED
-        if facts is None and (
-            result.code == Code.UNREACHABLE or (result.code == CHECK_KILLED and self._kills < CHECK_KILLS_MAX)
-        ):
+        self._kills += result.facts is None and result.code == CHECK_KILLED
+        verdict = verdict_on(result, self._kills, job.release)
+        if verdict.next == "check_again":
             self.state = State.DOWNLOADING  # the bundle stays; the check begins again
-            self._asks(now_ns)
-            return
-        if facts is None and result.code in MIRRORED and self._other_way():
+            self._transfer.put_off(now_ns)
+        elif verdict.next == "ask_elsewhere" and self._other_way():
             self.state = State.DOWNLOADING
-            self._ask(now_ns)  # the bundle is whole: only the check begins again, by way of the hub
+            self._fetch(now_ns)  # the bundle is whole: only the check begins again, by way of the hub
+        elif verdict.next == "stage":
+            assert result.facts is not None
+            self._stage(job, result.facts)
+        else:
+            self._refuse(verdict.reason, verdict.code)
+
+    def _pass_question(self, now_ns: int) -> None:
+        """Ask the hub what the check asks; again where the answer stays away."""
+        if question := self._checker.question():
+            self._question = question
+        elif self._question is None or now_ns - self._asked_ns < ANSWER_MAX_S * 1e9:
             return
-        if facts is None:
-            self._refuse(f"{result.code}: {result.reason}", result.code)
-            return
-        release = job.release
-        promised = (release.digest, release.policy_name, release.version, release.release_counter)
-        if (facts.digest, facts.policy_name, facts.version, facts.release_counter) != promised:
-            self._refuse("the bundle says something else of itself than the plan", "wrong_release")
-            return
+        self._asked_ns = now_ns
+        self._send(self._question)
+
+    def _stage(self, job: Job, facts: BundleFacts) -> None:
         try:
-            entry = self.slots.stage(download.path, facts)
-            self._candidate = new_candidate(entry, job.rollout, job.stage, job.kind, job.shadow_s)
-            self._phase("swap", self._candidate)
-            self.mailbox.offer(self._candidate)
+            candidate = self._swap.stage(self._transfer.path, facts, job)
+            self._phase("swap", candidate)
+            self._swap.offer(candidate)
         except (BundleError, OSError, SlotError) as error:
             self._refuse(str(error), getattr(error, "code", "disk"))
             return
@@ -355,25 +289,13 @@ class Updater:
         self._note("update_staged", digest=facts.digest, version=facts.version)
         self._report("staged")
 
-    def _pass_question(self, now_ns: int) -> None:
-        """Ask the hub what the check asks; again where the answer stays away."""
-        if question := self._checker.question():
-            self._question = question
-        elif self._question is None or now_ns - self._asked_ns < CHUNK_WAIT_MAX_S * 1e9:
-            return
-        assert self._question is not None
-        self._asked_ns = now_ns
-        self._send(self._question)
-
     def _step_waiting(self) -> None:
-        candidate = self._candidate
-        answer = self.mailbox.answer_to(candidate) if candidate else None
+        candidate, answer = self._swap.candidate, self._swap.answer()
         if candidate is None or answer is None:
             return
         if not answer.accepted:
-            self._discard_candidate()
-            reason = f"control refused it: {answer.reason}"
-            self._refuse(reason, "control_refused", candidate)
+            self._swap.discard()
+            self._refuse(f"control refused it: {answer.reason}", "control_refused", candidate)
         elif candidate.kind == "run":
             self._commit(candidate)
         elif candidate.kind == "shadow":
@@ -384,18 +306,12 @@ class Updater:
             job, self._taking_back = self._taking_back, None
             self._take_back(job)
 
+    # Its ends
+
     def _commit(self, candidate: Candidate) -> None:
-        active, facts = self.slots.active(), candidate.entry.facts
         self._phase("commit", candidate)
-        try:
-            FloorStore(self._state_dir).lift(Floor({facts.policy_name: facts.release_counter}))
-        except (OSError, TrustError) as error:
-            self._note("disk_error", what="floor", error=str(error))
-        if active is None or active.digest != candidate.digest:
-            self.slots.commit(candidate.entry)
-        self.orders.drives_since(self._wall_ns())
-        self.mailbox.withdraw(durable=False)  # where a power cut brings it back, it is committed already
-        self._candidate, self.state = None, State.IDLE
+        self._swap.commit(candidate, self._wall_ns())
+        self.state, facts = State.IDLE, candidate.entry.facts
         self._trace.done("active")
         self._note("update_active", digest=facts.digest, version=facts.version)
         self._send(Running(facts.digest, facts.version))
@@ -403,46 +319,44 @@ class Updater:
 
     def _end_shadow(self, candidate: Candidate) -> None:
         self.orders.soaked()
-        self._discard_candidate()
+        self._swap.discard()
         self.state = State.IDLE
         self._trace.done("shadowed")
         self._note("update_shadowed", digest=candidate.digest, version=candidate.entry.facts.version)
-        self._report_witnessed("shadowed")
+        self._soak.report("shadowed")
 
     def _nothing_of(self, digest: str) -> bool:
         """Whether this robot neither runs that release nor is about to."""
-        active, job = self.slots.active(), self._job
+        active, job, candidate = self.slots.active(), self._job, self._swap.candidate
         busy = job is not None and job.digest == digest and self.state is not State.IDLE
-        mail = self._candidate is not None and self._candidate.digest == digest
+        mail = candidate is not None and candidate.digest == digest
         return not busy and not mail and (active is None or active.digest != digest)
 
-    def _take_back(self, job: _Job) -> None:
-        """Go back to the policy before: on disk at once, so that a control that crashes over it comes up well."""
-        if self._candidate is not None:
+    def _take_back(self, job: Job) -> None:
+        """Go back to the policy before."""
+        if self._swap.candidate is not None:
             self._taking_back = job  # control is at it: its answer comes first
             return
         if self.state in (State.DOWNLOADING, State.CHECKING):
             self._checker.cancel()
-            if self._download:
-                self._download.restart()
-        self._job, self._download, self.state = job, None, State.IDLE
+            self._transfer.drop()
+        self._transfer.forget()
+        self._job, self.state = job, State.IDLE
         active = self.slots.active()
         if active is None or active.digest != job.digest:
             self._report("reverted")
             return
+        self._phase("return", job)
         try:
-            self._candidate = new_candidate(active, job.rollout, job.stage, "revert")
-            self._phase("return", job)
-            self.mailbox.offer(self._candidate)
-            self.slots.retreat(job.digest)
-            self.orders.drives_since(0)
+            self._swap.take_back(active, job)
         except (OSError, SlotError) as error:
             self._note("disk_error", what="taking a release back", error=str(error))
+            self._swap.candidate, self._taking_back = None, job  # control has not heard of it: tried again
+            return
         self.state = State.WAITING
 
     def _end_taking_back(self, candidate: Candidate) -> None:
-        now_active = self.slots.retreat(candidate.digest)
-        self._discard_candidate()
+        now_active = self._swap.end_taking_back(candidate)
         self.state = State.IDLE
         facts = now_active.facts if now_active else None
         version = facts.version if facts else ""
@@ -451,95 +365,32 @@ class Updater:
         self._send(Running(facts.digest if facts else "", version))
         self._send(RolloutReport(candidate.rollout, candidate.stage, candidate.digest, "reverted"))
 
-    def _look_at_soak(self) -> None:
-        """The release drives: has it failed since, or driven long enough?"""
-        try:
-            standing = self.orders.standing()
-        except OrderError:
-            return  # said with the next order
-        if standing.action != "run" or not standing.active_wall_ns:
-            return
-        if why := DroppedStore(self._state_dir, self._tell).why(standing.release):
-            self.orders.drives_since(0)
-            self._note("update_failed", digest=standing.release, reason=why)
-            self._send(
-                RolloutReport(
-                    standing.rollout, standing.stage, standing.release, "failed", "dropped", short(why)
-                )
-            )
-        elif not standing.soaked and self._wall_ns() - standing.active_wall_ns >= standing.soak_s * 1e9:
-            self.orders.soaked()
-            self._note("update_soaked", digest=standing.release)
-            self._report_witnessed("soaked")
-
-    def _tell(self, text: str) -> None:
-        self._note("disk_error", what="dropped.json", error=text)
-
-    def _report_soak(self) -> None:
-        """Say again what may have been lost on the way."""
-        if self.orders.standing().soaked:
-            self._report_witnessed("soaked")
-
-    def _report_witnessed(self, state: str) -> None:
-        standing = self.orders.standing()
-        seen = Witness(standing.plan_digest, standing.stage, self._robot, standing.release)
-        try:
-            paper = sign_witness(seen, self._keys)
-        except KeyFileError as error:
-            self._note("order_refused", code="card_refused", digest=standing.release, reason=short(error))
-            return
-        self._send(RolloutReport(standing.rollout, standing.stage, standing.release, state, witness=paper))
-
-    def _discard_candidate(self) -> None:
-        if self._candidate:
-            self.mailbox.withdraw()
-            self.slots.discard(self._candidate.entry)
-            self._candidate = None
+    def _refuse_order(self, order: Order, error: Exception) -> None:
+        """Say why; nothing has changed, on disk or in what is under way."""
+        code = error.code if isinstance(error, OrderError) else "disk"
+        self._note("order_refused", code=code, digest=order.digest, reason=short(error))
+        self._send(RolloutReport(order.rollout, order.stage, order.digest, "refused", code, short(error)))
 
     def _refuse(self, reason: str, code: str, candidate: Candidate | None = None) -> None:
         """Leave everything as it was, remember and report why."""
-        if self._download:
-            self._download.path.unlink(missing_ok=True)
-            self._download = None
+        self._transfer.drop()
         self.state = State.IDLE
         about = candidate or self._job
         assert about is not None
-        note = _RefusedNote(about.rollout, about.digest, code, short(reason))
-        try:
-            write_atomically(self._refused_path, msgspec.json.encode(note))
-        except OSError as error:
-            self._note("disk_error", what="refused.json", error=str(error))
-        self._trace.done("refused", code, note.reason)
-        self._note("update_refused", code=code, digest=note.digest, reason=note.reason)
-        self._send(RolloutReport(note.rollout, about.stage, note.digest, "refused", code, note.reason))
+        refusal = Refusal(about.rollout, about.digest, code, short(reason))
+        self._refused.write(refusal)
+        self._trace.done("refused", code, refusal.reason)
+        self._note("update_refused", code=code, digest=refusal.digest, reason=refusal.reason)
+        self._send(
+            RolloutReport(refusal.rollout, about.stage, refusal.digest, "refused", code, refusal.reason)
+        )
 
-    def _phase(self, name: Phase, about: _Job | Candidate) -> None:
+    # What is told
+
+    def _phase(self, name: Phase, about: Job | Candidate) -> None:
         self._trace.phase(about.rollout, about.stage, about.digest, name)
-
-    def _report_state(self) -> None:
-        names = {State.DOWNLOADING: "downloading", State.CHECKING: "downloading", State.WAITING: "staged"}
-        self._report(names[self.state])
 
     def _report(self, state: str, reason: str = "", code: str = "") -> None:
         job = self._job
         assert job is not None
         self._send(RolloutReport(job.rollout, job.stage, job.digest, state, code, reason))
-
-    def _read_refused(self) -> _RefusedNote | None:
-        try:
-            return msgspec.json.decode(self._refused_path.read_bytes(), type=_RefusedNote)
-        except (OSError, msgspec.MsgspecError):
-            return None
-
-
-def _wanted(job: _Job, robot: str) -> Wanted:
-    return Wanted(job.digest, DirectorFacts(robot, job.rollout, job.stage, job.kind, job.plan_digest))
-
-
-def _job_of(accepted: Accepted) -> _Job:
-    order, stage = accepted.order, accepted.stage
-    kind: Kind = "run"
-    if order.action != "run":
-        kind = "revert" if order.action == "revert" else "shadow"
-    shadow_s = stage.soak_s if kind == "shadow" else 0.0
-    return _Job(order.rollout, order.stage, kind, accepted.plan.release, shadow_s, accepted.plan_digest)

@@ -31,7 +31,8 @@ from contracts.messages import (
 )
 from contracts.trust import IMAGE, ROOT_MAX_BYTES
 from fleet_hub import limits
-from fleet_hub.access import Access, ZapThread
+from fleet_hub.access import ZapThread
+from fleet_hub.mirror.allowed import FollowedLists
 from fleet_hub.mirror.store import MirrorStore
 from fleet_hub.mirror.upstream import Carrier, Upstream
 from fleet_hub.server import listen_at
@@ -71,7 +72,8 @@ class Mirror:
             ) from None
         self._mono_ns = mono_ns
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._zap = ZapThread(self._context, Access.load(keys))
+        self._lists = FollowedLists(keys)
+        self._zap = ZapThread(self._context, self._lists.access)
         self._zap.start()
         try:
             self._socket = listen_at(self._context, pair, listen)
@@ -102,6 +104,7 @@ class Mirror:
         try:
             while not self._stopping:
                 self._socket.poll(POLL_MS if self._pending else limits.POLL_MS)
+                self._follow_lists()
                 self._drain()
                 self._answer_pending()
         finally:
@@ -117,9 +120,17 @@ class Mirror:
             except zmq.Again:
                 return
             if len(frames) == 2:
-                name = str(frames[1].get("User-Id")).partition(":")[2]
-                if self._may_speak(name):
-                    self._handle(frames[0].bytes, name, frames[1].bytes)
+                peer, party = frames[0].bytes, self._lists.access.party(str(frames[1].get("User-Id")))
+                if party is None:  # ZeroMQ does not end a connection whose key has gone
+                    self._send(peer, Refused("not_allowed", "this key is not let in any more"))
+                elif self._may_speak(party.name):
+                    self._handle(peer, party.name, frames[1].bytes)
+
+    def _follow_lists(self) -> None:
+        if self._lists.step(self._mono_ns()):
+            names = {party.name for party in self._lists.access.parties()}
+            for peer in [peer for peer, name in self._known.items() if name not in names]:
+                del self._known[peer]
 
     def _may_speak(self, name: str) -> bool:
         allowed = self._speech.allows(name, self._mono_ns())

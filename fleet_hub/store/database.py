@@ -9,7 +9,7 @@ from typing import Any
 from fleet_hub.errors import DataFolderError
 from fleet_hub.limits import DATABASE_BUSY_MS
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _SCHEMA = """
 CREATE TABLE release (
     id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, policy_name TEXT NOT NULL, version TEXT NOT NULL,
@@ -48,9 +48,20 @@ CREATE TABLE token (
     token TEXT PRIMARY KEY, robot TEXT NOT NULL, voucher BLOB NOT NULL, issued_by TEXT NOT NULL,
     expires_wall_ns INTEGER NOT NULL, binding BLOB NOT NULL) STRICT;
 """
-_FROM_VERSION_1 = "DROP TABLE rollout_robot; DROP TABLE rollout;" + _ROLLOUT_SCHEMA + _MEMBER_SCHEMA
+_ERASURE_SCHEMA = """
+CREATE TABLE erasure (
+    id TEXT PRIMARY KEY, robot TEXT NOT NULL, paper BLOB NOT NULL, ordered_wall_ns INTEGER NOT NULL,
+    state TEXT NOT NULL, code TEXT NOT NULL, reason TEXT NOT NULL, records INTEGER NOT NULL,
+    receipt TEXT NOT NULL) STRICT;
+CREATE INDEX erasure_robot ON erasure (robot, state);
+CREATE TABLE erasure_work (
+    began INTEGER PRIMARY KEY, id TEXT NOT NULL REFERENCES erasure (id), trips INTEGER NOT NULL,
+    done INTEGER NOT NULL, records INTEGER NOT NULL) STRICT;
+"""
+_NEWEST = _MEMBER_SCHEMA + _ERASURE_SCHEMA
+_FROM_VERSION_1 = "DROP TABLE rollout_robot; DROP TABLE rollout;" + _ROLLOUT_SCHEMA + _NEWEST
 """Rollouts of before had no approvals to go on with; releases and robots stay."""
-_MIGRATIONS = {0: _SCHEMA + _ROLLOUT_SCHEMA + _MEMBER_SCHEMA, 1: _FROM_VERSION_1, 2: _MEMBER_SCHEMA}
+_MIGRATIONS = {0: _SCHEMA + _ROLLOUT_SCHEMA + _NEWEST, 1: _FROM_VERSION_1, 2: _NEWEST, 3: _ERASURE_SCHEMA}
 Value = str | int | bytes
 
 

@@ -23,9 +23,10 @@ from contracts.robot import AMR_SMALL
 from contracts.trust import TrustError
 from edge_agent.update.checker import CHECK_KILLED, BundleChecker
 from edge_agent.update.floor import FloorStore
+from edge_agent.update.job import CHECK_KILLS_MAX
 from edge_agent.update.mailbox import CommsMailbox, ControlMailbox, new_candidate
 from edge_agent.update.slots import SlotStore
-from edge_agent.update.updater import CHECK_KILLS_MAX, State, Updater
+from edge_agent.update.updater import State, Updater
 from fleet_hub.errors import HubError, RefusedByHubError
 from fleet_hub.rollout.events import Released
 from fleet_hub.store.audit import AuditLog, read_entries, verify_chain

@@ -16,10 +16,10 @@ from contracts.errors import BundleCounterTooLowError
 from contracts.messages import CHUNK_MAX_BYTES, BeginRelease, Chunk, FileChunk, FromRobot, RolloutReport
 from contracts.plan import Release
 from contracts.trust import DirectorFacts, Wanted
-from edge_agent.update.checker import BundleChecker, CheckRequest, CheckResult
+from edge_agent.update.checker import BundleChecker, Checker, CheckRequest, CheckResult
 from edge_agent.update.mailbox import CommsMailbox, ControlMailbox, new_candidate
 from edge_agent.update.slots import SlotStore
-from edge_agent.update.updater import Checker, State, Updater
+from edge_agent.update.updater import State, Updater
 from fleet_hub.errors import RefusedByHubError, UnknownReleaseError
 from fleet_hub.limits import DOWNLOAD_CHUNK_BYTES
 from tests.support.fleet import Fleet, facts_of, large_policy, make_bundle, make_order, make_plan, wait_for

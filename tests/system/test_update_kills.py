@@ -30,6 +30,7 @@ from contracts.provenance import TrustedKeys
 from contracts.robot import AMR_SMALL
 from edge_agent.infer.starts import TRIES_MAX
 from edge_agent.update.floor import FloorStore
+from edge_agent.update.job import CHECK_KILLS_MAX
 from edge_agent.update.slots import SlotStore
 from fleet_hub.catalogue.catalogue import resolve
 from fleet_hub.errors import HubError
@@ -42,8 +43,15 @@ from tests.support.line import Line
 KILLS = int(os.environ.get("OUTRIDER_UPDATE_KILLS", "6"))
 SEED = int(os.environ.get("OUTRIDER_SEED", "5"))
 ROBOTS = ("robot_1", "robot_2")
-KILLS_A_ROLLOUT = 4
-WRITES_MAX = 60
+KILLS_A_ROLLOUT = 6
+WRITES_MAX = 24
+PLACES = {
+    "hub": ("", "trust", "bundles", "staging"),
+    "comms": ("slots", "staging", "floor", "log"),
+    "check": ("trust", "floor"),
+    "control": ("slots",),
+}
+"""Where the write may be before which one dies."""
 DEATH_MAX_S = 4.0
 """Who has not come to its Nth write by then is killed where it is."""
 END_MAX_S = 300.0
@@ -68,6 +76,7 @@ class Campaign:
         self.again_bytes: list[int] = []
         self._interrupted: Counter[str] = Counter()
         self._control_kills: Counter[tuple[str, int]] = Counter()
+        self._check_kills: Counter[str] = Counter()
         self._trusted = TrustedKeys.load(fleet.keys / TRUSTED_FILE)
 
     def start(self) -> None:
@@ -81,6 +90,7 @@ class Campaign:
 
     def start_comms(self, robot: str, environment: dict[str, str] | None = None) -> None:
         """Over the line that can be cut."""
+        self._check_kills[robot] = 0
         self.fleet.start_comms(robot, address=self.lines[robot].address, environment=environment)
 
     def start_control(self, robot: str, environment: dict[str, str] | None = None) -> None:
@@ -103,6 +113,9 @@ class Campaign:
         who = kinds[self.killed.total()] if self.killed.total() < len(kinds) else self.draw.choice(kinds)
         if who == "control" and self._control_kills[robot, self.release] >= TRIES_MAX:
             who = "comms"  # a release under which control dies more often is dropped, rightly
+        if who == "check" and self._check_kills[robot] >= CHECK_KILLS_MAX - 2:
+            # One more, and a check that a busy machine gives too little time, and the bundle is held to be at fault.
+            who = "comms"  # counts anew when it starts
         at_write = self.draw.random() < 0.5
         time.sleep(self.draw.uniform(0.0, 0.5))
         getattr(self, f"_kill_{who}")(robot, at_write)
@@ -123,7 +136,10 @@ class Campaign:
         self.fleet.kill_hub()
         if at_write:
             self.fleet.start_hub(
-                "--no-ingest", environment=self._armed(MODULES["hub"], self.fleet.folder / "data")
+                "--no-ingest",
+                environment=self._armed(
+                    MODULES["hub"], self.fleet.folder / "data" / self.draw.choice(PLACES["hub"])
+                ),
             )
             assert self.fleet.hub_process is not None
             self._wait_for_death(self.fleet.hub_process)
@@ -136,7 +152,10 @@ class Campaign:
         self._interrupted[robot] += 1
         self.fleet.end_comms(robot, signal.SIGKILL)
         if at_write:
-            self.start_comms(robot, self._armed(MODULES["comms"], self.fleet.state(robot)))
+            self.start_comms(
+                robot,
+                self._armed(MODULES["comms"], self.fleet.state(robot) / self.draw.choice(PLACES["comms"])),
+            )
             self._wait_for_death(self.fleet.comms[robot])
             self._interrupted[robot] += 1
             self.fleet.end_comms(robot, signal.SIGKILL)
@@ -148,12 +167,17 @@ class Campaign:
         self._interrupted[robot] += 1
         if at_write:
             self.fleet.end_comms(robot, signal.SIGKILL)
-            self.start_comms(robot, self._armed(MODULES["check"], self.fleet.state(robot)))
+            self.start_comms(
+                robot,
+                self._armed(MODULES["check"], self.fleet.state(robot) / self.draw.choice(PLACES["check"])),
+            )
+            self._check_kills[robot] = 1
             return
         end_s = time.monotonic() + DEATH_MAX_S
         while time.monotonic() < end_s:
             for child in psutil.Process(self.fleet.comms[robot].pid).children():
                 child.kill()
+                self._check_kills[robot] += 1
                 return
             time.sleep(0.005)
         self._kill_comms(robot, False)
@@ -163,7 +187,9 @@ class Campaign:
         end(self.controls[robot])
         if at_write and self._control_kills[robot, self.release] < TRIES_MAX:
             self._control_kills[robot, self.release] += 1
-            self.start_control(robot, self._armed(CONTROL, self.fleet.state(robot)))
+            self.start_control(
+                robot, self._armed(CONTROL, self.fleet.state(robot) / self.draw.choice(PLACES["control"]))
+            )
             self._wait_for_death(self.controls[robot])
             end(self.controls[robot])
         self.start_control(robot)

@@ -43,8 +43,9 @@ def _arm(mark: str, folder: str, number: int) -> None:
         plain = getattr(os, name)
 
         def counted(descriptor: int, plain: Any = plain, name: str = name) -> None:
-            if left[0] > 0:
-                count(f"{name} {os.path.basename(os.readlink(f'/proc/self/fd/{descriptor}'))}")  # noqa: PTH115, PTH119
+            path = os.readlink(f"/proc/self/fd/{descriptor}") if left[0] > 0 else ""  # noqa: PTH115
+            if path.startswith(folder):
+                count(f"{name} {os.path.basename(path)}")  # noqa: PTH119
             plain(descriptor)
 
         setattr(os, name, counted)
