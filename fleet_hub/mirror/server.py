@@ -91,6 +91,8 @@ class Mirror:
         self._stopping = False
         self._fresh_ns = -int(FRESH_S * 1e9)
         self.dropped = 0
+        self.served_bytes: dict[str, int] = {}
+        """Of bundles, by who asked: robots and mirrors of the allow-list, nobody else."""
 
     def stop(self) -> None:
         """Let ``run`` return; safe in a signal handler."""
@@ -201,6 +203,7 @@ class Mirror:
                 self._send(peer, Wait(asked.digest, COMING_MS))
             return
         self._transfers.sent(name, found[1], found[2], now_ns)
+        self.served_bytes[name] = self.served_bytes.get(name, 0) + found[1]
         self._send(peer, found[0])
 
     def _send(self, peer: bytes, message: FromHub | bytes) -> None:

@@ -84,6 +84,8 @@ def mirror(
             signal.signal(number, lambda *_: served.stop())
         typer.echo(f"mirror {name} listens at {served.endpoint}, data in {data}, upstream {upstream}")
         served.run()
+    for asked, count in sorted(served.served_bytes.items()):
+        typer.echo(f"served to {asked}: {count} bytes of bundles")
     typer.echo("mirror stopped")
 
 
