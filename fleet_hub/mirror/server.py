@@ -9,8 +9,6 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-import zmq
-
 from contracts.errors import KeyFileError, MessageError
 from contracts.keyring import CURVE_FILE, HUB_PUBLIC_FILE, CurvePair, CurvePublic, read_key_file
 from contracts.messages import (
@@ -31,10 +29,10 @@ from contracts.messages import (
 )
 from contracts.trust import IMAGE, ROOT_MAX_BYTES
 from fleet_hub import limits
-from fleet_hub.access import Access, ZapThread
+from fleet_hub.access import Access
+from fleet_hub.door import Door
 from fleet_hub.mirror.store import MirrorStore
 from fleet_hub.mirror.upstream import Carrier, Upstream
-from fleet_hub.server import listen_at
 from fleet_hub.transfers import SpeechLimit, TransferLimits, Transfers
 
 PENDING_MAX = 8_192
@@ -70,16 +68,8 @@ class Mirror:
                 f"no image root in {keys} ({error.strerror}); `outrider hub mirror-keys`"
             ) from None
         self._mono_ns = mono_ns
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._zap = ZapThread(self._context, Access.load(keys))
-        self._zap.start()
-        try:
-            self._socket = listen_at(self._context, pair, listen)
-        except BaseException:
-            self._zap.stop()
-            self._context.term()
-            raise
-        self.endpoint = str(self._socket.getsockopt_string(zmq.LAST_ENDPOINT))
+        self._door = Door(pair, listen, Access.load(keys))
+        self.endpoint = self._door.endpoint
         self._store = MirrorStore(data)
         self._carrier = Carrier(self._store, Upstream(upstream, name, pair, server.public), root)
         self._transfers = Transfers(transfers or TransferLimits(), mono_ns())
@@ -99,25 +89,18 @@ class Mirror:
         self._carrier.start()
         try:
             while not self._stopping:
-                self._socket.poll(POLL_MS if self._pending else limits.POLL_MS)
+                self._door.wait(POLL_MS if self._pending else limits.POLL_MS)
                 self._drain()
                 self._answer_pending()
         finally:
             self._carrier.stop()
-            self._socket.close(linger=200)
-            self._zap.stop()
-            self._context.term()
+            self._door.close()
 
     def _drain(self) -> None:
-        for _ in range(limits.DRAIN_MAX):
-            try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
-                return
-            if len(frames) == 2:
-                name = str(frames[1].get("User-Id")).partition(":")[2]
-                if self._may_speak(name):
-                    self._handle(frames[0].bytes, name, frames[1].bytes)
+        for peer, user, data in self._door.messages():
+            name = user.partition(":")[2]
+            if self._may_speak(name):
+                self._handle(peer, name, data)
 
     def _may_speak(self, name: str) -> bool:
         allowed = self._speech.allows(name, self._mono_ns())
@@ -194,7 +177,4 @@ class Mirror:
 
     def _send(self, peer: bytes, message: FromHub | bytes) -> None:
         data = message if isinstance(message, bytes) else encode(message)
-        try:
-            self._socket.send_multipart([peer, data], zmq.NOBLOCK)
-        except zmq.ZMQError:
-            self.dropped += 1
+        self.dropped += not self._door.send(peer, data)

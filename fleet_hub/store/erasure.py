@@ -32,7 +32,7 @@ from fleet_hub.rollout.events import Erased, ErasureBegan
 from fleet_hub.rollout.trips import Trip
 from fleet_hub.store.audit import AuditLog
 from fleet_hub.store.columns import MINUTE_NS, end_ns
-from fleet_hub.store.database import Database
+from fleet_hub.store.database import Database, open_database
 from fleet_hub.store.folder import DataFolder
 from fleet_hub.store.replay import Ingest
 from fleet_hub.store.tombstones import Tombstone
@@ -78,9 +78,13 @@ def erase(data: Path, what: Tombstone, who: str, reason: str) -> tuple[Receipt, 
         OSError: The disk refused; ask again, and it goes on.
     """
     folder = DataFolder(data)
-    database = Database(folder.database)
     try:
-        database.run("PRAGMA secure_delete = ON")
+        database = open_database(data)
+    except BaseException:
+        folder.close()
+        raise
+    try:
+        database.pragma("secure_delete = ON")
         audit = AuditLog(database, time.time_ns)
         with database.transaction():
             audit.append(who, ErasureBegan(what.robot, what.since_ns, what.until_ns, reason))
@@ -99,7 +103,7 @@ def erase(data: Path, what: Tombstone, who: str, reason: str) -> tuple[Receipt, 
         path.parent.mkdir(exist_ok=True)
         write_atomically(path, text)
         audit.append(who, Erased(began_seq, sum(rows.values()), records, trips, digest_hex(text)))
-        database.run("PRAGMA wal_checkpoint(TRUNCATE)")
+        database.pragma("wal_checkpoint(TRUNCATE)")
     finally:
         database.close()
         folder.close()
