@@ -204,7 +204,7 @@ def test_the_other_hub_carries_on(hubs: tuple[Fleet, Fleet], tmp_path: Path) -> 
         one.start_comms(robot)
     one.push(50)
     wait_for(lambda: len(stored_seqs(one)) >= 50, "records at the first hub", TAKEN_OVER_S)
-    one.start_rollout(digest)
+    one.start_rollout(digest, "robot_1", "robot_2")
     accept(one, "robot_1")
     one.kill_hub()
     before = read_entries(tmp_path / "data")
