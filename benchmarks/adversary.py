@@ -74,7 +74,8 @@ def show(name: str, rows: dict[str, Tally]) -> None:
     for family, row in rows.items():
         print(
             f"{name:<8} {family:<12} ticks {row.ticks:>8} static {row.static_contacts:>3} moving"
-            f" {row.moving_contacts:>3} in view {row.moving_contacts_in_view:>3} escapes {row.escapes:>3}"
+            f" {row.moving_contacts:>3} in view {row.moving_contacts_in_view:>3}"
+            f" avoidable {row.moving_contacts_avoidable:>3} escapes {row.escapes:>3}"
             f" robots {row.robot_contacts:>3} driven {row.driven_m:>7.0f} m",
             file=sys.stderr,
         )
@@ -107,7 +108,12 @@ def measure(ticks: int, quick: bool) -> None:
     show("nav2", nav2)
     ours, theirs = total(monitor), total(nav2)
     about = f"{len(FAMILIES) + 1} families, {found.tally.ticks} ticks of search; reference: Nav2's rules, no search"
-    for name in ("static_contacts", "moving_contacts", "moving_contacts_in_view"):
+    for name in (
+        "static_contacts",
+        "moving_contacts",
+        "moving_contacts_in_view",
+        "moving_contacts_avoidable",
+    ):
         report(f"adversary.{name}", getattr(ours, name), "contacts", "lower", getattr(theirs, name), about)
     report("adversary.ticks", ours.ticks, "ticks", "higher", theirs.ticks)
     kept, kept_nav2 = throughput(floors, quick)

@@ -203,5 +203,11 @@ class RobotCardError(OrderError):
     code = "card_refused"
 
 
+class ErasureSpanError(OrderError):
+    """An order for erasure is about a time that ends before it begins, or was not over when it was signed."""
+
+    code = "erasure_span"
+
+
 class StoreFormatError(ContractError):
     """A replay store is missing, foreign, damaged or of another version."""

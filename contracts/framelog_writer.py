@@ -107,6 +107,11 @@ class LogWriter:
         """Somebody else made everything appended so far durable, new files' names included."""
         self.dirty = self._fresh = False
 
+    @property
+    def next_index(self) -> int:
+        """Number of the segment that is made next."""
+        return self._index
+
     def begin_new_log(self, log_id: str) -> None:
         """Start again at sequence 1 under another id, in a new segment."""
         self.close()

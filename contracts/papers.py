@@ -168,7 +168,8 @@ class _Peek(msgspec.Struct, frozen=True):
     signatures: Annotated[tuple[_SignedBy, ...], msgspec.Meta(min_length=1, max_length=4)]
 
 
-def _open(data: bytes, paper_type: str, trusted: TrustedKeys, kind: type[T]) -> T:
+def open_paper(data: bytes, paper_type: str, trusted: TrustedKeys, kind: type[T]) -> T:
+    """What is inside an envelope, in canonical form; raises BundleError, ValueError (msgspec's too)."""
     payload, _ = open_envelope(data, paper_type, trusted)
     value = msgspec.json.decode(payload, type=kind)
     if canonical_json(value) != payload:
@@ -179,7 +180,7 @@ def _open(data: bytes, paper_type: str, trusted: TrustedKeys, kind: type[T]) -> 
 def open_access(data: bytes, trusted: TrustedKeys) -> AccessFile:
     """The access file inside an envelope of the release keys; raises AccessFileError."""
     try:
-        return _open(data, ACCESS_TYPE, trusted, AccessFile)
+        return open_paper(data, ACCESS_TYPE, trusted, AccessFile)
     except (BundleError, ValueError) as error:
         raise AccessFileError(
             f"the access file is refused: {error}; sign it with `outrider keys access`"
@@ -189,7 +190,7 @@ def open_access(data: bytes, trusted: TrustedKeys) -> AccessFile:
 def open_voucher(data: bytes, trusted: TrustedKeys) -> Voucher:
     """A voucher inside an envelope of the release keys; raises RobotCardError."""
     try:
-        return _open(data, VOUCHER_TYPE, trusted, Voucher)
+        return open_paper(data, VOUCHER_TYPE, trusted, Voucher)
     except (BundleError, ValueError) as error:
         raise RobotCardError(f"a voucher is refused: {error}; issue it with `outrider fleet enrol`") from None
 
@@ -198,7 +199,7 @@ def open_binding(data: bytes, voucher: Voucher) -> Binding:
     """A robot's keys, signed by the token that the voucher is for, whatever it calls itself; raises RobotCardError."""
     try:
         key = ReleaseKey(voucher.robot, voucher.public_hex)
-        return _open(data, BINDING_TYPE, TrustedKeys(1, (key,)), Binding)
+        return open_paper(data, BINDING_TYPE, TrustedKeys(1, (key,)), Binding)
     except (BundleError, ValueError) as error:
         raise RobotCardError(f"keys of {voucher.robot} are refused: {error}") from None
 
@@ -217,14 +218,14 @@ def open_card(data: bytes, trusted: TrustedKeys) -> RobotCard:
             if binding.robot != voucher.robot:
                 raise ValueError(f"the keys are of {binding.robot}, the voucher is for {voucher.robot}")
             return RobotCard(voucher.robot, binding.public_hex, voucher.site, voucher.model)
-        return _open(data, CARD_TYPE, trusted, RobotCard)
+        return open_paper(data, CARD_TYPE, trusted, RobotCard)
     except (BundleError, ValueError) as error:
         raise RobotCardError(
             f"a robot's card is refused: {error}; make it with `outrider keys robot`"
         ) from None
 
 
-def _open_personal(data: bytes, paper_type: str, access: AccessFile, kind: type[T]) -> tuple[T, Person]:
+def open_personal(data: bytes, paper_type: str, access: AccessFile, kind: type[T]) -> tuple[T, Person]:
     """What a person of the access file signed, and who did; raises AccessDeniedError."""
     try:
         if len(data) > PAPER_MAX_BYTES:
@@ -234,7 +235,7 @@ def _open_personal(data: bytes, paper_type: str, access: AccessFile, kind: type[
         signer = next((person for person in access.people if keys[person.name].key_id in ids), None)
         if signer is None:
             raise ValueError("signed by nobody of the access file")
-        return _open(data, paper_type, TrustedKeys(1, (keys[signer.name],)), kind), signer
+        return open_paper(data, paper_type, TrustedKeys(1, (keys[signer.name],)), kind), signer
     except (BundleError, ValueError) as error:
         raise AccessDeniedError(
             f"{error}; the fleet's owner adds people with `outrider keys person`"
@@ -243,33 +244,42 @@ def _open_personal(data: bytes, paper_type: str, access: AccessFile, kind: type[
 
 def open_act(data: bytes, access: AccessFile, now_wall_ns: int) -> Act:
     """What a person asks for, in a role that may; raises AccessDeniedError."""
-    act, person = _open_personal(data, ACT_TYPE, access, Act)
+    act, person = open_personal(data, ACT_TYPE, access, Act)
     _check_acting(act, person, "a rollout", now_wall_ns)
     return act
 
 
 def open_fleet_act(data: bytes, access: AccessFile, now_wall_ns: int) -> FleetAct:
     """How a person changes the fleet, in a role that may; raises AccessDeniedError."""
-    act, person = _open_personal(data, FLEET_ACT_TYPE, access, FleetAct)
+    act, person = open_personal(data, FLEET_ACT_TYPE, access, FleetAct)
     _check_acting(act, person, f"a {act.role}", now_wall_ns)
     return act
 
 
 def _check_acting(act: Act | FleetAct, person: Person, what: str, now_wall_ns: int) -> None:
-    if act.person != person.name:
-        raise AccessDeniedError(f"signed by {person.name}, but says {act.person}; sign it yourself")
+    check_role(act.person, person, f"{act.action} {what}", act.signed_wall_ns, now_wall_ns)
+
+
+def check_role(claimed: str, person: Person, what: str, signed_wall_ns: int, now_wall_ns: int | None) -> None:
+    """That ``person``, who signed, is who the paper says, may do ``what`` and signed now (None: whenever it was).
+
+    Raises:
+        AccessDeniedError: One of these is not so.
+    """
+    if claimed != person.name:
+        raise AccessDeniedError(f"signed by {person.name}, but says {claimed}; sign it yourself")
     if not ACTING_ROLES & set(person.roles):
         raise AccessDeniedError(
-            f"{person.name} is {', '.join(person.roles)}; to {act.action} {what} takes one of "
+            f"{person.name} is {', '.join(person.roles)}; to {what} takes one of "
             f"{', '.join(sorted(ACTING_ROLES))}"
         )
-    if abs(now_wall_ns - act.signed_wall_ns) > SKEW_MAX.total_seconds() * 1e9:
+    if now_wall_ns is not None and abs(now_wall_ns - signed_wall_ns) > SKEW_MAX.total_seconds() * 1e9:
         raise AccessDeniedError(f"{person.name} signed that at another time; look at the clocks, sign it now")
 
 
 def open_approval(data: bytes, plan_digest: str, access: AccessFile) -> tuple[Approval, Person]:
     """One person's signature under exactly this plan; raises AccessDeniedError, NotApprovedError."""
-    approval, person = _open_personal(data, APPROVAL_TYPE, access, Approval)
+    approval, person = open_personal(data, APPROVAL_TYPE, access, Approval)
     if approval.person != person.name:
         raise AccessDeniedError(f"signed by {person.name}, but says {approval.person}; sign it yourself")
     if approval.plan_digest != plan_digest:
@@ -329,7 +339,7 @@ def open_witness(data: bytes, card: RobotCard) -> Witness:
     """What the robot of that card signed; raises RobotCardError."""
     try:
         key = ReleaseKey(card.robot, card.public_hex)
-        return _open(data, WITNESS_TYPE, TrustedKeys(1, (key,)), Witness)
+        return open_paper(data, WITNESS_TYPE, TrustedKeys(1, (key,)), Witness)
     except (BundleError, ValueError) as error:
         raise RobotCardError(f"{card.robot} has not signed that: {error}") from None
 

@@ -19,6 +19,7 @@ from contracts.keyring import MIRROR_PUBLIC_FILE, ROBOT_ID_PATTERN, party_folder
 from contracts.messages import (
     Ack,
     Chunk,
+    EraseOrder,
     FileChunk,
     FromHub,
     Hello,
@@ -38,6 +39,7 @@ from edge_agent.update.clock import HubClock
 from edge_agent.update.tracing import UpdateTrace
 from edge_agent.update.updater import Updater
 from edge_agent.uplink.audit import AUDIT_INTERVAL_S, Audit
+from edge_agent.uplink.erasures import Erasures
 from edge_agent.uplink.link import HubLink
 from edge_agent.uplink.routes import Routes
 from edge_agent.uplink.uplink import Uplink
@@ -84,6 +86,7 @@ class Comms:
         self.link = HubLink(config.hub_endpoint, keys, self._hello, seed)
         audit = Audit(self.link.send, self.recorder.event, seed, config.audit_interval_s)
         self.uplink = Uplink(self.recorder, self.link.send, audit)
+        self.erasures = Erasures(self.recorder, state, keys, self.link.send)
         self.clock = HubClock(state, keys, config.robot_id, self.link.send, self.recorder.event)
         self.mirror: HubLink | None = None
         if config.mirror_endpoint:
@@ -145,7 +148,9 @@ class Comms:
             self.recorder.event(
                 "hub_online" if self._was_online else "hub_offline", why=self.link.last_refusal
             )
-        if self.link.online:
+        if self.erasures.step(now_ns):
+            self.uplink.erased()
+        if self.link.online and not self.erasures.busy:
             self.uplink.step(now_ns)
         self.clock.step(self.link.online)
         self.updater.step(now_ns)
@@ -171,6 +176,8 @@ class Comms:
         elif isinstance(message, Stored):
             if self.uplink.audit is not None:
                 self.uplink.audit.answered(message, now_ns)
+        elif isinstance(message, EraseOrder):
+            self.erasures.on_order(message)
         elif isinstance(message, SignedTime):
             self.clock.on_time(message)
         self.updater.on_message(message, now_ns)

@@ -91,6 +91,14 @@ class Access:
         if role == ROBOT:
             self._robots.discard(name)
 
+    def become(self, listed: "Access") -> None:
+        """Let in whom ``listed`` does, tokens aside, and nobody else."""
+        wanted = set(listed.parties())
+        for role, name in {(party.role, party.name) for party in set(self.parties()) - wanted}:
+            self.drop(role, name)
+        for party in wanted - set(self.parties()):
+            self.put(party.role, party.name, party.key)
+
     def put_token(self, token: str, robot: str) -> None:
         """Let whoever holds a token connect: to enrol, and for nothing else (``fleet_hub.enrolment`` decides)."""
         user = f"{ENROLMENT}.{token[:16]}:{robot}"

@@ -26,6 +26,7 @@ from contracts.messages import (
     ActOnRollout,
     ApprovePlan,
     AskAudit,
+    AskErasures,
     AskFile,
     AskFleet,
     AskMembers,
@@ -35,12 +36,14 @@ from contracts.messages import (
     BeginRelease,
     CheckPlan,
     CommitRelease,
+    ErasuresView,
     FileChunk,
     FleetView,
     FromHub,
     FromOperator,
     ListReleases,
     MembersView,
+    OrderErasure,
     PlanView,
     Refused,
     ReleaseChunk,
@@ -194,6 +197,14 @@ class HubClient:
     def members(self, name: str = "") -> MembersView:
         """Who may connect, and which tokens are out; of one name, or of everybody."""
         return _expect(MembersView, self.call(AskMembers(name)))
+
+    def order_erasure(self, act: bytes) -> ErasuresView:
+        """Hand in what a person wants erased; the order as the hub has it."""
+        return _expect(ErasuresView, self.call(OrderErasure(act)))
+
+    def erasures(self, robot: str = "") -> ErasuresView:
+        """Orders for erasure and what became of them, newest first."""
+        return _expect(ErasuresView, self.call(AskErasures(robot)))
 
     def fleet(self) -> FleetView:
         """Every robot as the hub sees it."""

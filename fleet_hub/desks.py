@@ -13,6 +13,7 @@ from contracts.messages import (
     ActOnRollout,
     ApprovePlan,
     AskAudit,
+    AskErasures,
     AskFile,
     AskFleet,
     AskMembers,
@@ -23,6 +24,7 @@ from contracts.messages import (
     BeginRelease,
     CheckPlan,
     CommitRelease,
+    EraseReport,
     FetchChunk,
     FetchFile,
     FleetView,
@@ -32,6 +34,7 @@ from contracts.messages import (
     Heartbeat,
     Hello,
     ListReleases,
+    OrderErasure,
     Records,
     Refused,
     ReleaseChunk,
@@ -56,6 +59,7 @@ from fleet_hub.rollout.rollouts import Rollouts
 from fleet_hub.rollout.trip_store import TripStore
 from fleet_hub.store.audit import AuditLog
 from fleet_hub.store.database import Database
+from fleet_hub.store.erasure_orders import ErasureOrders
 from fleet_hub.transfers import Transfers
 from fleet_hub.trust.room import TrustRoom
 
@@ -88,9 +92,10 @@ class RobotDesk:
         trips: TripStore,
         trust: TrustRoom,
         transfers: Transfers,
+        erasures: ErasureOrders,
     ) -> None:
         """Use the hub's parts."""
-        self._trust, self._transfers = trust, transfers
+        self._trust, self._transfers, self._erasures = trust, transfers, erasures
         self._database = database
         self._catalogue = catalogue
         self._rollouts = rollouts
@@ -125,6 +130,9 @@ class RobotDesk:
         if isinstance(message, RolloutReport):
             self._rollouts.report(session.name, message)
             return []
+        if isinstance(message, EraseReport):
+            self._erasures.report(session.name, message)
+            return []
         self._note_running(session, message, wall_ns)
         return []
 
@@ -155,7 +163,10 @@ class RobotDesk:
             )
         session.log_id, session.last_seq, session.told = hello.log_id, hello.last_seq, (0, 0, "")
         self._note_running(session, Running(hello.active_digest, hello.active_version), wall_ns)
-        return [Welcome(self._intake.durable_seq(session.name, hello.log_id))]
+        orders = self._erasures.for_robot(
+            session.name
+        )  # first: what is to be erased shall not be sent any more
+        return [*orders, Welcome(self._intake.durable_seq(session.name, hello.log_id))]
 
     def _note_running(self, session: Session, running: Running, wall_ns: int) -> None:
         self._database.run(
@@ -187,9 +198,10 @@ class OperatorDesk:
         audit: AuditLog,
         members: Members,
         trust: TrustRoom,
+        erasures: ErasureOrders,
     ) -> None:
         """Use the hub's parts."""
-        self._trust = trust
+        self._trust, self._erasures = trust, erasures
         self._audit = audit
         self._database = database
         self._catalogue = catalogue
@@ -205,7 +217,7 @@ class OperatorDesk:
         try:
             return self._answer(operator, message, sessions, now_ns)
         except (HubError, OrderError) as error:
-            if isinstance(message, CommitRelease | ApprovePlan | ActOnRollout | ActOnFleet):
+            if isinstance(message, CommitRelease | ApprovePlan | ActOnRollout | ActOnFleet | OrderErasure):
                 asked = type(message).__name__
                 self._audit.append(operator, Denied(asked, error.code, short(error)))
             raise
@@ -237,6 +249,10 @@ class OperatorDesk:
             return self._members.act(message.act, message.voucher)
         if isinstance(message, AskMembers):
             return self._members.view(name=message.name)
+        if isinstance(message, OrderErasure):
+            return self._erasures.order(message.act)
+        if isinstance(message, AskErasures):
+            return self._erasures.view(message.robot)
         if isinstance(message, AskAudit):
             return AuditPage(self._audit.page(message.first_seq))
         if isinstance(message, AskRollout):

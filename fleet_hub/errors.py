@@ -75,6 +75,12 @@ class MembershipError(HubError):
     code = "membership"
 
 
+class ErasureError(HubError):
+    """An order for erasure, or what a robot says of one, does not fit."""
+
+    code = "erasure"
+
+
 class IntakeError(HubError):
     """Records do not continue the robot's log, or are damaged."""
 

@@ -20,6 +20,7 @@ from fleet_hub.rollout.rollouts import Rollouts
 from fleet_hub.rollout.trip_store import TripStore
 from fleet_hub.store.audit import AuditLog
 from fleet_hub.store.database import Database
+from fleet_hub.store.erasure_orders import ErasureOrders
 from fleet_hub.store.folder import DataFolder
 from fleet_hub.transfers import Transfers
 from fleet_hub.trust.keys import passphrase
@@ -72,6 +73,17 @@ class Stores:
             wall_ns, passphrase(),
         )  # fmt: skip
         self.rollouts.fleet_changed()
+        self.erasures = ErasureOrders(
+            data,
+            database,
+            self.audit,
+            people,
+            self.members.robots,
+            own.cards,
+            self.intake,
+            self.trips,
+            wall_ns,
+        )
 
 
 class Desks:
@@ -86,9 +98,9 @@ class Desks:
         )
         self.robots = RobotDesk(
             stores.database, stores.catalogue, stores.rollouts, stores.intake, stores.trips, stores.trust,
-            transfers,
+            transfers, stores.erasures,
         )  # fmt: skip
         self.operators = OperatorDesk(
             stores.database, stores.catalogue, stores.rollouts, stores.intake, stores.audit, stores.members,
-            stores.trust,
+            stores.trust, stores.erasures,
         )  # fmt: skip

@@ -1,6 +1,7 @@
 """The hub process: one ROUTER socket over CURVE, one loop: poll, drain, handle, sync, acknowledge, offer."""
 
 import socket
+import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -108,7 +109,7 @@ class Hub:
         except SQLAlchemyError as error:
             raise self._database.lost(error) from None
         self._audit, self._catalogue, self._intake = stores.audit, stores.catalogue, stores.intake
-        self._members, self._rollouts = stores.members, stores.rollouts
+        self._members, self._rollouts, self._erasures = stores.members, stores.rollouts, stores.erasures
         self._desks = Desks(own, stores, self._transfers, self._wall_ns)
         self._rollup = RollupReader(
             data / STORE_FOLDER / FIGURES_FILE, {name: card.site for name, (_, card) in own.cards.items()}
@@ -150,6 +151,7 @@ class Hub:
                 for robot, log_id, durable_seq in self._intake.commit():
                     self._send_to_robot(robot, Ack(log_id, durable_seq))
                 self._step_rollouts()
+                self._step_erasures()
                 self._forget_silent()
                 self._note_strangers()
                 if self._ingest:
@@ -297,6 +299,15 @@ class Hub:
             order = orders[told]
             if order and self._send(session, order):
                 session.told = told
+
+    def _step_erasures(self) -> None:
+        """Bring new orders to robots that are here; the others hear of them when they connect."""
+        for robot, order in self._erasures.news():
+            self._send_to_robot(robot, order)
+        try:
+            self._erasures.step(self._mono_ns())
+        except (HubError, OSError) as error:  # tried again; nothing that was begun is lost
+            print(f"outrider hub: erasure: {error}", file=sys.stderr, flush=True)
 
     def _tell_figures(self) -> None:
         """Once a second, what the metrics server hands out."""

@@ -51,6 +51,8 @@ APART_SLACK_M2 = 1e-6
 STRAIGHT_RADPM = 1e-6
 PACE_MIN_MPS = 1e-300
 """At less, the bend of a turn would overflow, and what is no number is never nearer than anything."""
+RATE_MAX = 100.0
+"""m/s or rad/s. No robot's: reckoned with, places would be so far off that nothing is told from anything."""
 LONG_AGO = -1e9
 ATAN = (0.999866, -0.3302995, 0.180141, -0.085133, 0.0208351)
 
@@ -205,22 +207,29 @@ class Movers:
         return self._tracks[self._tracks[:, ALIVE] > 0.0]
 
     def forget(self) -> None:
-        """Begin anew: the robot was carried, or its sensors were silent."""
+        """Begin anew: the robot was carried, or its sensors were silent or spoke nonsense."""
         self._tracks[:] = 0.0
         self._times[:] = LONG_AGO
         self._count, self._pending, self._followed = 0, False, []
 
     def advance(self, elapsed_s: float, velocity: tuple[float, float]) -> None:
-        """Reckon where the robot is now: it moved for ``elapsed_s`` at ``velocity``, m/s and rad/s."""
+        """Reckon where the robot is now: it moved for ``elapsed_s`` at ``velocity``, m/s and rad/s.
+
+        With a velocity beyond ``RATE_MAX`` nobody knows, and all that was known is forgotten.
+        """
         self.settle()
         self._now_s += elapsed_s
+        if not max(abs(velocity[0]), abs(velocity[1])) <= RATE_MAX:
+            self.forget()
+            self._pose = (0.0, 0.0, 0.0)
+            return
         self._pose = reckon(*self._pose, elapsed_s, *velocity)
 
     def share(self, command: tuple[float, float], scan_age_s: float) -> float:
         """The share of ``command`` that may pass, 0 to 1 in steps of ``1 / SHARES``.
 
         Args:
-            command: m/s and rad/s, finite.
+            command: m/s and rad/s; of more than ``RATE_MAX`` nothing passes beside what moves.
             scan_age_s: s.
         """
         speed, turn_rate = command
@@ -228,6 +237,8 @@ class Movers:
             return 1.0
         n = self._numbers
         pace, reaction_s = abs(speed), n.reaction_s + scan_age_s
+        if not max(pace, abs(turn_rate)) <= RATE_MAX:
+            return 0.0
         reach_s = reaction_s + pace / n.braking_mps2
         threats = []
         for track in self._followed:

@@ -38,6 +38,7 @@ TESTS = (
     "tests/unit/test_monitor.py", "tests/unit/test_faults.py", "tests/unit/test_watches.py",
     "tests/unit/test_geometry.py", "tests/unit/test_admission.py", "tests/unit/test_safety_settings.py",
     "tests/unit/test_fields.py", "tests/unit/test_monitor_golden.py", "tests/unit/test_movers_bound.py",
+    "tests/unit/test_scan.py",
     "tests/agent/test_never_more.py",
 )  # fmt: skip
 SLOW_TESTS = ("tests/property/test_safety.py", "tests/twin/test_movers.py")

@@ -1,5 +1,6 @@
 """Drives one family of policies behind one guard, and counts what it touched."""
 
+from collections import deque
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -8,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks._adversary.guards import Flags, Floats, Guard, Senses
+from benchmarks._adversary.unavoidable import Moment, unavoidable
 from contracts.robot import AMR_SMALL, RobotModel
 from sim.disturb.state import OBSERVATION_DELAY, RING
 from sim.people.walk import HURRY
@@ -24,6 +26,8 @@ NS = 1_000_000_000
 IN_VIEW_S = 0.5
 VIEW_M = 3.0
 """Nobody farther away reaches a robot within ``IN_VIEW_S``."""
+MOMENTS = 40
+"""Past moments that are kept: braking from full speed takes 15 ticks of 20 Hz, and having stood 10."""
 TRIP_MAX_S = 30.0
 """Then a robot is put elsewhere: it shall meet many places and people."""
 WALK_MAX_MPS = 1.6
@@ -93,19 +97,34 @@ class Event(NamedTuple):
     closing_mps: float
     """Part of the person's speed that leads to the robot."""
     in_view_s: float
+    unavoidable: bool = False
+    """No braking could have helped (``benchmarks._adversary.unavoidable``)."""
+
+
+class Past(NamedTuple):
+    """The truth of all robots at one time, and which of them were just put there."""
+
+    pose: Floats
+    velocity: Floats
+    person_xy: Floats
+    person_velocity: Floats
+    seen: Flags
+    fresh: Flags
 
 
 class Tally(msgspec.Struct):
     """What happened. ``ticks`` are those of single robots.
 
-    ``moving_contacts`` began while the robot was moving, or it moved towards whom it touched; ``escapes`` are moves
-    away from somebody who had run into the standing robot; ``robot_contacts`` are with other robots while moving.
+    ``moving_contacts`` began while the robot was moving, or it moved towards whom it touched; those ``avoidable`` are
+    those of them that braking could have helped; ``escapes`` are moves away from somebody who had run into the standing
+    robot; ``robot_contacts`` are with other robots while moving.
     """
 
     ticks: int = 0
     static_contacts: int = 0
     moving_contacts: int = 0
     moving_contacts_in_view: int = 0
+    moving_contacts_avoidable: int = 0
     escapes: int = 0
     robot_contacts: int = 0
     arrivals: int = 0
@@ -148,6 +167,7 @@ class Drive:
         self.touched = np.zeros(shape, dtype=bool)
         self.fresh = np.ones(shape, dtype=bool)
         self.nearest_m = np.full(shape, VIEW_M)
+        self.past: deque[Past] = deque(maxlen=MOMENTS)
         self.tally = Tally(events=[])
         self._rays = ray_table(model.lidar)
 
@@ -163,6 +183,7 @@ class Drive:
     def _tick(self, tick: int, policy: Policy) -> None:
         simulation, robots = self.simulation, self.touched.size
         self._look()
+        self._remember(self.fresh)
         with np.errstate(all="ignore"):
             wanted = np.asarray(policy.commands(self.view(tick)), dtype=np.float64)
         fresh = self.fresh.reshape(robots)
@@ -216,6 +237,40 @@ class Drive:
         )  # fmt: skip
         self.in_view_s = np.where(seen, self.in_view_s + simulation.step_s, 0.0)
 
+    def _remember(self, fresh: Flags) -> None:
+        """Keep the truth of this moment."""
+        state, seen = self.simulation.state, self.in_view_s > 0.0
+        self.past.append(
+            Past(
+                state.pose.copy(), state.velocity.copy(), state.person_xy.copy(), state.person_velocity.copy(),
+                seen, fresh.copy(),
+            )
+        )  # fmt: skip
+
+    def _moments(self, world: int, robot: int, person: int) -> list[Moment]:
+        """What was true of one robot and one person, from when the robot was put there until the contact just now."""
+        physics, state, found = self.physics, self.simulation.state, []
+        for past in reversed(self.past):
+            found.append(
+                Moment(
+                    tuple(past.pose[world, robot]),
+                    tuple(past.velocity[world, robot]),
+                    tuple(past.person_xy[world, person]),
+                    float(np.hypot(*past.person_velocity[world, person])),
+                    bool(past.seen[world, robot, person]),
+                )
+            )
+            if past.fresh[world, robot]:
+                break
+        now = Moment(
+            tuple(physics.pose[world, robot]),
+            tuple(physics.velocity[world, robot]),
+            tuple(state.person_xy[world, person]),
+            float(np.hypot(*state.person_velocity[world, person])),
+            True,
+        )
+        return [*reversed(found), now]
+
     def _count(self, tick: int) -> None:
         tally, physics, simulation = self.tally, self.physics, self.simulation
         speed = np.abs(physics.velocity[..., 0])
@@ -243,10 +298,12 @@ class Drive:
             in_view = self.in_view_s[world, robot, person] >= IN_VIEW_S - 1e-9
             tally.moving_contacts_in_view += int(in_view)
             self._event("person", tick, world, robot, person)
+            tally.moving_contacts_avoidable += int(not tally.events[-1].unavoidable)
 
     def _event(self, kind: str, tick: int, world: int, robot: int, person: int) -> None:
         physics, state = self.physics, self.simulation.state
         velocity, bearing, pace, closing, seen_s = physics.velocity[world, robot, 0], 0.0, 0.0, 0.0, 0.0
+        helpless = False
         if person >= 0:
             offset = state.person_xy[world, person] - physics.pose[world, robot, :2]
             bearing = float(np.arctan2(offset[1], offset[0]) - physics.pose[world, robot, 2])
@@ -254,9 +311,13 @@ class Drive:
             walk = state.person_velocity[world, person]
             pace, closing = float(np.hypot(*walk)), float(-walk @ offset / np.linalg.norm(offset))
             seen_s = float(self.in_view_s[world, robot, person])
+            moments = self._moments(world, robot, person)
+            helpless = unavoidable(moments, self.simulation.step_s, self.model)
         index = int(world) * self.course.robots + int(robot)
         self.tally.events.append(
-            Event(kind, self.course.seed, tick, index, float(velocity), bearing, pace, closing, seen_s)
+            Event(
+                kind, self.course.seed, tick, index, float(velocity), bearing, pace, closing, seen_s, helpless
+            )
         )
 
 

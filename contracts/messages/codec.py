@@ -12,6 +12,7 @@ from contracts.messages.from_operator import FromOperator
 from contracts.messages.from_robot import Enrol, FromRobot
 from contracts.messages.to_operator import (
     AuditPage,
+    ErasuresView,
     FleetView,
     MembersView,
     PlanView,
@@ -24,6 +25,7 @@ from contracts.messages.to_robot import (
     Ack,
     Chunk,
     Enrolled,
+    EraseOrder,
     FileChunk,
     Order,
     Refused,
@@ -52,13 +54,15 @@ FromHub = (
     | SignedTime
     | Enrolled
     | MembersView
+    | EraseOrder
+    | ErasuresView
     | Refused
 )
 
 PACKED_MIN_BYTES = 256
 _PACKED_MARK = b"\xc1"
 """Never begins a msgpack value: what follows is one, deflated."""
-_PACKED = (Order, FileChunk)
+_PACKED = (Order, EraseOrder, FileChunk)
 """JSON with signatures, of which half goes. Bundles and records are left alone: they do not get smaller."""
 _PACKED_WORDS = (
     b'"people":[{"name":"","public_hex":"","roles":["approver"]},"releaser","safety_officer"],"version":1,"why":"'

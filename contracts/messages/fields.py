@@ -18,6 +18,9 @@ MEMBERS_MAX, TOKENS_MAX = 2000, 1000
 REASON_MAX_CHARS = 500
 HELLO_FIRST = "hello_first"
 WAIT_MAX_MS = 60_000
+RECEIPT_PACKED_MAX_BYTES = 256 * 1024
+ERASURES_MAX = 500
+"""As many as fit into a message."""
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Reason = Annotated[str, msgspec.Meta(max_length=REASON_MAX_CHARS)]
@@ -35,6 +38,7 @@ TrustName = Annotated[str, msgspec.Meta(max_length=128)]
 """Name of a file in a TUF repository (``contracts.trust.check_name``)."""
 TargetsBytes = Annotated[bytes, msgspec.Meta(max_length=TARGETS_MAX_BYTES)]
 RootBytes = Annotated[bytes, msgspec.Meta(max_length=ROOT_MAX_BYTES)]
+ReceiptBytes = Annotated[bytes, msgspec.Meta(max_length=RECEIPT_PACKED_MAX_BYTES)]
 Nonce = Annotated[bytes, msgspec.Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
 
 

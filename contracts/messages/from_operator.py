@@ -88,6 +88,18 @@ class AskMembers(Message, frozen=True):
     name: Label = ""
 
 
+class OrderErasure(Message, frozen=True):
+    """A person wants records of a robot erased, there and here (``contracts.erasure.EraseAct``)."""
+
+    act: Paper
+
+
+class AskErasures(Message, frozen=True):
+    """What became of orders for erasure? Of one robot, or of all."""
+
+    robot: Label = ""
+
+
 FromOperator = (
     BeginRelease
     | ReleaseChunk
@@ -102,4 +114,6 @@ FromOperator = (
     | AskFleet
     | ActOnFleet
     | AskMembers
+    | OrderErasure
+    | AskErasures
 )

@@ -15,6 +15,7 @@ from contracts.messages.fields import (
     Nonce,
     OptionalDigest,
     Reason,
+    ReceiptBytes,
     RecordBytes,
     ReportedState,
     TrustName,
@@ -68,6 +69,18 @@ class RolloutReport(Message, frozen=True):
     """Soaked or shadowed: signed by the robot (``contracts.papers.Witness``)."""
 
 
+class EraseReport(Message, frozen=True):
+    """What became of an order for erasure; ``code`` and reason where it was refused or failed, "" where it is done."""
+
+    order: Digest
+    code: Label = ""
+    reason: Reason = ""
+    done: Paper = b""
+    """Signed by the robot (``contracts.erasure.RobotErased``)."""
+    receipt: ReceiptBytes = b""
+    """``contracts.erasure.SignedReceipt`` as JSON, deflated; left out where it is too long: it lies at the robot."""
+
+
 class Running(Message, frozen=True):
     """What this robot runs now, after it changed."""
 
@@ -109,5 +122,14 @@ class Enrol(Message, frozen=True):
 
 
 FromRobot = (
-    Hello | Heartbeat | FetchChunk | FetchFile | RolloutReport | Running | Records | AskTime | AskStored
+    Hello
+    | Heartbeat
+    | FetchChunk
+    | FetchFile
+    | RolloutReport
+    | EraseReport
+    | Running
+    | Records
+    | AskTime
+    | AskStored
 )

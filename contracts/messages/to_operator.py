@@ -7,6 +7,7 @@ import msgspec
 from contracts.keyring import PartyName, Z85Key
 from contracts.manifest import Digest, PolicyName, VersionText
 from contracts.messages.fields import (
+    ERASURES_MAX,
     LIST_MAX,
     MEMBERS_MAX,
     TOKENS_MAX,
@@ -184,3 +185,33 @@ class MembersView(Message, frozen=True):
     tokens: Annotated[tuple[TokenView, ...], msgspec.Meta(max_length=TOKENS_MAX)]
     members_left_out: Count = 0
     """Not shown here, for there are too many; ask by name."""
+
+
+class ErasureView(Message, frozen=True):
+    """An order for erasure, and how far robot and hub are with it."""
+
+    order: Digest
+    robot: PartyName
+    since_ns: int
+    until_ns: int
+    events: bool
+    person: Label
+    why: Reason
+    ordered_wall_ns: int
+    robot_state: Label
+    """waiting, failed (it goes on by itself), refused, erased."""
+    robot_code: Label
+    robot_reason: Reason
+    robot_records: Count
+    robot_receipt: Reason
+    """Where the robot's receipt lies in the hub's data folder."""
+    hub_state: Label
+    """waiting, erased."""
+    hub_records: Count
+    hub_receipts: Annotated[tuple[Label, ...], msgspec.Meta(max_length=8)]
+
+
+class ErasuresView(Message, frozen=True):
+    """Newest first."""
+
+    erasures: Annotated[tuple[ErasureView, ...], msgspec.Meta(max_length=ERASURES_MAX)]

@@ -60,6 +60,13 @@ class Order(Message, frozen=True):
     """(card, witness) of robots of the stage before."""
 
 
+class EraseOrder(Message, frozen=True):
+    """What a person wants erased from the robot's log (``contracts.erasure.EraseAct``), and who may want that."""
+
+    act: Paper
+    access: AccessPaper
+
+
 class Chunk(Message, frozen=True):
     """The bundle's bytes from ``offset``; no bytes when the hub does not have it."""
 

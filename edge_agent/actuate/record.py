@@ -17,6 +17,7 @@ _NAN2, _NAN3 = (math.nan,) * 2, (math.nan,) * 3
 _NO_DIGEST = np.zeros(32, dtype=np.uint8)
 _NO_OBSERVATION = np.zeros(OBSERVATION_SIZE, dtype=np.float32)
 _CODES = {"u1": "B", "u2": "H", "u4": "I", "u8": "Q", "i8": "q", "f4": "f"}
+Values = tuple[float, ...]
 _F32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -50,17 +51,22 @@ class _Run:
 
 
 class Recorder:
-    """Owns ``record``, DECISION_DTYPE[1]. Times come in ns and are written in us."""
+    """Owns ``record``, DECISION_DTYPE[1]. Times come in ns and are written in us.
+
+    A tick calls ``decided``, ``beside``, ``sensed`` and ``timed``, in this order; after the last the record is whole.
+    """
 
     def __init__(self) -> None:
         self.record = np.zeros(1, dtype=DECISION_DTYPE)
         data = self.record.data.cast("B")
-        self._when, self._who = _Run(data, "tick", "wall_ns"), _Run(data, "release_counter", "flags")
-        self._known, self._command = _Run(data, "pose", "goal"), _Run(data, "clearance_m", "final_command")
-        self._other, self._mode = _Run(data, "other_command", "other_reduction"), _Run(data, "mode", "mode")
-        self._ages, self._trip = _Run(data, "scan_age_us", "odometry_age_us"), _Run(data, "trip", "trip")
-        self._times = _Run(data, "late_us", "missed_ticks")
-        self._sure = _Run(data, "entropy_nats", "entropy_nats")
+        self._when, self._rest = _Run(data, "tick", "wall_ns"), _Run(data, "release_counter", "trip")
+        self._mode, self._sure = _Run(data, "mode", "mode"), _Run(data, "entropy_nats", "entropy_nats")
+        self._who: Values = ()
+        self._command: Values = ()
+        self._other: Values = ()
+        self._known: Values = ()
+        self._ages: Values = ()
+        self._trip = 0
         self._digest = self.record["policy_digest"][0]
         self._digest_of = _NO_DIGEST
         self._observation = self.record["observation"][0]
@@ -85,14 +91,14 @@ class Recorder:
         if digest is not self._digest_of:
             self._digest[:] = self._digest_of = digest
         self._sure.write(entropy_nats)
-        self._who.write(counter, source, ruling.verdict, ruling.reason, flags)
-        self._command.write(ruling.clearance_m, *(_NAN2 if raw is None else raw), *ruling.command)
+        self._who = counter, source, ruling.verdict, ruling.reason, flags
+        self._command = ruling.clearance_m, *(_NAN2 if raw is None else raw), *ruling.command
         self._observation[:] = _NO_OBSERVATION if observation is None else observation
 
     def beside(self, mode: Mode, other: Command | None, other_reduction: float) -> None:
         """Who might drive, and what who did not drive wanted."""
         self._mode.write(mode)
-        self._other.write(*(_NAN2 if other is None else other), other_reduction)
+        self._other = *(_NAN2 if other is None else other), other_reduction
 
     def sensed(
         self, odometry: Odometry | None, goal: Goal | None, scan_age_ns: int, odometry_age_ns: int
@@ -100,16 +106,16 @@ class Recorder:
         """What the robot knew; NaN and the largest age where it knew nothing."""
         goal_m, trip = ((goal.x_m, goal.y_m), goal.trip) if goal else (_NAN2, 0)
         pose, velocity = (odometry.pose, odometry.velocity) if odometry else (_NAN3, _NAN2)
-        self._known.write(*pose, *velocity, *goal_m)
-        self._trip.write(trip)
-        self._ages.write(_bounded(scan_age_ns // 1000), _bounded(odometry_age_ns // 1000))
+        self._known, self._trip = (*pose, *velocity, *goal_m), trip
+        self._ages = _bounded(scan_age_ns // 1000), _bounded(odometry_age_ns // 1000)
 
     def timed(
         self, late_ns: int, encode_ns: int, infer_ns: int, guard_ns: int, publish_ns: int, missed: int
     ) -> None:
-        """How long each stage took."""
-        self._times.write(
+        """How long each stage took; the last call of a tick, which writes what the others were told, too."""
+        self._rest.write(
+            *self._who, *self._known, *self._command, *self._other, *self._ages,
             _bounded(late_ns // 1000), _bounded(encode_ns // 1000), _bounded(infer_ns // 1000),
             _bounded(guard_ns // 1000), _bounded(publish_ns // 1000),
-            _bounded((encode_ns + infer_ns + guard_ns) // 1000), _bounded(missed),
+            _bounded((encode_ns + infer_ns + guard_ns) // 1000), _bounded(missed), self._trip,
         )  # fmt: skip

@@ -5,30 +5,25 @@ is asked. Their index stays, and so does the robot's seal, which names what is g
 rewritten beside, synced and renamed: after a power cut it is the old one or the new one, and the same request goes on.
 A receipt, signed with the robot's log key, lies in the log; ``verify`` takes no erased block without one.
 
-The agent must not run: nothing here is written beside its recorder. Its last segment is sealed first, as at a start.
+``erase`` is for a robot whose agent does not run: nothing may be written beside its recorder. ``erasing`` is the same
+in small steps, for the agent's own recorder while the robot drives (``edge_agent.uplink.erasures``). The segment that
+was written last is sealed first, as at a start.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import msgspec
 
 from contracts.atomic import write_atomically
+from contracts.erasure import ErasedBlock, Receipt, SignedReceipt, Text, receipt_digest
 from contracts.errors import LogFormatError
 from contracts.framelog import Kind, LostClass
 from contracts.scan import decode_scan
 from edge_agent.errors import LogFolderError
 from edge_agent.recorder.key import KEY_FILE, load_or_make_key
-from edge_agent.recorder.receipts import (
-    RECEIPT_GLOB,
-    ErasedBlock,
-    Receipt,
-    SignedReceipt,
-    Text,
-    covered,
-    receipt_digest,
-)
+from edge_agent.recorder.receipts import RECEIPT_GLOB, covered
 from edge_agent.recorder.recorder import Recorder
 from edge_agent.recorder.sealed import PartKind, SealedSegment, list_sealed, open_sealed
 from edge_agent.recorder.sealing import DAMAGED_SUFFIX, thin
@@ -45,6 +40,8 @@ class Request(msgspec.Struct, frozen=True):
     who: Text
     why: Text
     events: bool = False
+    order: str = ""
+    """SHA-256 of the order that is carried out; "" where somebody stands beside the robot."""
 
     def kinds(self) -> tuple[PartKind, ...]:
         """Which parts of a block."""
@@ -53,7 +50,7 @@ class Request(msgspec.Struct, frozen=True):
 
 def would_erase(folder: Path, request: Request) -> list[ErasedBlock]:
     """What ``erase`` would take of segments that are sealed already. Nothing is written."""
-    return [block for segment in _sealed(folder)[0] for block in _reaching(segment, request)]
+    return [block for segment in _sealed(folder) for block in _reaching(segment, request)]
 
 
 def erase(state_dir: Path, robot: str, request: Request) -> tuple[Receipt, Path]:
@@ -70,40 +67,76 @@ def erase(state_dir: Path, robot: str, request: Request) -> tuple[Receipt, Path]
         )
     recorder = Recorder(state_dir, robot)
     try:
-        span = {"since_ns": request.since_ns, "until_ns": request.until_ns}
-        recorder.event(ERASED_BEGAN, **span, who=request.who, why=request.why, events=request.events)
-        recorder.sync()
-        while (more := recorder.seal_some()) is not False:
-            if more is None:
-                raise LogFolderError(f"{recorder.folder} cannot be sealed; see `outrider doctor {state_dir}`")
-        sealed, unreadable = _sealed(recorder.folder)
-        for segment in sealed:
-            drop = {
-                block.block: {PartKind[kind.upper()]: LostClass.ERASED for kind in block.kinds}
-                for block in _reaching(segment, request)
-            }
-            if drop:
-                thin(segment, drop)
-        receipt, path = _write_receipt(state_dir, recorder, request, unreadable)
-        recorder.event(
-            ERASED_DONE, **span, who=request.who, why=request.why, count=receipt.records, receipt=path.name,
-            sha256=receipt_digest(receipt).hex(),
-        )  # fmt: skip
+        steps = erasing(recorder, state_dir, request)
+        while True:
+            next(steps)
+    except StopIteration as done:
+        found: tuple[Receipt, Path] = done.value
+        return found
     finally:
         recorder.close()
+
+
+def erasing(
+    recorder: Recorder, state_dir: Path, request: Request
+) -> Generator[None, None, tuple[Receipt, Path]]:
+    """The same, a block or a segment at a step, with a recorder that may write between two steps.
+
+    Raises:
+        LogFolderError: The log cannot be sealed.
+        LogFormatError: A segment is foreign.
+        OSError: The disk refused; begin again, and it goes on.
+    """
+    span = {"since_ns": request.since_ns, "until_ns": request.until_ns}
+    about = (
+        span | {"who": request.who, "why": request.why} | ({"order": request.order} if request.order else {})
+    )
+    recorder.forget_scans()
+    recorder.event(ERASED_BEGAN, **about, events=request.events)
+    recorder.end_segment()
+    while (more := recorder.seal_some()) is not False:
+        if more is None:
+            raise LogFolderError(f"{recorder.folder} cannot be sealed; see `outrider doctor {state_dir}`")
+        yield
+    named = {(one.seal, one.block, kind) for one in covered(recorder.folder) for kind in one.kinds}
+    unreadable = [path.name for path in sorted(recorder.folder.glob(f"*{DAMAGED_SUFFIX}"))]
+    blocks: list[ErasedBlock] = []
+    for path in list_sealed(recorder.folder):
+        segment = _whole(path)
+        if segment is None:
+            unreadable.append(path.name)
+            continue
+        blocks += _unnamed(_thinned(segment, request), named)
+        yield
+    receipt, path = _write_receipt(state_dir, recorder, request, tuple(blocks), tuple(unreadable))
+    recorder.event(
+        ERASED_DONE, **about, count=receipt.records, receipt=path.name, sha256=receipt_digest(receipt).hex()
+    )
+    recorder.sync()
     return receipt, path
 
 
+def _thinned(segment: SealedSegment, request: Request) -> SealedSegment:
+    """The segment without what is asked for, rewritten where it has something of that."""
+    drop = {
+        block.block: {PartKind[kind.upper()]: LostClass.ERASED for kind in block.kinds}
+        for block in _reaching(segment, request)
+    }
+    return thin(segment, drop) if drop else segment
+
+
 def _write_receipt(
-    state_dir: Path, recorder: Recorder, request: Request, unreadable: tuple[str, ...]
+    state_dir: Path,
+    recorder: Recorder,
+    request: Request,
+    blocks: tuple[ErasedBlock, ...],
+    unreadable: tuple[str, ...],
 ) -> tuple[Receipt, Path]:
     """Of all that is erased and in no receipt yet: also what went before a power cut."""
-    named = {(one.seal, one.block, kind) for one in covered(recorder.folder) for kind in one.kinds}
-    blocks = [block for segment in _sealed(recorder.folder)[0] for block in _unnamed(segment, named)]
     receipt = Receipt(
         robot=recorder.robot, since_ns=request.since_ns, until_ns=request.until_ns, who=request.who,
-        why=request.why, blocks=tuple(blocks), records=sum(block.records for block in blocks),
-        unreadable=unreadable, finished_wall_ns=time.time_ns(),
+        why=request.why, blocks=blocks, records=sum(block.records for block in blocks),
+        unreadable=unreadable, finished_wall_ns=time.time_ns(), order=request.order or msgspec.UNSET,
     )  # fmt: skip
     key = load_or_make_key(state_dir)
     signature = key.sign_receipt(receipt_digest(receipt)).hex()
@@ -115,20 +148,18 @@ def _write_receipt(
     return receipt, path
 
 
-def _sealed(folder: Path) -> tuple[list[SealedSegment], tuple[str, ...]]:
-    """Whole sealed segments, oldest first, and the names of files that are not whole."""
-    whole, unreadable = [], [path.name for path in sorted(folder.glob(f"*{DAMAGED_SUFFIX}"))]
-    for path in list_sealed(folder):
-        try:
-            segment = open_sealed(path)
-        except LogFormatError:
-            unreadable.append(path.name)
-            continue
-        if segment.seal is None:
-            unreadable.append(path.name)
-        else:
-            whole.append(segment)
-    return whole, tuple(unreadable)
+def _sealed(folder: Path) -> list[SealedSegment]:
+    """Whole sealed segments, oldest first."""
+    return [segment for path in list_sealed(folder) if (segment := _whole(path)) is not None]
+
+
+def _whole(path: Path) -> SealedSegment | None:
+    """A sealed segment; None for one that is damaged."""
+    try:
+        segment = open_sealed(path)
+    except LogFormatError:
+        return None
+    return segment if segment.seal is not None else None
 
 
 def _reaching(segment: SealedSegment, request: Request) -> Iterator[ErasedBlock]:

@@ -28,10 +28,23 @@ _HELP = {
         "counter",
         "Records that the hub acknowledged and does not have.",
     ),
+    "outrider_uplink_audits_failed_total": (
+        "counter",
+        "Times that the hub could not prove to have what it acknowledged.",
+    ),
+    "outrider_erasures_refused_total": (
+        "counter",
+        "Orders for erasure that were refused: forged, old, of another robot.",
+    ),
     "outrider_policy_entropy_nats": ("gauge", "Mean entropy of the policy's actions since the last writing."),
     "outrider_config_info": ("gauge", "1; the label begins the hash of the settings in force."),
     "outrider_policy_info": ("gauge", "1; the label says which policy drives."),
 }
+COUNTED_EVENTS = {
+    "hub_audit_failed": "outrider_uplink_audits_failed_total",
+    "erasure_refused": "outrider_erasures_refused_total",
+}
+"""Events that have a counter of their own."""
 Samples = dict[str, float]
 """Values by metric name, labels included."""
 

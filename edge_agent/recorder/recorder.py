@@ -9,7 +9,8 @@ import math
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from edge_agent.recorder.budget import Spans, make_room
 from edge_agent.recorder.configs import CONFIG_EVENT, ConfigTeller
 from edge_agent.recorder.incidents import INCIDENT_EVENTS, WINDOW_NS, Before, find_onsets
 from edge_agent.recorder.key import load_or_make_key
-from edge_agent.recorder.metrics import Samples, TickFigures, write_metrics
+from edge_agent.recorder.metrics import COUNTED_EVENTS, Samples, TickFigures, write_metrics
 from edge_agent.recorder.scans import ScanMemory
 from edge_agent.recorder.sealed import SEALED_SUFFIX, SealedSegment, list_sealed, open_sealed
 from edge_agent.recorder.sealing import Sealer
@@ -50,6 +51,8 @@ RESERVE_BYTES = 4 * 1024**2
 """Given back on a full disk, so that there is room to drop something: thinning writes before it deletes."""
 SEAL_AT_ONCE_MAX = 256
 RECENT_MAX = 64
+LOOK_BACK_MAX = 8
+"""Sealed segments in which the last decision is looked for at a start."""
 SCANS_AT_ONCE = 128
 """Raw scans in one write: 1 MB at most."""
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
@@ -95,6 +98,7 @@ class Recorder:
         self.lost_records = self.forgotten_records = 0
         self.sealed_segments = 0
         self.incidents = 0
+        self._counted = dict.fromkeys(COUNTED_EVENTS.values(), 0)
         self.sync_worst_us = 0
         self.scans_left_out = 0
         self._unreported_lost = 0
@@ -153,6 +157,8 @@ class Recorder:
         """Append an event; durable at once when it is an incident."""
         event = event_now(name, time.time_ns(), time.monotonic_ns(), **detail)
         self._append(Kind.EVENT, [encode_event(event)], keep=True)
+        if name in COUNTED_EVENTS:
+            self._counted[COUNTED_EVENTS[name]] += 1
         if name in INCIDENT_EVENTS:
             self.incidents += 1
             self._sync_file()
@@ -213,6 +219,7 @@ class Recorder:
             "outrider_log_sealed_segments_total": self.sealed_segments,
             "outrider_uplink_unsent_records": self.last_seq - self.acked_seq,
             "outrider_uplink_forgotten_records_total": self.forgotten_records,
+            **self._counted,
         }
         self.sync_worst_us = 0
         self.debug(
@@ -272,6 +279,15 @@ class Recorder:
         """The hub acknowledged these and does not have them: an incident. They count as not acknowledged again."""
         self.forgotten_records += last_seq - first_seq + 1
         self.event("hub_forgot", first_seq=first_seq, last_seq=last_seq, count=last_seq - first_seq + 1)
+
+    def end_segment(self) -> None:
+        """Sync and close the live segment, so that it can be sealed; raises OSError. The next record begins another."""
+        self._writer.close()
+        self.durable_seq = self.last_seq
+
+    def forget_scans(self) -> None:
+        """Forget the raw scans that no incident has asked for yet."""
+        self._scans.forget()
 
     def begin_new_log(self) -> None:
         """Start at sequence 1 under a new log id: what the hub has of this log is ahead of what is here."""
@@ -356,13 +372,22 @@ def _where_it_ends(folder: Path, tail: LogTail) -> tuple[bytes, str, int, int]:
         return last, tail.log_id, tail.last_seq, index
     try:
         sealed = open_sealed(paths[-1])
-        for block in reversed(range(len(sealed.blocks))):
-            if len(rows := sealed.decisions(block)):
-                last = rows[-1].tobytes()
-                break
+        last = _last_decision([sealed])
     except LogFormatError:
         # Without a live segment nobody knows any more where the numbers were: another log begins.
         return last, tail.log_id, tail.last_seq, index
+    if not last:  # a segment that was ended early for an erasure may hold events alone
+        with suppress(LogFormatError):
+            last = _last_decision(open_sealed(path) for path in reversed(paths[-LOOK_BACK_MAX:-1]))
     if tail.last_seq:  # live segments without a decision
         return last, tail.log_id, tail.last_seq, index
     return last, sealed.header.log_id, sealed.last_seq, index
+
+
+def _last_decision(segments: Iterable[SealedSegment]) -> bytes:
+    """Of segments, newest first; nothing where they have none."""
+    for sealed in segments:
+        for block in reversed(range(len(sealed.blocks))):
+            if len(rows := sealed.decisions(block)):
+                return bytes(rows[-1].tobytes())
+    return b""

@@ -34,6 +34,11 @@ class ScanMemory:
         self._due_ns = max(self._due_ns, mono_ns - WINDOW_NS)
         return self._due()
 
+    def forget(self) -> None:
+        """Forget what was seen up to now; what follows an incident is written still."""
+        self._kept.clear()
+        self._bytes = 0
+
     def _old(self, payload: bytes) -> bool:
         return arrival_ns(self._kept[-1]) - arrival_ns(payload) > WINDOW_NS
 

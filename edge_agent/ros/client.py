@@ -89,6 +89,7 @@ class RobotClient:
         from edge_agent.ros.quality import LATCHED, RELIABLE
 
         found: dict[str, Any] = {}
+        opened = []
         for kind, name, quality in (
             (SafetyStatus, "safety", RELIABLE),
             (DecisionStatus, "decision", RELIABLE),
@@ -98,15 +99,22 @@ class RobotClient:
             def keep(message: Any, name: str = name) -> None:
                 found[name] = message
 
-            self._node.create_subscription(kind, f"outrider/{name}", keep, quality)
-        self._spin_until(lambda: len(found) == 3, "status")
+            opened.append(self._node.create_subscription(kind, f"outrider/{name}", keep, quality))
+        try:
+            self._spin_until(lambda: len(found) == 3, "status")
+        finally:  # who asks again and again would end up with too many to be served in time
+            for each in opened:
+                self._node.destroy_subscription(each)
         return found
 
     def _call(self, kind: Any, name: str, **fields: Any) -> Any:
         client = self._node.create_client(kind, f"outrider/{name}")
-        self._spin_until(client.service_is_ready, name)
-        future = client.call_async(kind.Request(**fields))
-        self._spin_until(future.done, name)
+        try:
+            self._spin_until(client.service_is_ready, name)
+            future = client.call_async(kind.Request(**fields))
+            self._spin_until(future.done, name)
+        finally:
+            self._node.destroy_client(client)
         return future.result()
 
     def _spin_until(self, condition: Any, what: str) -> None:

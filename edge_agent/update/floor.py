@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from contracts.atomic import sync_folder, write_atomically
+from contracts.atomic import make_folder, sync_folder, write_atomically
 from contracts.canonical import hash_of
 from contracts.manifest import Digest
 from contracts.trust import Code, TrustError
@@ -114,7 +114,7 @@ class FloorStore:
 
         Comms and its check do so at the same time: one after the other, or one would take back what the other raised.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         with (self._folder / LOCK_FILE).open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             new = self.read().raised(floor)

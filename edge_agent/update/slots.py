@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from contracts.atomic import sync_folder
+from contracts.atomic import make_folder, sync_folder
 from contracts.errors import BundleCounterTooLowError
 from contracts.manifest import Digest, PolicyName, VersionText
 from edge_agent.errors import SlotError
@@ -56,7 +56,7 @@ class SlotStore:
         """Use STATE/slots; it is made when missing."""
         self.folder = state_dir / "slots"
         for slot in SLOTS:
-            (self.folder / slot).mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder / slot)
 
     def active(self) -> SlotEntry | None:
         """The committed policy; None when there never was one. Raises SlotError for a damaged active.json."""
@@ -121,8 +121,11 @@ class SlotStore:
         """Remove a staged policy that was refused; never the active one."""
         state = self._read()
         if state.active is None or state.active.slot != entry.slot:
-            Path(entry.path).unlink(missing_ok=True)
-            sync_folder(Path(entry.path).parent)
+            path = (
+                self.folder / entry.slot / POLICY_FILE
+            )  # wherever the state folder lay when that was written
+            path.unlink(missing_ok=True)
+            sync_folder(path.parent)
 
     def _existing(self, entry: SlotEntry | None) -> SlotEntry | None:
         if entry is None:

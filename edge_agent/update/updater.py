@@ -41,6 +41,8 @@ from edge_agent.update.transfer import Transfer
 
 ANSWER_MAX_S = 3.0
 """After that a file that the check wants is asked for again."""
+DISK_AGAIN_S = 1.0
+"""How often a way back is tried that the disk refuses."""
 
 
 class State(enum.Enum):
@@ -89,7 +91,7 @@ class Updater:
         self._taking_back: Job | None = None
         self._later: Order | None = None
         self._question: FetchFile | None = None
-        self._kills = self._asked_ns = 0
+        self._kills = self._asked_ns = self._try_again_ns = 0
         self.state = State.WAITING if self._swap.candidate else State.IDLE
 
     # What comes from the hub
@@ -174,6 +176,10 @@ class Updater:
             self._step_checking(now_ns)
         elif self.state is State.WAITING:
             self._step_waiting()
+        elif self._taking_back and now_ns >= self._try_again_ns:
+            self._try_again_ns = now_ns + int(DISK_AGAIN_S * 1e9)
+            job, self._taking_back = self._taking_back, None
+            self._take_back(job)
         elif self._later:
             order, self._later = self._later, None
             self.on_order(order, now_ns)
@@ -345,6 +351,8 @@ class Updater:
             self._swap.take_back(active, job)
         except (OSError, SlotError) as error:
             self._note("disk_error", what="taking a release back", error=str(error))
+            self._swap.candidate, self._taking_back = None, job  # control has not heard of it: tried again
+            return
         self.state = State.WAITING
 
     def _end_taking_back(self, candidate: Candidate) -> None:

@@ -18,6 +18,11 @@ KEY_MAX_BYTES = 16 * 1024
 
 def sign_witness(witness: Witness, keys: Path) -> bytes:
     """A DSSE envelope around what the robot has seen; raises KeyFileError."""
+    return sign_as_robot(witness, WITNESS_TYPE, witness.robot, keys)
+
+
+def sign_as_robot(paper: object, paper_type: str, robot: str, keys: Path) -> bytes:
+    """A DSSE envelope around what the robot says, with its own key in ``keys``; raises KeyFileError."""
     path = keys / ROBOT_KEY_FILE
     try:
         with path.open("rb") as file:
@@ -27,6 +32,6 @@ def sign_witness(witness: Witness, keys: Path) -> bytes:
     except (OSError, ValueError, TypeError) as error:
         raise KeyFileError(f"no robot key at {path} ({error}); make one with `outrider keys robot`") from None
     raw = private.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
-    envelope = Envelope(canonical_json(witness), WITNESS_TYPE, {})
-    envelope.sign(CryptoSigner(private, ReleaseKey(witness.robot, raw.hex()).sslib_key()))
+    envelope = Envelope(canonical_json(paper), paper_type, {})
+    envelope.sign(CryptoSigner(private, ReleaseKey(robot, raw.hex()).sslib_key()))
     return encode_envelope(envelope)

@@ -91,5 +91,9 @@ class Audit:
             self._note(FAILED, first_seq=sample.first_seq, last_seq=last, count=answer.count)
         self._end(now_ns)
 
+    def forget(self) -> None:
+        """Keep no batch: something of it may have been erased here."""
+        self._sample, self._nonce, self._seen = None, b"", 0
+
     def _end(self, now_ns: int) -> None:
         self._sample, self._nonce, self._seen, self._began_ns = None, b"", 0, now_ns

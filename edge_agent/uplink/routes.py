@@ -10,7 +10,14 @@ from typing import Protocol
 from contracts.messages import Chunk, FetchChunk, FetchFile, FromHub, FromRobot, Wait
 from contracts.trust import IMAGE
 
-MIRROR_SILENT_S = 3.0
+MIRROR_SILENT_S, MIRROR_SILENT_MAX_S = 3.0, 15.0
+"""So long may it leave a question unanswered; longer where its answers have taken long."""
+SILENT_TIMES = 4.0
+"""Its slowest answer of late so many times: within that it is slow, beyond it silent."""
+SILENCES_MAX = 2
+"""One after the other. After the first the hub is asked that one question; a busy machine has such moments."""
+TURN_MAX_S = 0.25
+"""More than that between two turns is the robot's own delay, in which it could not have heard an answer."""
 MIRROR_WAIT_MAX_S = 60.0
 """So long may it say Wait and bring nothing."""
 AVOIDED_S = 300.0
@@ -33,7 +40,11 @@ class Routes:
     ) -> None:
         """``note`` is the robot's log."""
         self._hub, self._mirror, self._mono_ns, self._note = hub, mirror, mono_ns, note
-        self._asked_ns: int | None = None
+        self._waited_s: float | None = None
+        self._turn_ns = 0
+        self._slowest_s = 0.0
+        self._silences = 0
+        self._hub_next = False
         self._put_off_ns: int | None = None
         self._avoid_until_ns = 0
         self._used = False
@@ -44,22 +55,25 @@ class Routes:
             isinstance(message, FetchFile) and message.name.startswith(f"{IMAGE}/")
         )
         mirror = self._mirror
-        if shared and mirror is not None and self._usable() and mirror.send(message):
-            self._asked_ns = self._mono_ns() if self._asked_ns is None else self._asked_ns
+        if shared and self._hub_next:
+            self._hub_next = False
+        elif shared and mirror is not None and self._usable() and mirror.send(message):
+            self._waited_s = self._waited_s or 0.0
             self._used = True
             return True
         return self._hub.send(message)
 
     def heard(self, message: FromHub) -> bool:
         """Whether something from the mirror is for this robot; that it comes says the mirror lives."""
-        self._asked_ns = None
+        self._slowest_s = max(self._waited_s or 0.0, 0.75 * self._slowest_s)
+        self._waited_s = None
         if isinstance(message, Wait):
             self._put_off_ns = self._mono_ns() if self._put_off_ns is None else self._put_off_ns
             if self._mono_ns() - self._put_off_ns > MIRROR_WAIT_MAX_S * 1e9:
                 self._avoid("it puts off for too long")
                 return False
         else:
-            self._put_off_ns = None
+            self._put_off_ns, self._silences = None, 0
         if isinstance(message, Chunk) and not message.data:
             self._avoid("it does not have the bundle")
             return False
@@ -67,9 +81,19 @@ class Routes:
 
     def step(self, now_ns: int) -> bool:
         """Whether a question to the mirror must be asked again, elsewhere: no answer came."""
-        if self._asked_ns is None or now_ns - self._asked_ns < MIRROR_SILENT_S * 1e9:
+        turn_s, self._turn_ns = (now_ns - self._turn_ns) / 1e9, now_ns
+        if self._waited_s is None:
             return False
-        self._avoid("no answer")
+        self._waited_s += max(0.0, min(turn_s, TURN_MAX_S))
+        if self._waited_s < min(MIRROR_SILENT_MAX_S, max(MIRROR_SILENT_S, SILENT_TIMES * self._slowest_s)):
+            return False
+        self._waited_s = None
+        self._silences += 1
+        if self._silences < SILENCES_MAX:
+            self._hub_next = True
+            self._note("mirror_silent")
+        else:
+            self._avoid("no answer")
         return True
 
     def other_way(self) -> bool:
@@ -83,6 +107,7 @@ class Routes:
         return self._mirror is not None and self._mirror.online and self._mono_ns() >= self._avoid_until_ns
 
     def _avoid(self, why: str) -> None:
-        self._asked_ns, self._put_off_ns, self._used = None, None, False
+        self._waited_s, self._put_off_ns, self._used = None, None, False
+        self._silences, self._hub_next = 0, False
         self._avoid_until_ns = self._mono_ns() + int(AVOIDED_S * 1e9)
         self._note("mirror_avoided", why=why)

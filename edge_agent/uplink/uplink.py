@@ -97,6 +97,14 @@ class Uplink:
             self._saved = (now_ns, self._recorder.acked_seq)
             self.save()
 
+    def erased(self) -> None:
+        """Something was erased from the log: what was read and not sent yet is read again, nothing of it is kept."""
+        first_seq = self._held.first_seq if self._held else self._cursor.next_seq
+        self._held = None
+        self._cursor.seek(self._recorder.log_id, first_seq)
+        if self.audit is not None:
+            self.audit.forget()
+
     def _next_batch(self) -> Records | None:
         first, count, frames = self._cursor.read(
             self._recorder.durable_seq, RECORDS_MAX_COUNT, BATCH_BYTES_MAX

@@ -139,6 +139,22 @@ class Intake:
             raise IntakeError(f"the hub cannot read its own log {folder}: {error}") from None
         return found
 
+    def close_segments(self, robot: str) -> dict[str, int]:
+        """End the segments of a robot's logs; of each log the first segment that may be written to from now on.
+
+        Raises:
+            IntakeError: the hub cannot read one of its own logs, or its disk refused.
+        """
+        folder, ends = self._folder / robot, {}
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            writer = self._log(robot, path.name).writer
+            try:
+                writer.close()
+            except OSError as error:
+                raise IntakeError(f"the hub's disk refused: {error.strerror}") from None
+            ends[path.name] = writer.next_index
+        return ends
+
     def records_stored(self, robot: str) -> int:
         """All records of a robot on disk, over all of its logs."""
         known = {log_id: log.durable_seq for (name, log_id), log in self._logs.items() if name == robot}

@@ -29,8 +29,8 @@ from contracts.messages import (
 )
 from contracts.trust import IMAGE, ROOT_MAX_BYTES
 from fleet_hub import limits
-from fleet_hub.access import Access
 from fleet_hub.door import Door
+from fleet_hub.mirror.allowed import FollowedLists
 from fleet_hub.mirror.store import MirrorStore
 from fleet_hub.mirror.upstream import Carrier, Upstream
 from fleet_hub.transfers import SpeechLimit, TransferLimits, Transfers
@@ -68,7 +68,8 @@ class Mirror:
                 f"no image root in {keys} ({error.strerror}); `outrider hub mirror-keys`"
             ) from None
         self._mono_ns = mono_ns
-        self._door = Door(pair, listen, Access.load(keys))
+        self._lists = FollowedLists(keys)
+        self._door = Door(pair, listen, self._lists.access)
         self.endpoint = self._door.endpoint
         self._store = MirrorStore(data)
         self._carrier = Carrier(self._store, Upstream(upstream, name, pair, server.public), root)
@@ -90,6 +91,7 @@ class Mirror:
         try:
             while not self._stopping:
                 self._door.wait(POLL_MS if self._pending else limits.POLL_MS)
+                self._follow_lists()
                 self._drain()
                 self._answer_pending()
         finally:
@@ -98,9 +100,17 @@ class Mirror:
 
     def _drain(self) -> None:
         for peer, user, data in self._door.messages():
-            name = user.partition(":")[2]
-            if self._may_speak(name):
-                self._handle(peer, name, data)
+            party = self._lists.access.party(user)
+            if party is None:  # ZeroMQ does not end a connection whose key has gone
+                self._send(peer, Refused("not_allowed", "this key is not let in any more"))
+            elif self._may_speak(party.name):
+                self._handle(peer, party.name, data)
+
+    def _follow_lists(self) -> None:
+        if self._lists.step(self._mono_ns()):
+            names = {party.name for party in self._lists.access.parties()}
+            for peer in [peer for peer, name in self._known.items() if name not in names]:
+                del self._known[peer]
 
     def _may_speak(self, name: str) -> bool:
         allowed = self._speech.allows(name, self._mono_ns())

@@ -41,7 +41,7 @@ class HubFigures(msgspec.Struct, frozen=True, kw_only=True):
     policies: tuple[PolicyFigures, ...] = ()
     """Of the newest rollups."""
     rollup_age_s: float | None = None
-    """How old the newest minute in the store is; None without a store."""
+    """How old the newest record in the figures by policy is; None without any."""
 
 
 def metrics_text(figures: HubFigures) -> str:
@@ -72,7 +72,7 @@ def metrics_text(figures: HubFigures) -> str:
         ),
     ]
     if figures.rollup_age_s is not None:
-        name, about = "outrider_hub_rollup_age_seconds", "Age of the newest minute in the replay store."
+        name, about = "outrider_hub_rollup_age_seconds", "Age of the newest record in the figures by policy."
         families.append((name, "gauge", about, [("", figures.rollup_age_s)]))
     lines = []
     for name, kind, about, samples in [*families, *_policy_families(figures.policies)]:
@@ -110,7 +110,7 @@ POLICY_FAMILIES: dict[str, tuple[str, Callable[[RobotSums], tuple[float, float]]
         lambda s: (s.capped_s, s.trips),
     ),
 }
-"""Sum and weight; a mean over nothing is left out. All over the newest hour of the rollups, by policy and site."""
+"""Sum and weight; a mean over nothing is left out. All over the newest hour, by policy and site."""
 
 
 def _policy_families(policies: tuple[PolicyFigures, ...]) -> Iterator[Family]:

@@ -49,7 +49,7 @@ class StoreFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the newest rollups say."""
 
     newest_wall_ns: int
-    """The newest minute's beginning."""
+    """The newest record, or minute's beginning, that is in them."""
     window_s: int
     sums: Annotated[tuple[RobotSums, ...], msgspec.Meta(max_length=ROWS_MAX)] = ()
     left_out: int = 0

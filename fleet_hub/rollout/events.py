@@ -222,6 +222,36 @@ class Erased(_Event, frozen=True):
     receipt_sha256: str
 
 
+class ErasureOrdered(_Event, frozen=True):
+    """Somebody ordered a robot to erase what it recorded in some time (``fleet_hub.store.erasure_orders``)."""
+
+    robot: str
+    since_ns: int
+    until_ns: int
+    events: bool
+    why: str
+    order: str
+
+
+class RobotErasedRecords(_Event, frozen=True):
+    """A robot has carried that out, and signed a receipt."""
+
+    order: str
+    robot: str
+    records: int
+    receipt_sha256: str
+    log_key: str
+
+
+class ErasureRefused(_Event, frozen=True):
+    """A robot has not: it refuses the order, or will try again."""
+
+    order: str
+    robot: str
+    code: str
+    reason: str
+
+
 Entry = (
     RolloutEvent
     | Approved
@@ -234,6 +264,9 @@ Entry = (
     | StrangersRefused
     | ErasureBegan
     | Erased
+    | ErasureOrdered
+    | RobotErasedRecords
+    | ErasureRefused
 )
 _decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
 

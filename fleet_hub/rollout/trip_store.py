@@ -7,7 +7,7 @@ import numpy as np
 
 from contracts.errors import LogFormatError
 from contracts.framelog import decisions_in, list_segments
-from fleet_hub.rollout.trips import Trip, TripWatch
+from fleet_hub.rollout.trips import Trip, TripWatch, end_ns
 from fleet_hub.store.database import Database
 
 SEGMENTS_READ_MAX = 3
@@ -63,6 +63,20 @@ class TripStore:
                     "INSERT INTO trip VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                     robot, log_id, trip.first_seq, trip.last_seq, trip.began_wall_ns, msgspec.msgpack.encode(trip),
                 )  # fmt: skip
+
+    def erase(self, robot: str, since_ns: int, until_ns: int) -> int:
+        """Take out a robot's trips that reach into that time (its clock); how many went."""
+        gone = 0
+        with self._database.transaction():
+            rows = self._database.rows("SELECT log_id, first_seq, trip FROM trip WHERE robot = ?", robot)
+            for log_id, first_seq, data in rows:
+                trip = msgspec.msgpack.decode(data, type=Trip)
+                if trip.began_wall_ns <= until_ns and end_ns(trip) >= since_ns:
+                    self._database.run(
+                        "DELETE FROM trip WHERE robot = ? AND log_id = ? AND first_seq = ?", robot, log_id, first_seq
+                    )  # fmt: skip
+                    gone += 1
+        return gone
 
     def since(self, robot: str, wall_ns: int) -> list[Trip]:
         """Trips that began at ``wall_ns`` (the robot's clock) or later, in order."""

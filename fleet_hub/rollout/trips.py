@@ -57,6 +57,11 @@ class Trip(msgspec.Struct, frozen=True):
     fallbacks: float
 
 
+def end_ns(trip: Trip) -> int:
+    """When a trip ended, the robot's wall clock."""
+    return trip.began_wall_ns + int(trip.delivery_time_s * 1e9)
+
+
 class TripWatch:
     """One robot's records in order, in batches of any size; trips come out when they end."""
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from contracts.decision import DECISION_DTYPE, DIGESTS, VECTORS, Verdict, digest_runs
 from contracts.observation import OBSERVATION_SIZE
 from fleet_hub.observe.drift import Drift
-from fleet_hub.rollout.trips import Records, Trip, intervened
+from fleet_hub.rollout.trips import Records, Trip, end_ns, intervened
 
 MINUTE_NS = 60 * 10**9
 _OBSERVATION = pa.list_(pa.float32(), OBSERVATION_SIZE)
@@ -137,11 +137,6 @@ def _mean(count_name: str, mean_name: str, values: npt.NDArray[Any]) -> dict[str
     """How many of the values there are, and their mean; no mean of none."""
     known = values[np.isfinite(values)]
     return {count_name: len(known), mean_name: float(known.mean(dtype=np.float64)) if len(known) else None}
-
-
-def end_ns(trip: Trip) -> int:
-    """When a trip ended, the robot's wall clock."""
-    return trip.began_wall_ns + int(trip.delivery_time_s * 1e9)
 
 
 def as_today(kind: str, table: pa.Table) -> pa.Table:

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,43 +28,21 @@ from contracts.framelog import (
 )
 from contracts.replay import stored_files
 from fleet_hub.rollout.events import Erased, ErasureBegan
-from fleet_hub.rollout.trips import Trip
+from fleet_hub.rollout.trip_store import TripStore
 from fleet_hub.store.audit import AuditLog
-from fleet_hub.store.columns import MINUTE_NS, end_ns
-from fleet_hub.store.database import Database, open_database
+from fleet_hub.store.columns import MINUTE_NS
+from fleet_hub.store.database import open_database
+from fleet_hub.store.erasure_work import Receipt, Work, write_receipt
 from fleet_hub.store.folder import DataFolder
 from fleet_hub.store.replay import Ingest
 from fleet_hub.store.tombstones import Tombstone
 
-RECEIPTS_FOLDER = "receipts"
 _TIMES = {
     "decisions": ("wall_ns", "wall_ns", 0),
     "episodes": ("start_wall_ns", "end_wall_ns", 0),
     "minutes": ("minute_wall_ns", "minute_wall_ns", MINUTE_NS - 1),
 }
 """Columns with the first and last time of a row, and how much longer it lasts."""
-
-
-class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """What an erasure did. Its SHA-256 is in the audit log's entry ``Erased``."""
-
-    robot: str
-    since_ns: int
-    until_ns: int
-    who: str
-    reason: str
-    audit_seq: int
-    """The entry ``ErasureBegan``, and its hash."""
-    audit_hash: str
-    rows: dict[str, int]
-    """Erased from each table of the store."""
-    files_removed: tuple[str, ...]
-    files_rewritten: tuple[str, ...]
-    records: int
-    """Erased from the intake's logs, decisions and events."""
-    trips: int
-    finished_wall_ns: int
-    not_reached: str = "the robot's own log, exports, backups"
 
 
 def erase(data: Path, what: Tombstone, who: str, reason: str) -> tuple[Receipt, Path]:
@@ -89,25 +66,37 @@ def erase(data: Path, what: Tombstone, who: str, reason: str) -> tuple[Receipt, 
         with database.transaction():
             audit.append(who, ErasureBegan(what.robot, what.since_ns, what.until_ns, reason))
         began_seq, began_hash = audit.head
-        with Ingest(data) as ingest:
-            rows, removed, rewritten = _erase_files(ingest, what)
-        records = sum(_erase_log(path, what) for path in sorted((folder.telemetry / what.robot).glob("*")))
-        trips = _erase_trips(database, what)
-        receipt = Receipt(
+        trips = TripStore(database, folder.telemetry).erase(what.robot, what.since_ns, what.until_ns)
+        work = Work(
             robot=what.robot, since_ns=what.since_ns, until_ns=what.until_ns, who=who, reason=reason,
-            audit_seq=began_seq, audit_hash=began_hash, rows=rows, files_removed=tuple(removed),
-            files_rewritten=tuple(rewritten), records=records, trips=trips, finished_wall_ns=time.time_ns(),
+            audit_seq=began_seq, audit_hash=began_hash, trips=trips, closed={},
         )  # fmt: skip
-        text = msgspec.json.format(msgspec.json.encode(receipt)) + b"\n"
-        path = data / RECEIPTS_FOLDER / f"erasure-{began_seq:08d}.json"
-        path.parent.mkdir(exist_ok=True)
-        write_atomically(path, text)
-        audit.append(who, Erased(began_seq, sum(rows.values()), records, trips, digest_hex(text)))
+        with Ingest(data) as ingest:
+            receipt, path, text = carry_out(ingest, work)
+        audit.append(
+            who, Erased(began_seq, sum(receipt.rows.values()), receipt.records, trips, digest_hex(text))
+        )
         database.pragma("wal_checkpoint(TRUNCATE)")
     finally:
         database.close()
         folder.close()
     return receipt, path
+
+
+def carry_out(ingest: Ingest, work: Work) -> tuple[Receipt, Path, bytes]:
+    """Erase from the store and the intake's closed segments; the receipt, where it lies, its bytes. Raises OSError."""
+    what = Tombstone(work.robot, work.since_ns, work.until_ns)
+    rows, removed, rewritten = _erase_files(ingest, what)
+    records = sum(
+        _erase_log(path, what, work.closed.get(path.name))
+        for path in sorted((ingest.data / "telemetry" / what.robot).glob("*"))
+    )
+    receipt = Receipt(
+        robot=work.robot, since_ns=work.since_ns, until_ns=work.until_ns, who=work.who, reason=work.reason,
+        audit_seq=work.audit_seq, audit_hash=work.audit_hash, rows=rows, files_removed=tuple(removed),
+        files_rewritten=tuple(rewritten), records=records, trips=work.trips, finished_wall_ns=time.time_ns(),
+    )  # fmt: skip
+    return receipt, *write_receipt(ingest.data, receipt)
 
 
 def _erase_files(ingest: Ingest, what: Tombstone) -> tuple[dict[str, int], list[str], list[str]]:
@@ -134,11 +123,11 @@ def _within(table: pa.Table, kind: str, what: Tombstone) -> Any:
     return pc.and_(pc.equal(table["robot"], what.robot), pc.and_(low, high))
 
 
-def _erase_log(folder: Path, what: Tombstone) -> int:
-    """Put LOST records into the place of those that go, segment by segment; how many went."""
+def _erase_log(folder: Path, what: Tombstone, end_index: int | None) -> int:
+    """Put LOST records into the place of those that go, in all segments before ``end_index``; how many went."""
     why, total = bytes([LostClass.ERASED]), 0
     for segment in list_segments(folder):
-        if segment.header is None:
+        if segment.header is None or (end_index is not None and int(segment.path.stem) >= end_index):
             continue
         data, parts, gone, last_wall_ns = segment.path.read_bytes(), [], 0, 0
         dtype, at = segment.header.record_dtype(segment.path.name), segment.data_start
@@ -158,21 +147,3 @@ def _erase_log(folder: Path, what: Tombstone) -> int:
             write_atomically(segment.path, data[: segment.data_start] + b"".join(parts))
             total += gone
     return total
-
-
-def _erase_trips(database: Database, what: Tombstone) -> int:
-    """Trips that reach into that time, of which rollouts' gates are made."""
-    gone = 0
-    with database.transaction():
-        rows = database.rows("SELECT log_id, first_seq, trip FROM trip WHERE robot = ?", what.robot)
-        for log_id, first_seq, data in rows:
-            trip = msgspec.msgpack.decode(data, type=Trip)
-            if what.touches(what.robot, trip.began_wall_ns, end_ns(trip)):
-                database.run(
-                    "DELETE FROM trip WHERE robot = ? AND log_id = ? AND first_seq = ?",
-                    what.robot,
-                    log_id,
-                    first_seq,
-                )
-                gone += 1
-    return gone

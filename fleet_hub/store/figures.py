@@ -1,6 +1,10 @@
-"""The newest hour of the rollups, summed up for the hub's metrics: STORE/figures.json, written with each ingest."""
+"""The newest hour, summed up for the hub's metrics: STORE/figures.json, written by the ingest every ``FIGURES_S``.
+
+It is the union of the store's rollups and of what the store has not taken yet (``live``).
+"""
 
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +16,10 @@ from contracts.replay import StoredFile, stored_files, stored_policies
 from fleet_hub.observe.rollup import FIGURES_FILE, ROWS_MAX, RobotSums, StoreFigures
 from fleet_hub.rollout.trips import TRIP_MAX_S
 from fleet_hub.store.columns import as_today
+from fleet_hub.store.live import LiveFigures
 
 WINDOW_S = 3600
+FIGURES_S = 20.0
 AHEAD_MAX_S = 300
 """A robot whose clock is further ahead than that is left out: the window would be of its time alone."""
 _NS = 10**9
@@ -21,16 +27,24 @@ Key = tuple[str, str]
 """Robot and policy digest."""
 
 
-def gather(store: Path, now_wall_ns: int) -> StoreFigures:
-    """Sums over minutes and trips of the WINDOW_S before the newest minute; raises StoreFormatError, OSError."""
+def gather(store: Path, now_wall_ns: int, live: LiveFigures | None = None) -> StoreFigures:
+    """Sums over minutes and trips of the WINDOW_S before the newest; raises StoreFormatError, OSError.
+
+    Args:
+        store: STORE.
+        now_wall_ns: the hub's time.
+        live: what the store has not taken yet, up to date; None for the store alone.
+    """
     latest = now_wall_ns + AHEAD_MAX_S * _NS
     minutes = [file for file in stored_files(store, "minutes") if file.first_wall_ns <= latest]
     newest = max((min(file.last_wall_ns, latest) for file in minutes), default=0)
+    newest = max(newest, live.newest_wall_ns) if live else newest
     since = newest - WINDOW_S * _NS
     sums: dict[Key, dict[str, Any]] = {}
-    for row in _rows(store, "minutes", "minute_wall_ns", since, latest):
+    fresh = (live.minutes(since, latest), live.trips(since, latest)) if live else ((), ())
+    for row in chain(_rows(store, "minutes", "minute_wall_ns", since, latest), fresh[0]):
         _add(_of(sums, row), _minute(row), row["latency_max_us"])
-    for row in _rows(store, "episodes", "end_wall_ns", since, latest):
+    for row in chain(_rows(store, "episodes", "end_wall_ns", since, latest), fresh[1]):
         _add(_of(sums, row), _trip(row), 0)
     versions = {policy.policy_digest: policy.policy_version for policy in stored_policies(store)}
     found = [

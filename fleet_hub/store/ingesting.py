@@ -13,10 +13,15 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from contracts.errors import ContractError
 from contracts.replay import STORE_FOLDER
 from fleet_hub.errors import HubError, StoreBusyError
+from fleet_hub.store.erasure_work import open_work
+
+if TYPE_CHECKING:
+    from fleet_hub.store.live import LiveFigures
 
 EVERY_S = 60.0
 BACKOFF_MIN_S, BACKOFF_MAX_S = 1.0, 300.0
@@ -71,14 +76,19 @@ class IngestChild:
 
 def run(data: Path, every_s: float, parent: int, stop: threading.Event) -> int:
     """Take what has closed, again and again, until stopped or orphaned; returns the exit code."""
+    from fleet_hub.store.erasure import carry_out
+    from fleet_hub.store.figures import FIGURES_S
+    from fleet_hub.store.live import LiveFigures
     from fleet_hub.store.replay import Ingest  # with it comes Arrow, which the hub itself does without
 
-    told = ""
+    told, live = "", LiveFigures(data)
     while not stop.is_set() and os.getppid() == parent:
         try:
             with Ingest(data) as ingest:
+                for work in open_work(data):
+                    carry_out(ingest, work)
                 found = ingest.run(stopping=lambda: stop.is_set() or os.getppid() != parent)
-            _tell_figures(data / STORE_FOLDER)
+            _tell_figures(data, live)
             trouble, pause_s = "; ".join(found.unreadable), every_s
         except StoreBusyError:
             trouble, pause_s = "", min(every_s, BUSY_S)  # retention, or the child of a hub that was killed
@@ -88,18 +98,24 @@ def run(data: Path, every_s: float, parent: int, stop: threading.Event) -> int:
         if trouble and trouble != told:
             print(f"outrider ingest: left alone: {trouble}", file=sys.stderr, flush=True)
         told = trouble
-        end_s = time.monotonic() + pause_s
+        end_s, figures_s = time.monotonic() + pause_s, time.monotonic() + FIGURES_S
         while time.monotonic() < end_s and os.getppid() == parent and not stop.wait(0.5):
-            pass
+            if next(open_work(data), None) is not None:
+                break
+            if time.monotonic() >= figures_s:
+                _tell_figures(data, live)
+                figures_s = time.monotonic() + FIGURES_S
     return 0
 
 
-def _tell_figures(store: Path) -> None:
-    """Sum up the newest rollups, without the lock; the last figures stay where retention took a file from under us."""
-    from fleet_hub.store.figures import gather, write_figures
+def _tell_figures(data: Path, live: "LiveFigures") -> None:
+    """Sum up the newest, without the lock; the last figures stay where retention took a file from under us."""
+    from fleet_hub.store.figures import AHEAD_MAX_S, gather, write_figures
 
-    with suppress(ContractError, OSError):
-        write_figures(store, gather(store, time.time_ns()))
+    store, now_ns = data / STORE_FOLDER, time.time_ns()
+    with suppress(HubError, ContractError, OSError):
+        live.update(now_ns + int(AHEAD_MAX_S * 1e9))
+        write_figures(store, gather(store, now_ns, live))
 
 
 def main() -> int:

@@ -39,8 +39,8 @@ from contracts.replay import (
 )
 from fleet_hub.errors import DataFolderError, StoreBusyError
 from fleet_hub.observe.drift import Drift
-from fleet_hub.rollout.trips import Records, Trip, TripWatch
-from fleet_hub.store.columns import MINUTE_NS, as_today, decision_table, end_ns, episode_table, minute_table
+from fleet_hub.rollout.trips import Records, Trip, TripWatch, end_ns
+from fleet_hub.store.columns import MINUTE_NS, as_today, decision_table, episode_table, minute_table
 from fleet_hub.store.segments import (
     BATCH_SEGMENTS_MAX,
     BATCH_SEGMENTS_MIN,
@@ -103,6 +103,25 @@ class _Group(NamedTuple):
     ended: list[Trip]
 
 
+class DriftReferences:
+    """By which policies' observations are judged; read from the hub's bundles when first asked for."""
+
+    def __init__(self, bundles: Path) -> None:
+        """``bundles`` is the hub's folder."""
+        self._bundles = bundles
+        self._known: dict[str, Drift | None] = {}
+
+    def of(self, digest: str) -> Drift | None:
+        """A policy's; None where the hub has no such reference."""
+        if digest not in self._known:
+            if len(self._known) >= DRIFTS_MAX:
+                self._known.clear()
+            manifest = _manifest_of(self._bundles / f"{digest}.outrider")
+            usual = manifest.drift_reference if manifest else None
+            self._known[digest] = None if usual is None else Drift(usual)
+        return self._known[digest]
+
+
 class Ingest:
     """The one writer of a hub's replay store; a context manager."""
 
@@ -113,9 +132,9 @@ class Ingest:
             DataFolderError: ``data`` is no hub's folder, or holds a catalogue that is none.
             StoreBusyError: Another process ingests into it.
         """
-        self._data, self._telemetry, self._bundles = data, data / "telemetry", data / "bundles"
+        self.data, self._telemetry, self._bundles = data, data / "telemetry", data / "bundles"
         self._stones: list[Tombstone] = []
-        self._drifts: dict[str, Drift | None] = {}
+        self._drifts = DriftReferences(data / "bundles")
         if not self._telemetry.is_dir():
             raise DataFolderError(f"{data} has no telemetry folder; give the hub's --data folder")
         self.store = data / STORE_FOLDER
@@ -156,7 +175,7 @@ class Ingest:
             OSError: The disk refused; what was taken before stays.
         """
         self._remove_orphans()
-        self._stones = tombstones(self._data)
+        self._stones = tombstones(self.data)
         found, now_ns = Ingested(), time.time_ns() if wall_ns is None else wall_ns
         for folder in sorted(self._telemetry.glob("*/*")):
             try:
@@ -220,7 +239,7 @@ class Ingest:
         tables = {
             "decisions": decision_table(robot, log_id, digest, records, seqs),
             "episodes": episode_table(robot, log_id, group.trips),
-            "minutes": minute_table(robot, log_id, digest, records, group.ended, self._drift(digest)),
+            "minutes": minute_table(robot, log_id, digest, records, group.ended, self._drifts.of(digest)),
         }
         times = np.concatenate([records["wall_ns"], [end_ns(t) for t in group.ended]]).astype(np.int64)
         spans = {
@@ -246,16 +265,6 @@ class Ingest:
             yield StoredFile(
                 kind, path, robot, log_id, first, last, *wall, table.num_rows, group.day, digest, size, sha256
             )
-
-    def _drift(self, digest: str) -> Drift | None:
-        """By which the policy's observations are judged; None where the hub has no such reference."""
-        if digest not in self._drifts:
-            if len(self._drifts) >= DRIFTS_MAX:
-                self._drifts.clear()
-            manifest = _manifest_of(self._bundles / f"{digest}.outrider")
-            usual = manifest.drift_reference if manifest else None
-            self._drifts[digest] = None if usual is None else Drift(usual)
-        return self._drifts[digest]
 
     def taken(self, robot: str, log_id: str) -> int:
         """Up to which number a log has been taken."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,16 @@ CREATE TABLE token (<ORDER>
     token TEXT PRIMARY KEY, robot TEXT NOT NULL, voucher <DATA> NOT NULL, issued_by TEXT NOT NULL,
     expires_wall_ns <NUMBER> NOT NULL, binding <DATA> NOT NULL) <END>;
 """
+ERASURES = """
+CREATE TABLE erasure (
+    id TEXT PRIMARY KEY, robot TEXT NOT NULL, paper <DATA> NOT NULL, ordered_wall_ns <NUMBER> NOT NULL,
+    state TEXT NOT NULL, code TEXT NOT NULL, reason TEXT NOT NULL, records <NUMBER> NOT NULL,
+    receipt TEXT NOT NULL) <END>;
+CREATE INDEX erasure_robot ON erasure (robot, state);
+CREATE TABLE erasure_work (
+    began <NUMBER> PRIMARY KEY, id TEXT NOT NULL REFERENCES erasure (id), trips <NUMBER> NOT NULL,
+    done <NUMBER> NOT NULL, records <NUMBER> NOT NULL) <END>;
+"""
 HUBS = """
 CREATE TABLE hub_schema (version BIGINT NOT NULL);
 CREATE TABLE hub_lease (
@@ -75,9 +85,10 @@ CREATE TABLE hub_lease (
 """
 """Only where hubs share a database: its version, and who serves."""
 MIGRATIONS = {
-    0: RELEASES + ROLLOUTS + MEMBERS,
-    1: "DROP TABLE rollout_robot; DROP TABLE rollout;" + ROLLOUTS + MEMBERS,
-    2: MEMBERS,
+    0: RELEASES + ROLLOUTS + MEMBERS + ERASURES,
+    1: "DROP TABLE rollout_robot; DROP TABLE rollout;" + ROLLOUTS + MEMBERS + ERASURES,
+    2: MEMBERS + ERASURES,
+    3: ERASURES,
 }
 """From each version to the newest. Version 1's rollouts had no approvals to go on with; releases and robots stay."""
 COLUMNS = {
@@ -91,5 +102,7 @@ COLUMNS = {
     "trip": "robot, log_id, first_seq, last_seq, began_wall_ns, trip",
     "member": "key, role, name, state, card, since_wall_ns",
     "token": "token, robot, voucher, issued_by, expires_wall_ns, binding",
+    "erasure": "id, robot, paper, ordered_wall_ns, state, code, reason, records, receipt",
+    "erasure_work": "began, id, trips, done, records",
 }
 """Every table's columns, each after those it refers to."""

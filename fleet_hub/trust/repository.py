@@ -14,7 +14,7 @@ from securesystemslib.signer import Signer
 from tuf.api.exceptions import RepositoryError, UnsignedMetadataError
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
 
-from contracts.atomic import write_atomically
+from contracts.atomic import make_folder, sync_folder, write_atomically
 from contracts.errors import KeyFileError
 from contracts.trust import Code, TrustError, check_root
 
@@ -169,6 +169,7 @@ class Repository:
         named = MetaFile.from_data(snapshot.version, data, ["sha256"])
         timestamp = Timestamp(last[1] + 1, expires=after(now, TIMESTAMP_DAYS), snapshot_meta=named)
         self._put(f"{snapshot.version}.snapshot.json", data)
+        sync_folder(self.folder)  # a timestamp that names what a power cut has taken would stop the hub
         self._write("timestamp.json", sign(Metadata(timestamp), [signers["timestamp"]]))
         for kind, newest in (("snapshot", snapshot.version), ("targets", version)):
             self._prune(kind, newest)
@@ -188,12 +189,12 @@ class Repository:
         return _bytes(self.folder / name)
 
     def _write(self, name: str, data: bytes) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         write_atomically(self.folder / name, data)
 
     def _put(self, name: str, data: bytes) -> None:
-        """A file that only the timestamp will name: synced, but its name not before the timestamp's."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """A file that only the timestamp will name: synced, its name by ``stamp`` before the timestamp's."""
+        make_folder(self.folder)
         with (self.folder / name).open("wb") as file:
             file.write(data)
             file.flush()

@@ -2,6 +2,7 @@
 
 import typer
 
+from outrider.verbs._fleet_erase import ERASE_EXAMPLE, erase, erasures
 from outrider.verbs._members import (
     ALLOW_EXAMPLE,
     ENROL_EXAMPLE,
@@ -27,6 +28,8 @@ app.command(epilog=ENROL_EXAMPLE)(enrol)
 app.command(epilog=ALLOW_EXAMPLE)(allow)
 app.command(epilog=REVOKE_EXAMPLE)(revoke)
 app.command()(members)
+app.command(epilog=ERASE_EXAMPLE)(erase)
+app.command()(erasures)
 
 
 @app.callback()

@@ -131,7 +131,7 @@ def mirror_keys(
         listed = tuple(one.strip() for one in robots.split(",") if one.strip())
         own = create_mirror_keys(keys, name, behind, root, listed)
     typer.echo(
-        f"keys of mirror {name} in {own}; start hub and mirrors that run anew, they read lists at the start"
+        f"keys of mirror {name} in {own}; start a hub that runs anew, mirrors follow their lists by themselves"
     )
 
 

@@ -22,6 +22,7 @@ from safety.movers import (
     PAST,
     RADIUS,
     RADIUS_MAX_M,
+    RATE_MAX,
     SCAN_GAP_S,
     SCANS,
     SEEN_BEYOND_M,
@@ -98,7 +99,12 @@ def share_one(a, e, r, n, offsets, speed, turn_rate, scan_age_s):  # type: ignor
         return 1.0
     pose, now_s, tracks = a.pose[e, r], a.now_s[e, r], a.tracks[e, r]
     pace, reaction_s = abs(speed), n.reaction_s + scan_age_s
-    far_m = (pace + SPEED_MAX_MPS + n.unknown_mps) * (reaction_s + pace / n.braking_mps2)
+    unsure_mps = max(n.unknown_mps, n.spread_mps)
+    far_m = (pace + SPEED_MAX_MPS + unsure_mps) * (reaction_s + pace / n.braking_mps2) + np.max(
+        np.abs(offsets)
+    )
+    if tracks[:, ALIVE].any() and not max(pace, abs(turn_rate)) <= RATE_MAX:
+        return 0.0
     rank, agreed = 0, 0
     # All must be free at one and the same rank: what is free of one may not be free of another any more.
     while agreed < TRACKS:
@@ -107,10 +113,10 @@ def share_one(a, e, r, n, offsets, speed, turn_rate, scan_age_s):  # type: ignor
             track = tracks[index]
             if track[ALIVE] == 0.0:
                 continue
-            apart = (
-                math.hypot(track[movers.X] - pose[0], track[movers.Y] - pose[1]) - track[RADIUS] - n.radius_m
-            )
-            if apart - np.max(np.abs(offsets)) >= far_m:
+            apart = math.hypot(track[movers.X] - pose[0], track[movers.Y] - pose[1])
+            # Where it was seen last is not where it is: what hides for a moment walks on.
+            nearer = track[RADIUS] + n.radius_m + SPEED_MAX_MPS * (now_s - track[SEEN_S])
+            if apart - nearer >= far_m:
                 continue
             free = _share_rank(track, pose, now_s, n, offsets, speed, turn_rate, reaction_s, rank)
             if free == SHARES:

@@ -5,13 +5,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import zmq
 
-from contracts.keyring import MIRRORS_FOLDER
+from contracts.framelog import Kind, decode_event, iterate_frames, list_segments
+from contracts.keyring import AUTHORIZED_FOLDER, MIRRORS_FOLDER, ROBOTS_FILE
 from contracts.messages import (
     Chunk,
     FetchChunk,
@@ -21,12 +23,21 @@ from contracts.messages import (
     Refused,
     RolloutReport,
     Wait,
+    decode_from_hub,
     encode,
 )
 from contracts.plan import Release
 from edge_agent.update.checker import CheckResult
 from edge_agent.update.updater import State, Updater
-from edge_agent.uplink.routes import AVOIDED_S, MIRROR_SILENT_S, MIRROR_WAIT_MAX_S, Routes
+from edge_agent.uplink.routes import (
+    AVOIDED_S,
+    MIRROR_SILENT_S,
+    MIRROR_WAIT_MAX_S,
+    SILENT_TIMES,
+    TURN_MAX_S,
+    Routes,
+)
+from fleet_hub.limits import DOWNLOAD_CHUNK_BYTES
 from outrider.verbs.hub import mirror_keys
 from tests.support.fleet import Fleet, free_port, make_bundle, make_keys, make_order, make_plan, wait_for
 from tests.support.network import CutLine, RawRobot
@@ -109,6 +120,16 @@ def bundle_of(keys: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
     return make_bundle(keys)
 
 
+def noted(fleet: Fleet, *names: str) -> Counter[str]:
+    """How often robot 1 has noted each of these in its log."""
+    found: Counter[str] = Counter()
+    for segment in list_segments(fleet.state() / "log"):
+        for frame in iterate_frames(segment.path.read_bytes(), segment.data_start, segment.record_bytes):
+            if frame.kind is Kind.EVENT and (name := decode_event(frame.payload).name) in names:
+                found[name] += 1
+    return found
+
+
 def test_a_bundle_comes_by_two_mirrors(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """And hardly any of it by the hub: the robot's line to it is counted."""
     fleet, bundle = site.fleet, bundle_of(site.keys, monkeypatch)
@@ -122,8 +143,10 @@ def test_a_bundle_comes_by_two_mirrors(site: Site, monkeypatch: pytest.MonkeyPat
         candidate = fleet.answer_candidate(accepted=True)
         wait_for(lambda: fleet.rollout_state()[0] in ("active", "soaked"), "the policy")
         assert candidate.path.read_bytes() == bundle
-        # Some 20 KB; a mirror that a busy machine keeps silent for 3 s is rightly passed by for what is left.
-        assert line.down_bytes < len(bundle) // 4
+        # Some 20 KB, and one question more each time that a busy machine has kept the mirror silent.
+        notes = noted(fleet, "mirror_silent", "mirror_avoided")
+        assert notes["mirror_avoided"] == 0
+        assert line.down_bytes < 50_000 + notes["mirror_silent"] * (DOWNLOAD_CHUNK_BYTES + 1000)
         for name in ("site", "hall"):
             assert (site.data(name) / "bundles" / f"{digest}.outrider").read_bytes() == bundle
     finally:
@@ -140,7 +163,9 @@ def test_a_mirror_that_lies_is_left_alone(site: Site, monkeypatch: pytest.Monkey
     (site.data("hall") / "bundles" / f"{digest}.outrider").write_bytes(changed)
     fleet.start_rollout(digest, "robot_1")
     site.start_comms(site.ports["hall"])
-    assert fleet.answer_candidate(accepted=True).path.read_bytes() == bundle
+    candidate = wait_for(fleet.mailbox().poll, "a candidate for control", 60.0)
+    fleet.mailbox().answer(candidate, True)
+    assert candidate.path.read_bytes() == bundle
     wait_for(lambda: fleet.rollout_state()[0] in ("active", "soaked"), "the policy, by way of the hub", 60.0)
 
 
@@ -152,7 +177,9 @@ def test_a_dead_mirror_costs_nothing_but_time(site: Site, monkeypatch: pytest.Mo
     site.start("hall", free_port())
     fleet.start_rollout(digest, "robot_1")
     site.start_comms(site.ports["hall"])
-    assert fleet.answer_candidate(accepted=True).path.read_bytes() == bundle
+    candidate = wait_for(fleet.mailbox().poll, "a candidate for control", 60.0)
+    fleet.mailbox().answer(candidate, True)
+    assert candidate.path.read_bytes() == bundle
     wait_for(lambda: fleet.rollout_state()[0] in ("active", "soaked"), "the policy, by way of the hub", 60.0)
     assert site.end("hall", signal.SIGTERM) == 0
 
@@ -190,6 +217,47 @@ def test_a_mirror_serves_files_alone(site: Site) -> None:
         robot.socket.setsockopt(zmq.LINGER, 0)
 
 
+def test_a_mirror_follows_its_list(site: Site) -> None:
+    """Whose key goes is refused on the connection it has and on the next; with the key back it is let in again."""
+    site.fleet.start_hub()
+    site.fleet.release(make_bundle(site.keys))
+    site.start("site", site.fleet.port)
+    own = site.fleet.folder / "as-robot" / "robots" / "robot_1"
+    own.mkdir(parents=True)
+    (own / "curve.json").write_bytes((site.keys / "robots" / "robot_1" / "curve.json").read_bytes())
+    site_pair = json.loads((site.keys / MIRRORS_FOLDER / "site" / "curve.json").read_bytes())
+    (own / "hub_public.json").write_text(json.dumps({"public": site_pair["public"]}))
+    path = site.keys / MIRRORS_FOLDER / "site" / AUTHORIZED_FOLDER / ROBOTS_FILE
+    whole = path.read_bytes()
+    listed = json.loads(whole)
+    listed["keys"] = {key: name for key, name in listed["keys"].items() if name != "robot_1"}
+    address = f"tcp://127.0.0.1:{site.ports['site']}"
+    try:
+        with RawRobot(site.fleet.folder / "as-robot", "robot_1", address) as robot:
+            robot.hello()
+            path.write_bytes(b"{half of it")
+            time.sleep(1.2)
+            assert robot.ask(
+                FetchFile("image/timestamp.json", 0), FileChunk
+            ).found  # a damaged list changes nothing
+            path.write_text(json.dumps(listed))
+
+            def answer() -> str:
+                robot.socket.send(encode(Heartbeat(0)))
+                told = decode_from_hub(robot.socket.recv()) if robot.socket.poll(5000) else None
+                return told.code if isinstance(told, Refused) else ""
+
+            wait_for(lambda: answer() == "not_allowed", "the refusal")
+            with RawRobot(site.fleet.folder / "as-robot", "robot_1", address) as again:
+                again.socket.send(encode(Heartbeat(0)))
+                assert not again.socket.poll(1000)
+            path.write_bytes(whole)
+            wait_for(lambda: answer() == "hello_first", "the way back in")
+            robot.hello()
+    finally:
+        path.write_bytes(whole)
+
+
 class _Link:
     def __init__(self) -> None:
         self.online, self.sent = True, 0
@@ -214,12 +282,38 @@ def test_routes() -> None:
         assert routes.send(message)
     assert (hub.sent, mirror.sent) == (3, 2)
     assert routes.heard(Chunk(DIGEST, 0, b"x"))
-    assert not routes.step(now[0] + 100 * NS)  # nothing is asked
+    now[0] += 100 * NS
+    assert not routes.step(now[0])  # nothing is asked
+
+    def silent_after_s() -> float:
+        """Turns of 0.1 s until the mirror counts as silent."""
+        began_ns = now[0]
+        for _ in range(1000):
+            now[0] += NS // 10
+            if routes.step(now[0]):
+                return (now[0] - began_ns) / NS
+        raise AssertionError("never silent")
+
     routes.send(shared[0])
-    assert not routes.step(int(now[0] + (MIRROR_SILENT_S - 0.1) * NS))
-    assert routes.step(int(now[0] + (MIRROR_SILENT_S + 0.1) * NS))
+    now[0] += 100 * NS  # the robot itself was kept from its work: it could not have heard anything
+    assert not routes.step(now[0])
+    assert silent_after_s() == pytest.approx(MIRROR_SILENT_S - TURN_MAX_S, abs=0.11)
+    assert routes.send(shared[0])  # that question alone goes to the hub
+    assert (hub.sent, mirror.sent, notes) == (4, 3, [{}])
     routes.send(shared[0])
-    assert (hub.sent, mirror.sent) == (4, 3)
+    assert (hub.sent, mirror.sent) == (4, 4)
+    for _ in range(20):  # 2 s: slow, but it answers
+        now[0] += NS // 10
+        assert not routes.step(now[0])
+    assert routes.heard(Chunk(DIGEST, 0, b"x"))
+    routes.send(shared[0])
+    assert silent_after_s() == pytest.approx(SILENT_TIMES * 2.0, abs=0.11)
+    routes.send(shared[0])
+    routes.send(shared[0])
+    silent_after_s()  # the second time on end: it is left alone
+    routes.send(shared[0])
+    assert (hub.sent, mirror.sent, notes[-1]["why"]) == (6, 6, "no answer")
+    hub.sent, mirror.sent, notes[:] = 4, 3, [{}]
     now[0] += int((AVOIDED_S + 1.0) * NS)
     routes.send(shared[0])
     assert mirror.sent == 4

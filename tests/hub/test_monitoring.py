@@ -23,11 +23,14 @@ from fleet_hub.observe.rollup import (
     StoreFigures,
     by_policy_and_cohort,
 )
+from fleet_hub.store.erasure import erase
 from fleet_hub.store.figures import gather, write_figures
+from fleet_hub.store.live import LiveFigures
 from fleet_hub.store.replay import Ingest
+from fleet_hub.store.tombstones import Tombstone
 from navigation.novelty import drift_reference
 from outrider.verbs import hub as hub_verb
-from tests.hub.test_store import trip_rows, write_log
+from tests.hub.test_store import LOG, trip_rows, write_log
 from tests.hub.test_store_metrics import scrape
 from tests.recorder.support import drive, stop_at
 from tests.support.fleet import Fleet, free_port, make_bundle, wait_for
@@ -89,6 +92,7 @@ def test_every_metric_they_name_is_exported(
     rows = drive(60)
     stop_at(rows, 40, Reason.SCAN_STALE)
     recorder.decisions([row.tobytes() for row in rows])
+    recorder.event("hub_audit_failed", first_seq=1, last_seq=2, count=0)
     recorder.maintain(10**12)
     recorder.close()
     lines = (tmp_path / "robot" / "metrics.prom").read_text().splitlines()
@@ -96,6 +100,8 @@ def test_every_metric_they_name_is_exported(
         re.split("[{ ]", ln)[0] for ln in lines if ln[0] != "#"
     }
     assert named(*ready) <= exported
+    assert 'outrider_uplink_audits_failed_total{robot="robot_1"} 1' in lines
+    assert 'outrider_erasures_refused_total{robot="robot_1"} 0' in lines
     assert {f"outrider_hub_policy_{suffix}" for suffix in POLICY_FAMILIES} <= exported
     mine = '{policy="v7",cohort="none"}'
     assert found[f"outrider_hub_policy_ticks{mine}"] == 200
@@ -156,3 +162,37 @@ def test_a_robot_whose_clock_is_years_ahead_does_not_move_the_window(tmp_path: P
         ingest.run(all_now=True)
         found = gather(ingest.store, now_ns)
     assert {one.robot for one in found.sums} == {"robot_1"}
+
+
+def test_figures_are_of_what_the_store_has_not_taken_too(tmp_path: Path) -> None:
+    """Half of a minute-old log is in no closed segment; nothing counts twice, and what is erased is gone."""
+    now_ns = time.time_ns()
+    rows = np.concatenate([trip_rows(n + 1, now_ns - (90 - 30 * n) * NS, 20) for n in range(3)])
+    (tmp_path / "store").mkdir(parents=True)
+    write_log(tmp_path, rows[:400])
+    live = LiveFigures(tmp_path)
+
+    def ticks() -> tuple[int, int]:
+        live.update(now_ns)
+        found = gather(tmp_path / "store", now_ns, live)
+        return sum(one.ticks for one in found.sums), sum(one.trips for one in found.sums)
+
+    with Ingest(tmp_path) as ingest:
+        assert ingest.run(wall_ns=now_ns).records == 0  # its only segment may still be written to
+        assert ticks() == (400, 2)
+        assert now_ns - live.newest_wall_ns < 45 * NS
+        write_log(tmp_path, rows[400:500], first_seq=401)
+        assert ticks() == (500, 2)  # only what is new is read
+        ingest.run(all_now=True)
+        assert list(live.minutes(0, 2**62))
+        assert ticks() == (500, 2)
+        assert not list(live.minutes(0, 2**62))  # the store has it now
+        write_log(tmp_path, rows[500:], first_seq=501)
+        assert ticks()[0] == 600
+    erase(tmp_path, Tombstone("robot_1", now_ns - 31 * NS, now_ns), "anna", "a test")
+    kept = ticks()
+    assert kept[1] == 2
+    assert 0 < kept[0] <= 400  # the store's minutes go whole
+    (segment,) = sorted((tmp_path / "telemetry" / "robot_1" / LOG).glob("*.olog"))[-1:]
+    segment.write_bytes(segment.read_bytes()[:-3])
+    assert ticks() == kept

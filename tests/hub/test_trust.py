@@ -440,9 +440,18 @@ def test_versions_never_come_twice(tmp_path: Path) -> None:
         assert versions.after(0) > highest  # another robot's: only its own must rise
         highest = known
     assert Versions(tmp_path).after(10 * STEP) == 10 * STEP + 1
-    (tmp_path / CEILING_FILE).write_text("torn")
-    with pytest.raises(TrustError, match="holds no number"):
-        Versions(tmp_path)
+    for torn in ("torn", "", "-5", "1_000", "9" * 13):
+        (tmp_path / CEILING_FILE).write_text(torn)
+        with pytest.raises(TrustError, match="holds no number"):
+            Versions(tmp_path)
+
+
+def test_a_lost_ceiling_is_above_every_version_that_is_there(tmp_path: Path) -> None:
+    """No power cut takes it; a copy that somebody made without it may be put back."""
+    for name in ("robot_1/1007.targets.json", "robot_2/12.snapshot.json", "robot_2/timestamp.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert Versions(tmp_path).after(0) > 1007
 
 
 def test_what_a_power_cut_takes_of_a_director_is_signed_anew_above_it(own: Fleet) -> None:

@@ -11,6 +11,8 @@ BLOCK_BYTES = 64 * 1024
 class Line(threading.Thread):
     """Forwards every connection to ``port``; one thread, until ``close``."""
 
+    _turn_s = 0.05
+
     def __init__(self, port: int) -> None:
         super().__init__(daemon=True)
         self._target = port
@@ -25,13 +27,17 @@ class Line(threading.Thread):
 
     def run(self) -> None:
         while not self._ending:
-            for key, _ in self._selector.select(0.05):
+            for key, _ in self._selector.select(self._turn_s):
                 if key.data is None:
                     self._accept()
                 else:
                     self._forward(key.fileobj, *key.data)  # type: ignore[arg-type]
+            self.turn()
             if self._dark:
                 self._end_all()
+
+    def turn(self) -> None:
+        """What else is due; nothing on a good line."""
 
     def _accept(self) -> None:
         robot, _ = self._listener.accept()

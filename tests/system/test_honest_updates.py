@@ -46,7 +46,7 @@ from tests.support.honest import Site, work
 from trainer.release.keys import load_signer
 from trainer.release.pack import pack
 
-UPDATES = int(os.environ.get("OUTRIDER_HONEST_UPDATES", "30"))
+UPDATES = int(os.environ.get("OUTRIDER_HONEST_UPDATES", "20"))
 SEED = int(os.environ.get("OUTRIDER_SEED", "1"))
 LARGE = UPDATES >= 1000
 ROBOTS, PROCESSES = (240, 2) if LARGE else (10, 1)

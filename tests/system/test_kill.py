@@ -118,6 +118,9 @@ def test_control_is_killed_and_the_robot_stands(driving: LiveAgent) -> None:
         # It came back disarmed: not one command to move until somebody armed it.
         assert not any(any(command) for at, *command in list(driving.commands) if at > stands_ns)
         driving.arm()
+    node = driving.client()._node
+    assert not list(node.subscriptions), "whoever asks for the status a thousand times leaves nothing behind"
+    assert not list(node.clients)
     print(
         f"\n{KILLS} kills of control: standing after {1e3 * np.median(stood_s):.0f} ms (median), at most "
         f"{1e3 * max(stood_s):.0f} ms; {sum(s > STAND_MAX_S for s in stood_s)} took more than 100 ms"

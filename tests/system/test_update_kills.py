@@ -113,8 +113,9 @@ class Campaign:
         who = kinds[self.killed.total()] if self.killed.total() < len(kinds) else self.draw.choice(kinds)
         if who == "control" and self._control_kills[robot, self.release] >= TRIES_MAX:
             who = "comms"  # a release under which control dies more often is dropped, rightly
-        if who == "check" and self._check_kills[robot] >= CHECK_KILLS_MAX - 1:
-            who = "comms"  # which would hold the bundle to be at fault, and counts anew when it starts
+        if who == "check" and self._check_kills[robot] >= CHECK_KILLS_MAX - 2:
+            # One more, and a check that a busy machine gives too little time, and the bundle is held to be at fault.
+            who = "comms"  # counts anew when it starts
         at_write = self.draw.random() < 0.5
         time.sleep(self.draw.uniform(0.0, 0.5))
         getattr(self, f"_kill_{who}")(robot, at_write)
@@ -170,6 +171,7 @@ class Campaign:
                 robot,
                 self._armed(MODULES["check"], self.fleet.state(robot) / self.draw.choice(PLACES["check"])),
             )
+            self._check_kills[robot] = 1
             return
         end_s = time.monotonic() + DEATH_MAX_S
         while time.monotonic() < end_s:

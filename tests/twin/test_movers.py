@@ -1,13 +1,30 @@
 """What moves beside the robot: the monitor's text and the twin's compiled copy, on scans of real walkers."""
 
 import math
+import os
 
 import numpy as np
 import pytest
 
 from contracts.robot import AMR_SMALL, TUGGER
 from safety.config import MonitorConfig
-from safety.movers import ALIVE, SPEED_X, SPEED_Y, Movers, mover_numbers
+from safety.movers import (
+    ALIVE,
+    COLUMNS,
+    KNOWN,
+    MOVED_S,
+    RADIUS,
+    RADIUS_MAX_M,
+    SEEN_S,
+    SPEED_X,
+    SPEED_Y,
+    TRACKS,
+    UNSEEN_MAX_S,
+    Movers,
+    X,
+    Y,
+    mover_numbers,
+)
 from sim.sensors.lidar import ray_table
 from sim.simulation import Simulation, SimulationConfig
 from sim.tasks.randomise import Randomisation
@@ -16,6 +33,8 @@ from sim.world.generate import generate_mixed
 
 CONFIG = MonitorConfig()
 COSINES, SINES = ray_table(AMR_SMALL.lidar)
+SCENES = int(os.environ.get("OUTRIDER_SCENES", "25"))
+"""With walkers that hide behind pillars; some thousands when the rule or its compiled copy is changed."""
 
 
 @pytest.mark.timeout(300)
@@ -71,6 +90,116 @@ def scan_of(discs, wall_m=6.0):
         hit = along - np.sqrt(np.maximum(radius**2 - across**2, 0.0))
         ranges = np.where(inside & (hit < ranges), hit, ranges)
     return ranges.astype(np.float32)
+
+
+def hidden_track(rng, now_s):
+    """Something that is followed and was seen at most ``UNSEEN_MAX_S`` and a tick ago: float64[COLUMNS]."""
+    track = np.zeros(COLUMNS)
+    track[ALIVE], track[KNOWN] = 1.0, float(rng.random() < 0.8)
+    angle, way = rng.uniform(-math.pi, math.pi, 2)
+    apart, pace = rng.uniform(0.2, 4.0), rng.uniform(0.0, 2.5)
+    track[X], track[Y] = apart * math.cos(angle), apart * math.sin(angle)
+    if rng.random() < 0.7:  # towards the robot, or nearly
+        way = angle + math.pi + rng.normal(0.0, 0.3)
+    if track[KNOWN]:
+        track[SPEED_X], track[SPEED_Y] = pace * math.cos(way), pace * math.sin(way)
+    track[RADIUS] = rng.uniform(0.0, RADIUS_MAX_M)
+    track[SEEN_S] = track[MOVED_S] = now_s - rng.uniform(0.0, UNSEEN_MAX_S + 0.1)
+    return track
+
+
+@pytest.mark.parametrize("model", [AMR_SMALL, TUGGER], ids=lambda model: model.name)
+@pytest.mark.parametrize(
+    "config", [CONFIG, MonitorConfig(mover_spread_mps=1.0)], ids=["built-in", "less-sure"]
+)
+def test_what_hides_is_minded_where_it_is_by_now(model, config):
+    """The twin passes by what is too far off to be met: it must reckon from where that is, not from where it was."""
+    rng = np.random.default_rng(11)
+    numbers, discs = mover_numbers(config, model), np.array(model.footprint_offsets_m)
+    reduced = 0
+    for case in range(1500):
+        written, compiled = Movers(config, model), mover_arrays((1, 1), model.lidar.rays)
+        now_s = float(rng.uniform(0.0, 50.0))
+        for index in range(rng.integers(1, TRACKS + 1)):
+            written._tracks[index] = hidden_track(rng, now_s)
+        written._followed, written._now_s = written.tracks.tolist(), now_s
+        compiled.tracks[0, 0], compiled.now_s[0, 0] = written._tracks, now_s
+        wanted = (float(rng.uniform(-0.3, 1.2)), float(rng.choice([0.0, rng.uniform(-1.8, 1.8)])))
+        age_s = float(rng.uniform(0.0, 0.3))
+        share = written.share(wanted, age_s)
+        assert abs(share_one(compiled, 0, 0, numbers, discs, *wanted, age_s) - share) < 1e-9, case
+        reduced += share < 1.0
+    assert 300 < reduced < 1400, "the cases are worth something"
+
+
+def hider(rng):
+    """Place in m at time s of somebody who walks up and down behind a pillar, and the pillar: (x, y, radius)."""
+    bearing, apart = rng.uniform(-math.pi, math.pi), rng.uniform(0.9, 2.2)
+    pillar = (apart * math.cos(bearing), apart * math.sin(bearing), rng.uniform(0.15, 0.4))
+    begin, pace = rng.uniform(-1.0, 1.0), rng.uniform(0.5, 1.6) * rng.choice([-1.0, 1.0])
+    way = bearing + rng.choice([0.5 * math.pi, rng.uniform(-math.pi, math.pi)])
+    turns_s = rng.uniform(0.3, 2.0)
+
+    def place(t):
+        gone = pace * (turns_s - abs(t % (2.0 * turns_s) - turns_s)) + begin
+        behind = apart + pillar[2] + 0.35
+        return (
+            behind * math.cos(bearing) + gone * math.cos(way),
+            behind * math.sin(bearing) + gone * math.sin(way),
+        )
+
+    return place, pillar
+
+
+@pytest.mark.timeout(600)
+def test_who_hides_and_comes_out_again_is_the_same_to_both():
+    """Scans of a driving robot among pillars, with people who vanish behind them and come out again."""
+    rng = np.random.default_rng(SCENES)
+    numbers, discs = mover_numbers(CONFIG, AMR_SMALL), np.array(AMR_SMALL.footprint_offsets_m)
+    unseen, reduced = 0, 0
+    for scene in range(SCENES):
+        written, compiled = Movers(CONFIG, AMR_SMALL), mover_arrays((1, 1), AMR_SMALL.lidar.rays)
+        hiders = [hider(rng) for _ in range(3)]
+        x, y, heading = 0.0, 0.0, 0.0
+        velocity = (float(rng.uniform(-0.1, 0.5)), float(rng.normal(0.0, 0.3)))
+        for tick in range(40):
+            things = [pillar for _, pillar in hiders] + [(*place(0.05 * tick), 0.25) for place, _ in hiders]
+            cosine, sine = math.cos(heading), math.sin(heading)
+            ranges = scan_of(
+                [
+                    (cosine * (a - x) + sine * (b - y), cosine * (b - y) - sine * (a - x), radius)
+                    for a, b, radius in things
+                ]
+            )
+            written.take(ranges)
+            written.settle()
+            assert np.allclose(
+                written._tracks,
+                compiled_after(compiled, 0, numbers, ranges, COSINES, SINES),
+                rtol=0,
+                atol=1e-9,
+            ), (scene, tick)
+            written.advance(0.05, velocity)
+            advance_one(compiled, 0, 0, 0.05, np.array(velocity))
+            for wanted in (
+                (1.2, 0.0),
+                (-0.3, 0.2),
+                (float(rng.uniform(0.0, 1.2)), float(rng.uniform(-1.8, 1.8))),
+            ):
+                share = written.share(wanted, 0.05)
+                assert abs(share_one(compiled, 0, 0, numbers, discs, *wanted, 0.05) - share) < 1e-9, (
+                    scene,
+                    tick,
+                )
+                reduced += share < 1.0
+            unseen += int((written._now_s - written.tracks[:, SEEN_S] > 0.11).any())
+            x, y, heading = (
+                x + 0.05 * velocity[0] * cosine,
+                y + 0.05 * velocity[0] * sine,
+                heading + 0.05 * velocity[1],
+            )
+    assert unseen > 3 * SCENES, "some were hidden while they were followed"
+    assert reduced > 3 * SCENES
 
 
 def watched(place, seconds=1.0, hz=20, velocity=(0.0, 0.0)):

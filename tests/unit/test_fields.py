@@ -2,6 +2,7 @@
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -35,6 +36,15 @@ def test_a_field_begins_at_the_footprint_and_ends_where_it_says(model, front_m):
     for beyond_m, allowed in ((0.4 - EDGE_M, 0.0), (0.4 + EDGE_M, 0.9)):
         guard = guard_that_sees((STOP,), (front_m + beyond_m, 0.0), model=model)
         assert guard.limit((0.9, 0.3))[0] == (allowed, 0.3)
+
+
+def test_a_lidar_may_begin_anywhere():
+    """Counted the other way round, a scan that begins behind the robot is its own mirror image; another is not."""
+    lidar = msgspec.structs.replace(AMR_SMALL.lidar, angle_min_rad=-1.0)
+    turned = msgspec.structs.replace(AMR_SMALL, lidar=lidar)
+    guard = guard_that_sees((STOP,), (0.3 + 0.2, 0.0), model=turned)
+    assert guard.limit((0.9, 0.0))[0] == (0.0, 0.0)
+    assert guard.limit((-0.3, 0.0))[0] == (-0.3, 0.0)
 
 
 def test_a_field_is_as_wide_as_it_says():

@@ -7,7 +7,7 @@ import pytest
 
 from contracts.robot import AMR_SMALL, TUGGER
 from safety.config import MonitorConfig
-from safety.movers import ALIVE, COLUMNS, KNOWN, RADIUS, Movers, X, may_meet
+from safety.movers import ALIVE, COLUMNS, KNOWN, PAST, RADIUS, SEEN_S, TRACKS, Movers, X, follow, may_meet
 
 
 def least_gap_m(seen, near_m, pace, reach_s):
@@ -70,3 +70,29 @@ def test_a_speed_that_is_as_good_as_none_is_ruled_as_none(model, speed):
     movers._followed = movers.tracks.tolist()
     assert movers.share((0.5, 1.5), 0.05) < 1.0, "there is somebody to mind"
     assert movers.share((speed, 1.5), 0.05) == movers.share((0.0, 1.5), 0.05) == 1.0
+
+
+def test_where_all_tracks_are_taken_the_one_unseen_for_longest_makes_room():
+    tracks, past, taken = (
+        np.zeros((TRACKS, COLUMNS)),
+        np.zeros((TRACKS, PAST, 3)),
+        np.zeros(TRACKS, dtype=bool),
+    )
+    tracks[:, ALIVE], tracks[:, X], tracks[:, SEEN_S] = 1.0, 50.0, 3.0
+    tracks[5, SEEN_S] = 2.9
+    follow(tracks, past, taken, 3.05, 0.6, 1.0, 0.5, 0.2, True)
+    assert (tracks[:, X] == 1.0).nonzero()[0].tolist() == [5]
+    assert taken.nonzero()[0].tolist() == [5]
+    assert tracks[5, KNOWN] == 0.0, "nothing of the old one is left"
+
+
+def test_of_tracks_unseen_for_equally_long_the_first_makes_room():
+    """Which one matters little; that both reckonings take the same one matters."""
+    tracks, past, taken = (
+        np.zeros((TRACKS, COLUMNS)),
+        np.zeros((TRACKS, PAST, 3)),
+        np.zeros(TRACKS, dtype=bool),
+    )
+    tracks[:, ALIVE], tracks[:, X], tracks[:, SEEN_S] = 1.0, 50.0, 3.0
+    follow(tracks, past, taken, 3.05, 0.6, 1.0, 0.5, 0.2, True)
+    assert (tracks[:, X] == 1.0).nonzero()[0].tolist() == [0]

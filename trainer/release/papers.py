@@ -7,6 +7,7 @@ import msgspec
 from securesystemslib.signer import Signer
 
 from contracts.canonical import canonical_json
+from contracts.erasure import ERASE_TYPE, EraseAct
 from contracts.errors import KeyFileError
 from contracts.keyring import PEOPLE_FOLDER
 from contracts.papers import (
@@ -65,6 +66,12 @@ def sign_fleet_act(act: FleetAct, signer: Signer) -> bytes:
     """Whom a person lets in or cuts off; raises msgspec.ValidationError for a reason that is none."""
     msgspec.convert(msgspec.to_builtins(act), FleetAct)
     return seal(canonical_json(act), FLEET_ACT_TYPE, [signer])
+
+
+def sign_erase_act(act: EraseAct, signer: Signer) -> bytes:
+    """What is to be erased from a robot's log; raises msgspec.ValidationError for what cannot be."""
+    msgspec.convert(msgspec.to_builtins(act), EraseAct)
+    return seal(canonical_json(act), ERASE_TYPE, [signer])
 
 
 def sign_voucher(voucher: Voucher, signer: Signer) -> bytes:
