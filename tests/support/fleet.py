@@ -176,6 +176,28 @@ class Fleet:
         line = self.hub_process.stdout.readline()
         assert environment or "hub listens" in line, line  # with another environment it may end before
 
+    def start_standby(self, *options: str) -> None:
+        """Start a hub beside one that serves, and wait until it says that it stands by."""
+        command = [sys.executable, "-m", "outrider.cli", "hub", "run", "--data", str(self.folder / "data")]
+        command += ["--keys", str(self.keys), "--listen", self.address, *options]
+        self.hub_process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.read_hub_until("hub stands by")
+
+    def read_hub_until(self, text: str) -> None:
+        """Read what the hub says until that is in it."""
+        assert self.hub_process is not None
+        assert self.hub_process.stdout is not None
+        said = []
+        for line in self.hub_process.stdout:
+            said.append(line)
+            if text in line:
+                return
+        raise AssertionError(f"the hub ended without {text!r}, after {said}")
+
+    def wait_until_serving(self) -> None:
+        """Wait for a hub that stood by."""
+        self.read_hub_until("hub listens")
+
     def kill_hub(self) -> None:
         """kill -9."""
         assert self.hub_process is not None
@@ -204,9 +226,10 @@ class Fleet:
         keys: Path | None = None,
         address: str = "",
         environment: dict[str, str] | None = None,
+        ring: str = "",
         **fields: str | float,
     ) -> None:
-        """Start a robot's comms process; ``fields`` are further ones of its settings."""
+        """Start a robot's comms process; ``ring``: another fleet's prefix; ``fields``: further settings."""
         config = self.folder / f"{robot}.json"
         values = {
             "robot_id": robot,
@@ -214,7 +237,7 @@ class Fleet:
             "hub_endpoint": address or self.address,
         }
         own_keys = keys or self.keys / "robots" / robot
-        values |= {"keys_dir": str(own_keys), "ring_name": f"{self.prefix}-{robot}"}
+        values |= {"keys_dir": str(own_keys), "ring_name": f"{ring or self.prefix}-{robot}"}
         config.write_text(json.dumps(values | fields))
         command = [sys.executable, "-m", "edge_agent.comms", "--config", str(config)]
         self.comms[robot] = subprocess.Popen(command, text=True, env=environment)
