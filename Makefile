@@ -36,6 +36,7 @@ campaign: setup
 	$(PYTHON) -m outrider.cli evaluate trainer/policies/seed-0.onnx --fidelity --out build/campaign/fidelity
 	$(PYTHON) -m benchmarks.adversary
 	$(PYTHON) -m outrider.cli firmware soak --fuzz-bytes 1e9 --differential 1e6 --frames 1e7 --cuts 1 --stops 250
+	$(PYTHON) -m tools.fuzz_python --bytes 1e9
 	$(PYTHON) -m benchmarks.watchdogs --realtime
 	$(PYTHON) -m tools.coverage_cores
 	OUTRIDER_KILLS=100 $(PYTHON) -m pytest -s tests/system/test_kill.py

@@ -56,7 +56,7 @@ class Tokens:
         if self._row(opened.token):
             raise MembershipError("that token has been issued before; issue another")
         (count,) = self._database.rows(
-            "SELECT COUNT(*) FROM token WHERE binding = x'' AND expires_wall_ns > ?", now
+            "SELECT COUNT(*) FROM token WHERE binding = ? AND expires_wall_ns > ?", b"", now
         )[0]
         if count >= TOKENS_OPEN_MAX:
             raise MembershipError(f"{count} tokens are out; at most {TOKENS_OPEN_MAX} may be")
@@ -65,8 +65,9 @@ class Tokens:
     def add(self, voucher: Voucher, paper: bytes, person: str) -> None:
         """Write a token down, in the caller's transaction."""
         self._database.run(
-            "INSERT INTO token VALUES (?, ?, ?, ?, ?, x'')",
-            voucher.token, voucher.robot, paper, person, voucher.expires_wall_ns,
+            "INSERT INTO token (token, robot, voucher, issued_by, expires_wall_ns, binding) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            voucher.token, voucher.robot, paper, person, voucher.expires_wall_ns, b"",
         )  # fmt: skip
 
     def admit(self, token: str, robot: str) -> None:
@@ -79,10 +80,12 @@ class Tokens:
 
     def void(self, robot: str) -> None:
         """End every token of a robot, in the caller's transaction."""
+        now = self._wall_ns()
         self._database.run(
-            "UPDATE token SET expires_wall_ns = MIN(expires_wall_ns, ?) WHERE robot = ?",
-            self._wall_ns(),
+            "UPDATE token SET expires_wall_ns = ? WHERE robot = ? AND expires_wall_ns > ?",
+            now,
             robot,
+            now,
         )
 
     def open_for(self, robot: str) -> bool:

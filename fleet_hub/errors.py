@@ -45,6 +45,18 @@ class UnknownRolloutError(HubError):
     code = "unknown_rollout"
 
 
+class DataFolderBusyError(DataFolderError):
+    """Another hub holds the data folder's lock."""
+
+
+class LeaseHeldError(HubError):
+    """Another hub serves the fleet whose database this one shares."""
+
+
+class DatabaseLostError(HubError):
+    """The database that hubs share cannot be reached, or another hub has taken over."""
+
+
 class NotAllowedError(HubError):
     """The client's key does not allow what it asked for."""
 

@@ -25,6 +25,12 @@ from fleet_hub.store.database import Database
 
 MEMBERS_MAX = 100_000
 IN, OUT = "in", "out"
+_COLUMNS = "key, role, name, state, card, since_wall_ns"
+_NOTE = (
+    f"INSERT INTO member ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
+    "role = excluded.role, name = excluded.name, state = excluded.state, card = excluded.card, "
+    "since_wall_ns = excluded.since_wall_ns"
+)
 
 
 @dataclass
@@ -55,7 +61,7 @@ class Members:
         self.tokens = Tokens(database, access, wall_ns)
         self._changes = Changes()
         # As they came: a name that was revoked may have come again.
-        for key, role, name, state, card, _ in database.rows("SELECT * FROM member ORDER BY rowid"):
+        for key, role, name, state, card, _ in database.rows(f"SELECT {_COLUMNS} FROM member ORDER BY rowid"):
             if state == OUT:
                 self._take_out(role, name)
                 continue
@@ -116,7 +122,9 @@ class Members:
         """Who may connect, who no longer may, which tokens are out; all, or what is known of one."""
         rows = {
             row[0]: row
-            for row in self._database.rows("SELECT * FROM member ORDER BY rowid LIMIT ?", MEMBERS_MAX)
+            for row in self._database.rows(
+                f"SELECT {_COLUMNS} FROM member ORDER BY rowid LIMIT ?", MEMBERS_MAX
+            )
         }
         found = [
             MemberView(role_, name_, key, IN, int(rows[key][5]) if key in rows else 0)
@@ -192,9 +200,7 @@ class Members:
     def _note(self, role: str, name: str, key: str, state: str, card: bytes = b"") -> None:
         if state == IN and len(self._access) >= MEMBERS_MAX:
             raise MembershipError(f"a hub knows {MEMBERS_MAX} keys at most; revoke what is not used")
-        self._database.run(
-            "INSERT OR REPLACE INTO member VALUES (?, ?, ?, ?, ?, ?)", key, role, name, state, card, self._wall_ns()
-        )  # fmt: skip
+        self._database.run(_NOTE, key, role, name, state, card, self._wall_ns())
 
     def _take_in(self, role: str, name: str, key: str, card: bytes) -> None:
         self._access.put(role, name, key)

@@ -1,17 +1,16 @@
 """The hub process: one ROUTER socket over CURVE, one loop: poll, drain, handle, sync, acknowledge, offer."""
 
-import sqlite3
+import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-import zmq
+from sqlalchemy.exc import SQLAlchemyError
 
 from contracts.enrolment import EnrolmentError
 from contracts.errors import ContractError, MessageError, OrderError
-from contracts.keyring import CURVE_FILE, TRUSTED_FILE, CurvePair, party_folder, read_key_file
 from contracts.messages import (
     Ack,
     ActOnFleet,
@@ -26,35 +25,24 @@ from contracts.messages import (
     encode,
     short,
 )
-from contracts.provenance import TrustedKeys
 from contracts.replay import STORE_FOLDER
 from contracts.tracing import open_sink
-from contracts.trust import TRUST_FOLDER
 from fleet_hub import limits
-from fleet_hub.access import ENROLMENT, Access, ZapThread
-from fleet_hub.catalogue.catalogue import Catalogue
-from fleet_hub.desks import OperatorDesk, RobotDesk, Session
-from fleet_hub.enrolment import EnrolmentDesk
-from fleet_hub.errors import AddressBusyError, DataFolderError, HubError, NotAllowedError, RevokedError
-from fleet_hub.intake.intake import Intake
-from fleet_hub.members import Members
+from fleet_hub.access import ENROLMENT
+from fleet_hub.desks import Session
+from fleet_hub.door import Door
+from fleet_hub.errors import HubError, NotAllowedError, RevokedError
 from fleet_hub.observe.metrics import STEP_S as METRICS_STEP_S
 from fleet_hub.observe.metrics import HubFigures, MetricsServer, metrics_text
 from fleet_hub.observe.rollup import FIGURES_FILE, RollupReader
 from fleet_hub.observe.traces import LAST_WORDS, spans_of, write_all
-from fleet_hub.people import People, read_cards
+from fleet_hub.parts import Desks, OwnKeys, Stores
 from fleet_hub.rollout.events import StrangersRefused
-from fleet_hub.rollout.evidence import EvidenceRoom
-from fleet_hub.rollout.rollouts import Rollouts, Told
-from fleet_hub.rollout.trip_store import TripStore
-from fleet_hub.store.audit import AuditLog
-from fleet_hub.store.database import Database
-from fleet_hub.store.erasure_orders import ErasureOrders
+from fleet_hub.rollout.rollouts import Told
+from fleet_hub.store.database import open_database
 from fleet_hub.store.folder import DataFolder
 from fleet_hub.store.ingesting import IngestChild
 from fleet_hub.transfers import SpeechLimit, TransferLimits, Transfers
-from fleet_hub.trust.keys import passphrase
-from fleet_hub.trust.room import TrustRoom
 
 
 class Hub:
@@ -71,79 +59,75 @@ class Hub:
         ingest: bool = False,
         traces: str = "",
         transfers: TransferLimits | None = None,
+        database: str = "",
+        name: str = "",
     ) -> None:
         """Read keys, take the data folder, listen; at ``metrics`` ([HOST:]PORT) for Prometheus, too.
 
         With ``ingest`` a child process keeps the replay store up to date; ``transfers`` limits what robots fetch; with
-        ``traces`` (a file or a URL) updates are traced (``contracts.tracing``).
+        ``traces`` (a file or a URL) updates are traced (``contracts.tracing``). ``database`` is the URL of a PostgreSQL
+        that hubs share, ``name`` what they call this one.
 
         Raises:
             KeyFileError: A key is missing or unusable.
             DataFolderError: Another hub uses ``data``, or it is not a hub's.
+            LeaseHeldError: Another hub serves the fleet of that ``database``.
+            DatabaseLostError: ``database`` cannot be reached.
             AddressBusyError: ``listen`` or ``metrics`` is in use or no address.
             TraceTargetError: ``traces`` cannot be written to.
         """
-        self._spans = open_sink(traces, "outrider-hub")
-        own = party_folder(keys, "hub")
-        pair = read_key_file(own / CURVE_FILE, CurvePair, private=True)
-        self._access = access = Access.load(own)
-        trusted = TrustedKeys.load(own / TRUSTED_FILE)
-        cards = {name: card for name, card in read_cards(own, trusted).items() if name in access.robots}
         self._wall_ns, self._mono_ns = wall_ns, mono_ns
-        self._folder = DataFolder(data)
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        try:
-            self._zap = ZapThread(self._context, access)
-            self._zap.start()
-            self._metrics = MetricsServer(metrics) if metrics else None
-            self._socket = self._listen(pair, listen)
-        except AddressBusyError:
-            self._zap.stop()
-            self._context.term()
-            self._folder.close()
-            raise
-        self.endpoint = str(self._socket.getsockopt_string(zmq.LAST_ENDPOINT))
-        self._database = Database(self._folder.database)
-        self._catalogue = Catalogue(self._database, self._folder, trusted, wall_ns)
-        self._intake = Intake(self._folder.telemetry)
-        audit = AuditLog(self._database, wall_ns)
-        trips = TripStore(self._database, self._folder.telemetry)
-        people = People(own, trusted)
-        self._members = members = Members(self._database, audit, access, people, cards, trusted, wall_ns)
-        self._rollouts = Rollouts(
-            self._database, audit, self._catalogue, people, cards, EvidenceRoom(trips), wall_ns
-        )
-        if self._spans is not None:
-            self._rollouts.on_report = self._trace
-        self._trust = TrustRoom(
-            data / TRUST_FOLDER, own / TRUST_FOLDER, self._catalogue, self._rollouts, members.robots, wall_ns,
-            passphrase(),
-        )  # fmt: skip
-        self._rollouts.fleet_changed()
-        self._enrolment_desk = EnrolmentDesk(members, audit, access, trusted, self._trust.roots, wall_ns)
-        self._audit, self._strangers, self._strangers_ns = audit, 0, 0
-        self._transfers = Transfers(transfers or TransferLimits(), mono_ns())
-        self._erasures = erasures = ErasureOrders(
-            data, self._database, audit, people, members.robots, cards, self._intake, trips, wall_ns
-        )
-        self._robot_desk = RobotDesk(
-            self._database, self._catalogue, self._rollouts, self._intake, trips, self._trust, self._transfers, erasures
-        )  # fmt: skip
-        self._operator_desk = OperatorDesk(
-            self._database, self._catalogue, self._rollouts, self._intake, audit, members, self._trust, erasures
-        )  # fmt: skip
-        sites = {name: card.site for name, (_, card) in cards.items()}
-        self._rollup = RollupReader(data / STORE_FOLDER / FIGURES_FILE, sites)
-        self._ingest = IngestChild(data) if ingest else None
-        self._heard_wall_ns = dict.fromkeys(access.robots, wall_ns())
+        self._closing = ExitStack()
         self._sessions: dict[bytes, Session] = {}
         self._robots: dict[str, Session] = {}
         self._speech = SpeechLimit()
-        self._stopping = False
-        self._step_due = True
-        self._step_ns = 0
-        self._figures_ns = self._turn_worst_ns = 0
+        self._stopping, self._step_due = False, True
+        self._strangers = self._strangers_ns = self._step_ns = self._figures_ns = self._turn_worst_ns = 0
         self.dropped = 0
+        try:
+            self._open(data, OwnKeys(keys), listen, database, name, transfers or TransferLimits())
+            self._open_observers(data, metrics, ingest, traces)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(
+        self, data: Path, own: OwnKeys, listen: str, database: str, name: str, limit: TransferLimits
+    ) -> None:
+        """Take folder, database and address; go on from what they hold."""
+        folder = DataFolder(data)
+        self._closing.callback(folder.close)
+        self._database = open_database(data, database, name or socket.gethostname())
+        self._closing.callback(self._database.close)
+        self._access = own.access
+        self._door = Door(own.pair, listen, own.access)
+        self._closing.callback(self._door.close)
+        self.endpoint = self._door.endpoint
+        self._transfers = Transfers(limit, self._mono_ns())
+        try:
+            stores = Stores(own, data, folder, self._database, self._closing, self._wall_ns)
+        except SQLAlchemyError as error:
+            raise self._database.lost(error) from None
+        self._audit, self._catalogue, self._intake = stores.audit, stores.catalogue, stores.intake
+        self._members, self._rollouts, self._erasures = stores.members, stores.rollouts, stores.erasures
+        self._desks = Desks(own, stores, self._transfers, self._wall_ns)
+        self._rollup = RollupReader(
+            data / STORE_FOLDER / FIGURES_FILE, {name: card.site for name, (_, card) in own.cards.items()}
+        )
+        self._heard_wall_ns = dict.fromkeys(own.access.robots, self._wall_ns())
+
+    def _open_observers(self, data: Path, metrics: str, ingest: bool, traces: str) -> None:
+        """What only looks on."""
+        self._spans = open_sink(traces, "outrider-hub")
+        if self._spans is not None:
+            self._closing.callback(self._spans.close)
+            self._rollouts.on_report = self._trace
+        self._metrics = MetricsServer(metrics) if metrics else None
+        if self._metrics is not None:
+            self._closing.callback(self._metrics.close)
+        self._ingest = IngestChild(data) if ingest else None
+        if self._ingest is not None:
+            self._closing.callback(self._ingest.close)
 
     def stop(self) -> None:
         """Let ``run`` return after the messages at hand; safe in a signal handler."""
@@ -155,13 +139,15 @@ class Hub:
         Raises:
             DataFolderError: The database takes no more (a full disk): what is in memory may be ahead of it, so this hub
                 ends, and goes on from the disk when it is started again.
+            DatabaseLostError: The same of a shared database, or another hub has taken over.
         """
         try:
             while not self._stopping:
-                self._socket.poll(limits.STEP_POLL_MS if self._step_due else limits.POLL_MS)
+                self._door.wait(limits.STEP_POLL_MS if self._step_due else limits.POLL_MS)
                 began_ns = self._mono_ns()
                 self._drain()
                 self._database.commit()
+                self._database.keep_lease()
                 for robot, log_id, durable_seq in self._intake.commit():
                     self._send_to_robot(robot, Ack(log_id, durable_seq))
                 self._step_rollouts()
@@ -172,44 +158,24 @@ class Hub:
                     self._ingest.step(self._mono_ns())
                 self._turn_worst_ns = max(self._turn_worst_ns, self._mono_ns() - began_ns)
                 self._tell_figures()
-        except sqlite3.Error as error:
-            raise DataFolderError(
-                f"{self._folder.database}: {error}; this hub ends, free some space and start it again"
-            ) from None
+        except SQLAlchemyError as error:
+            raise self._database.lost(error) from None
         finally:
             self.close()
 
     def close(self) -> None:
-        """Close sockets, files and lock; end the ingest."""
-        if self._ingest:
-            self._ingest.close()
-        if self._metrics:
-            self._metrics.close()
-        if self._spans is not None:
-            self._spans.close()
-        self._socket.close(linger=200)
-        self._zap.stop()
-        self._context.term()
-        self._intake.close()
-        self._catalogue.close()
-        self._database.close()
-        self._folder.close()
+        """Close in the order opposite to that of opening: ingest, door, files, database, and the lock at last."""
+        self._closing.close()
 
     def _drain(self) -> None:
-        for _ in range(limits.DRAIN_MAX):
-            try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
-                return
-            if len(frames) != 2:
-                continue
-            session = self._session(frames[0].bytes, str(frames[1].get("User-Id")))
+        for routing_id, user, data in self._door.messages():
+            session = self._session(routing_id, user)
             if session and self._may_speak(session):
                 if session.role == "robot":  # nothing that a robot is answered depends on the database
                     self._database.hold()
                 else:
                     self._database.commit()
-                self._handle(session, frames[1].bytes)
+                self._handle(session, data)
 
     def _may_speak(self, session: Session) -> bool:
         """Whether a robot keeps to its rate; operators have none."""
@@ -244,7 +210,7 @@ class Hub:
                 return
             if session.role != "operator":
                 raise NotAllowedError(f"{session.name} is a robot; only operators may ask for that")
-            answer = self._operator_desk.answer(session.name, message, self._robots, self._mono_ns())
+            answer = self._desks.operators.answer(session.name, message, self._robots, self._mono_ns())
             self._send(session, answer)
             self._step_due |= isinstance(message, ActOnRollout)
             if isinstance(message, ActOnFleet):
@@ -261,7 +227,7 @@ class Hub:
             raise NotAllowedError(f"{session.name} is no robot of the fleet; only robots may say that")
         self._step_due |= isinstance(message, Hello | RolloutReport)
         self._heard_wall_ns[session.name] = self._wall_ns()
-        for answer in self._robot_desk.answer(session, message, self._wall_ns()):
+        for answer in self._desks.robots.answer(session, message, self._wall_ns()):
             self._send(session, answer)
         if session.log_id:
             self._robots[session.name] = session
@@ -283,7 +249,7 @@ class Hub:
             )
         party = self._access.party(session.user)
         assert party is not None, "looked up when its message came"
-        self._send(session, self._enrolment_desk.answer(session.name, party.key, message))
+        self._send(session, self._desks.enrolment.answer(session.name, party.key, message))
         self._follow_members()
 
     def _follow_members(self) -> None:
@@ -304,7 +270,7 @@ class Hub:
 
     def _note_strangers(self) -> None:
         """Who was refused at the door goes into the audit log, as a number, now and then."""
-        now_ns, refused = self._mono_ns(), self._zap.refused
+        now_ns, refused = self._mono_ns(), self._door.refused
         if refused > self._strangers and now_ns - self._strangers_ns >= limits.STRANGERS_AUDIT_S * 1e9:
             self._audit.append("hub", StrangersRefused(refused - self._strangers))
             self._strangers, self._strangers_ns = refused, now_ns
@@ -366,26 +332,15 @@ class Hub:
         )
         self._figures_ns, self._turn_worst_ns = now_ns, 0
 
-    def _listen(self, pair: CurvePair, listen: str) -> Any:
-        try:
-            return listen_at(self._context, pair, listen)
-        except AddressBusyError:
-            if self._metrics:
-                self._metrics.close()
-            raise
-
     def _send_to_robot(self, robot: str, message: FromHub) -> None:
         if session := self._robots.get(robot):
             self._send(session, message)
 
     def _send(self, session: Session, message: FromHub | bytes) -> bool:
         data = message if isinstance(message, bytes) else encode(message)
-        try:
-            self._socket.send_multipart([session.routing_id, data], zmq.NOBLOCK)
-        except zmq.ZMQError:
-            self.dropped += 1
-            return False
-        return True
+        sent = self._door.send(session.routing_id, data)
+        self.dropped += not sent
+        return sent
 
     def _forget_silent(self) -> None:
         before = self._mono_ns() - int(limits.SESSION_MAX_SILENCE_S * 1e9)
@@ -397,28 +352,3 @@ class Hub:
         if self._robots.get(session.name) is session:
             del self._robots[session.name]
             self._transfers.gone(session.name)
-
-
-def listen_at(context: "zmq.Context[zmq.Socket[bytes]]", pair: CurvePair, listen: str) -> Any:
-    socket = context.socket(zmq.ROUTER)
-    socket.linger = 0
-    socket.curve_server = True
-    socket.curve_publickey, socket.curve_secretkey = pair.public.encode(), pair.secret.encode()
-    socket.setsockopt_string(zmq.ZAP_DOMAIN, "outrider")
-    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-    socket.setsockopt(zmq.MAXMSGSIZE, limits.SOCKET_MESSAGE_MAX_BYTES)
-    socket.setsockopt(zmq.HANDSHAKE_IVL, limits.HANDSHAKE_MAX_MS)
-    socket.setsockopt(zmq.SNDHWM, limits.SEND_QUEUE_MAX)
-    socket.setsockopt(zmq.RCVHWM, limits.RECEIVE_QUEUE_MAX)
-    socket.setsockopt(zmq.BACKLOG, limits.BACKLOG_MAX)
-    socket.setsockopt(zmq.HEARTBEAT_IVL, limits.HEARTBEAT_MS)
-    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, limits.HEARTBEAT_TIMEOUT_MS)
-    try:
-        socket.bind(listen)
-    except zmq.ZMQError as error:
-        socket.close()
-        raise AddressBusyError(
-            f"cannot listen at {listen}: {zmq.strerror(error.errno or 0)}; "
-            "stop what is listening there, or give another --listen tcp://HOST:PORT"
-        ) from None
-    return socket

@@ -175,6 +175,12 @@ class Setup(Steps):
                 "no libsodium: emulated boards take no update ('apt-get install libsodium-dev pkg-config')",
             )
 
+    def find_postgres(self) -> None:
+        """PostgreSQL for tests of several hubs; not installed unasked, since Debian starts a server with it."""
+        found = any(Path("/usr/lib/postgresql").glob("15/bin/initdb"))
+        without = "no PostgreSQL 15: tests of several hubs are skipped ('apt-get install postgresql-15')"
+        self.log.step("postgres", "PostgreSQL 15 is there" if found else without)
+
     def all_steps(self) -> None:
         """Do, or check, everything."""
         self.use(find_distribution(self.environment, self.venv, needed=self.ros))
@@ -188,6 +194,7 @@ class Setup(Steps):
         self.install_project()
         if not self.edge:
             self.find_sodium()
+            self.find_postgres()
         if not self.ros:
             return
         ros = RosSteps(self, self.python, self.site, self.distribution)

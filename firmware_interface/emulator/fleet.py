@@ -23,11 +23,17 @@ PORTS_FILE, EVENTS_FILE = "boards.json", "events.jsonl"
 EVENTS_MAX = 100_000
 
 
+def flash_file(port: Path) -> Path:
+    """A board's memory, beside its port: firmware, parameters, key; it outlasts the board's process."""
+    return port.with_name(f"{port.name}.flash")
+
+
 class _Board:
     """One robot's: the process, and the socket of its sensors and motors."""
 
-    def __init__(self, port: Path, plant: Path, program: Path, rate: float) -> None:
+    def __init__(self, port: Path, plant: Path, program: Path, rate: float, key: bytes) -> None:
         self._port, self._plant_path, self._program, self._rate = port, plant, program, rate
+        self._key = key
         self.plant = Plant(plant)
         self.emulator: Emulator | None = None
         self.seen = self.starts = 0
@@ -37,10 +43,11 @@ class _Board:
         self.emulator = Emulator(
             self._program,
             link=self._port,
-            flash=self._port.with_name(f"{self._port.name}.flash"),
+            flash=flash_file(self._port),
             plant=self._plant_path,
             rate=self._rate,
             silent_max_s=SILENT_MAX_S,
+            key=self._key,
         )
         self.emulator.hurry()
         self.seen, self.starts = 0, self.starts + 1
@@ -61,6 +68,7 @@ class BoardFleet:
         folder: for ports and the boards' memories; made where it is missing.
         rate: of their clocks, see ``Emulator``.
         program: as ``build`` gives it.
+        key: whose firmware images they take, see ``Emulator``; without, they take no update.
 
     Raises:
         BuildError: the firmware cannot be compiled here.
@@ -68,7 +76,12 @@ class BoardFleet:
     """
 
     def __init__(
-        self, names: list[str], folder: Path, rate: float = 1.0, program: Path | None = None
+        self,
+        names: list[str],
+        folder: Path,
+        rate: float = 1.0,
+        program: Path | None = None,
+        key: bytes = b"",
     ) -> None:
         program = program or build()
         try:
@@ -85,7 +98,7 @@ class BoardFleet:
         self._boards: dict[str, _Board] = {}
         try:
             for name in names:
-                board = _Board(self.folder / name, self._sockets / name, program, rate)
+                board = _Board(self.folder / name, self._sockets / name, program, rate, key)
                 self._boards[name] = board
         except BaseException:
             self.close()

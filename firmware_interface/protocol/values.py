@@ -1,6 +1,5 @@
 """A parameter's value and its 32 bits on the wire."""
 
-import math
 import struct
 
 from firmware_interface.errors import ParameterError
@@ -35,7 +34,7 @@ def parameter_named(name: str) -> Parameter:
 
 def checked_bits(parameter: Parameter, value: float) -> int:
     """``value`` for this parameter as it travels; raises ParameterError when it is not in its range."""
-    if parameter.kind == "u32" and value != int(value if math.isfinite(value) else 0):
+    if parameter.kind == "u32" and not float(value).is_integer():
         raise ParameterError(f"{parameter.name} is a whole number of {parameter.unit}, not {value:g}")
     if not parameter.low <= value <= parameter.high:
         raise ParameterError(

@@ -9,8 +9,6 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-import zmq
-
 from contracts.errors import KeyFileError, MessageError
 from contracts.keyring import CURVE_FILE, HUB_PUBLIC_FILE, CurvePair, CurvePublic, read_key_file
 from contracts.messages import (
@@ -31,11 +29,10 @@ from contracts.messages import (
 )
 from contracts.trust import IMAGE, ROOT_MAX_BYTES
 from fleet_hub import limits
-from fleet_hub.access import ZapThread
+from fleet_hub.door import Door
 from fleet_hub.mirror.allowed import FollowedLists
 from fleet_hub.mirror.store import MirrorStore
 from fleet_hub.mirror.upstream import Carrier, Upstream
-from fleet_hub.server import listen_at
 from fleet_hub.transfers import SpeechLimit, TransferLimits, Transfers
 
 PENDING_MAX = 8_192
@@ -71,17 +68,9 @@ class Mirror:
                 f"no image root in {keys} ({error.strerror}); `outrider hub mirror-keys`"
             ) from None
         self._mono_ns = mono_ns
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._lists = FollowedLists(keys)
-        self._zap = ZapThread(self._context, self._lists.access)
-        self._zap.start()
-        try:
-            self._socket = listen_at(self._context, pair, listen)
-        except BaseException:
-            self._zap.stop()
-            self._context.term()
-            raise
-        self.endpoint = str(self._socket.getsockopt_string(zmq.LAST_ENDPOINT))
+        self._door = Door(pair, listen, self._lists.access)
+        self.endpoint = self._door.endpoint
         self._store = MirrorStore(data)
         self._carrier = Carrier(self._store, Upstream(upstream, name, pair, server.public), root)
         self._transfers = Transfers(transfers or TransferLimits(), mono_ns())
@@ -91,6 +80,8 @@ class Mirror:
         self._stopping = False
         self._fresh_ns = -int(FRESH_S * 1e9)
         self.dropped = 0
+        self.served_bytes: dict[str, int] = {}
+        """Of bundles, by who asked: robots and mirrors of the allow-list, nobody else."""
 
     def stop(self) -> None:
         """Let ``run`` return; safe in a signal handler."""
@@ -101,28 +92,21 @@ class Mirror:
         self._carrier.start()
         try:
             while not self._stopping:
-                self._socket.poll(POLL_MS if self._pending else limits.POLL_MS)
+                self._door.wait(POLL_MS if self._pending else limits.POLL_MS)
                 self._follow_lists()
                 self._drain()
                 self._answer_pending()
         finally:
             self._carrier.stop()
-            self._socket.close(linger=200)
-            self._zap.stop()
-            self._context.term()
+            self._door.close()
 
     def _drain(self) -> None:
-        for _ in range(limits.DRAIN_MAX):
-            try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
-                return
-            if len(frames) == 2:
-                peer, party = frames[0].bytes, self._lists.access.party(str(frames[1].get("User-Id")))
-                if party is None:  # ZeroMQ does not end a connection whose key has gone
-                    self._send(peer, Refused("not_allowed", "this key is not let in any more"))
-                elif self._may_speak(party.name):
-                    self._handle(peer, party.name, frames[1].bytes)
+        for peer, user, data in self._door.messages():
+            party = self._lists.access.party(user)
+            if party is None:  # ZeroMQ does not end a connection whose key has gone
+                self._send(peer, Refused("not_allowed", "this key is not let in any more"))
+            elif self._may_speak(party.name):
+                self._handle(peer, party.name, data)
 
     def _follow_lists(self) -> None:
         if self._lists.step(self._mono_ns()):
@@ -201,11 +185,9 @@ class Mirror:
                 self._send(peer, Wait(asked.digest, COMING_MS))
             return
         self._transfers.sent(name, found[1], found[2], now_ns)
+        self.served_bytes[name] = self.served_bytes.get(name, 0) + found[1]
         self._send(peer, found[0])
 
     def _send(self, peer: bytes, message: FromHub | bytes) -> None:
         data = message if isinstance(message, bytes) else encode(message)
-        try:
-            self._socket.send_multipart([peer, data], zmq.NOBLOCK)
-        except zmq.ZMQError:
-            self.dropped += 1
+        self.dropped += not self._door.send(peer, data)

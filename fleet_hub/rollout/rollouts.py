@@ -115,7 +115,7 @@ class Rollouts:
         approval, person = open_approval(paper, digest, self._people.access()[1])
         with self._database.transaction():
             self._keep_plan(digest, plan_bytes)
-            self._database.run("INSERT OR REPLACE INTO approval VALUES (?, ?, ?)", digest, person.name, paper)
+            self._database.run(_APPROVE, digest, person.name, paper)
             self._audit.append(person.name, ev.Approved(digest, plan.name, person.roles, approval.why))
         return self.check(plan_bytes)
 
@@ -154,7 +154,7 @@ class Rollouts:
             )
         with self._database.transaction():
             self._keep_plan(digest, plan_bytes)
-            number = self._database.run("INSERT INTO rollout (plan_digest) VALUES (?)", digest)
+            number = int(self._database.rows(_BEGIN, digest)[0][0])
             names = tuple(sorted(person.name for _, person in approved))
             release = f"{plan.release.policy_name}@{plan.release.version}"
             event = ev.Started(digest, plan.name, release, act.why, names, act_digest)
@@ -182,7 +182,7 @@ class Rollouts:
         with self._database.transaction():
             if report.state in DONE:
                 self._database.run(
-                    "INSERT OR REPLACE INTO witness VALUES (?, ?, ?, ?)",
+                    _WITNESS,
                     rollout.plan_digest, report.stage, robot, report.witness,
                 )  # fmt: skip
             self._record(rollout, robot, event)
@@ -368,7 +368,7 @@ class Rollouts:
         return found
 
     def _keep_plan(self, digest: str, plan_bytes: bytes) -> None:
-        self._database.run("INSERT OR IGNORE INTO plan VALUES (?, ?, ?)", digest, plan_bytes, self._wall_ns())
+        self._database.run(_KEEP_PLAN, digest, plan_bytes, self._wall_ns())
 
     def _approvals(self, digest: str) -> tuple[bytes, ...]:
         rows = self._database.rows(
@@ -377,6 +377,16 @@ class Rollouts:
         return tuple(row[0] for row in rows)
 
 
+_KEEP_PLAN = "INSERT INTO plan VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+_APPROVE = (
+    "INSERT INTO approval VALUES (?, ?, ?) "
+    "ON CONFLICT (plan_digest, person) DO UPDATE SET paper = excluded.paper"
+)
+_BEGIN = "INSERT INTO rollout (plan_digest) VALUES (?) RETURNING id"
+_WITNESS = (
+    "INSERT INTO witness VALUES (?, ?, ?, ?) "
+    "ON CONFLICT (plan_digest, stage, robot) DO UPDATE SET paper = excluded.paper"
+)
 _PERSONS = "SELECT person FROM approval WHERE plan_digest = ? ORDER BY person LIMIT 8"
 
 

@@ -60,7 +60,7 @@ class TripStore:
         with self._database.transaction():
             for trip in trips:
                 self._database.run(
-                    "INSERT OR IGNORE INTO trip VALUES (?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO trip VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                     robot, log_id, trip.first_seq, trip.last_seq, trip.began_wall_ns, msgspec.msgpack.encode(trip),
                 )  # fmt: skip
 

@@ -5,17 +5,14 @@ zeros. Whoever changes, removes or inserts an entry breaks the chain there; whoe
 anyone who has noted a later hash.
 """
 
-import sqlite3
 from collections.abc import Callable, Iterable
-from contextlib import closing
 from pathlib import Path
 
 from contracts.canonical import canonical_json, digest_hex
 from contracts.messages import AuditEntry
-from fleet_hub.errors import AuditBrokenError, DataFolderError
+from fleet_hub.errors import AuditBrokenError
 from fleet_hub.rollout.events import Entry
-from fleet_hub.store.database import Database
-from fleet_hub.store.folder import DATABASE_FILE
+from fleet_hub.store.database import Database, read_rows
 
 FIRST = "0" * 64
 PAGE_MAX = 256
@@ -76,14 +73,7 @@ class AuditLog:
 
 def read_entries(data: Path, first_seq: int = 1) -> list[AuditEntry]:
     """The log in a hub's data folder, whether the hub runs or not; raises DataFolderError."""
-    path = data / DATABASE_FILE
-    try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-            rows = connection.execute(
-                "SELECT * FROM audit WHERE seq >= ? ORDER BY seq", (first_seq,)
-            ).fetchall()
-    except sqlite3.Error as error:
-        raise DataFolderError(f"{path} holds no audit log ({error}); give the hub's --data folder") from None
+    rows = read_rows(data, "SELECT * FROM audit WHERE seq >= ? ORDER BY seq", first_seq)
     return [AuditEntry(*row) for row in rows]
 
 

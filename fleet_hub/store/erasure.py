@@ -31,7 +31,7 @@ from fleet_hub.rollout.events import Erased, ErasureBegan
 from fleet_hub.rollout.trip_store import TripStore
 from fleet_hub.store.audit import AuditLog
 from fleet_hub.store.columns import MINUTE_NS
-from fleet_hub.store.database import Database
+from fleet_hub.store.database import open_database
 from fleet_hub.store.erasure_work import Receipt, Work, write_receipt
 from fleet_hub.store.folder import DataFolder
 from fleet_hub.store.replay import Ingest
@@ -55,9 +55,13 @@ def erase(data: Path, what: Tombstone, who: str, reason: str) -> tuple[Receipt, 
         OSError: The disk refused; ask again, and it goes on.
     """
     folder = DataFolder(data)
-    database = Database(folder.database)
     try:
-        database.run("PRAGMA secure_delete = ON")
+        database = open_database(data)
+    except BaseException:
+        folder.close()
+        raise
+    try:
+        database.pragma("secure_delete = ON")
         audit = AuditLog(database, time.time_ns)
         with database.transaction():
             audit.append(who, ErasureBegan(what.robot, what.since_ns, what.until_ns, reason))
@@ -72,7 +76,7 @@ def erase(data: Path, what: Tombstone, who: str, reason: str) -> tuple[Receipt, 
         audit.append(
             who, Erased(began_seq, sum(receipt.rows.values()), receipt.records, trips, digest_hex(text))
         )
-        database.run("PRAGMA wal_checkpoint(TRUNCATE)")
+        database.pragma("wal_checkpoint(TRUNCATE)")
     finally:
         database.close()
         folder.close()

@@ -75,7 +75,7 @@ class ErasureOrders:
         self._data, self._database, self._audit, self._people = data, database, audit, people
         self._robots, self._cards, self._intake, self._trips = robots, cards, intake, trips
         self._wall_ns = wall_ns
-        database.run("PRAGMA secure_delete = ON")
+        database.pragma("secure_delete = ON")
         self._stepped_ns = 0
         self._news: list[tuple[str, EraseOrder]] = []
         self._due = True

@@ -4,9 +4,11 @@ import fcntl
 import os
 from pathlib import Path
 
-from fleet_hub.errors import DataFolderError
+from fleet_hub.errors import DataFolderBusyError, DataFolderError
 
 DATABASE_FILE = "hub.sqlite"
+DATABASE_URL_FILE = "database.url"
+"""Which database the hubs of this folder share; not there while it is the SQLite file."""
 
 
 class DataFolder:
@@ -26,7 +28,7 @@ class DataFolder:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._lock)
-            raise DataFolderError(
+            raise DataFolderBusyError(
                 f"another hub uses {path}; stop it, or give another --data folder"
             ) from None
         self.database = path / DATABASE_FILE

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from contracts.replay import WALL_MAX_NS
 from fleet_hub.rollout.events import ErasureBegan, decode_entry
 from fleet_hub.store.audit import read_entries
-from fleet_hub.store.folder import DATABASE_FILE
+from fleet_hub.store.folder import DATABASE_FILE, DATABASE_URL_FILE
 
 
 class Tombstone(msgspec.Struct, frozen=True):
@@ -27,7 +27,7 @@ class Tombstone(msgspec.Struct, frozen=True):
 
 def tombstones(data: Path) -> list[Tombstone]:
     """All of a hub's data folder; none where no hub has been yet. Raises DataFolderError."""
-    if not (data / DATABASE_FILE).is_file():
+    if not any((data / name).is_file() for name in (DATABASE_FILE, DATABASE_URL_FILE)):
         return []
     bodies = (entry.body for entry in read_entries(data) if ErasureBegan.__name__ in entry.body)
     began = [decode_entry(body) for body in bodies]

@@ -100,6 +100,35 @@ class Children:
         if process is not None:
             _stop(process)
 
+    def finish(self, name: str, timeout_s: float) -> tuple[int, str]:
+        """Wait for one to end by itself; its exit code, and the last line it wrote.
+
+        Raises:
+            DemoError: it does not end in time.
+        """
+        process = self._running[name]
+        try:
+            code = process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise DemoError(
+                f"{name} did not end within {timeout_s:.0f} s; see {self._logs / name}.log"
+            ) from None
+        del self._running[name]
+        lines = (self._logs / f"{name}.log").read_text(errors="replace").strip().splitlines()
+        return code, lines[-1] if lines else ""
+
+    def refused(self, *arguments: str) -> str:
+        """Run ``outrider ARGUMENTS``, which must refuse; what it said.
+
+        Raises:
+            DemoError: it did not.
+        """
+        try:
+            self.run(*arguments)
+        except DemoError as error:
+            return str(error).partition("failed: ")[2].removeprefix("outrider: ")
+        raise DemoError(f"`outrider {' '.join(arguments[:2])}` was to be refused, and was not")
+
     def pid(self, name: str) -> int:
         """Process id of a running one."""
         return self._running[name].pid

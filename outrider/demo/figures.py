@@ -12,6 +12,7 @@ from contracts.decision import Source
 from edge_agent.recorder.reading import Log
 from navigation.warehouse import Warehouse
 from outrider.demo.measure import Swap
+from outrider.demo.watch import WAY, Step
 from sim.render.chart import draw_warehouse
 from trainer.learning.run import CurvePoint
 
@@ -132,6 +133,40 @@ def push_timeline(
         if any(state == name for points in steps.values() for name, _ in points)
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=5, frameon=False)
+    return _png(figure)
+
+
+def trace_timeline(found: dict[str, list[Step]]) -> bytes:
+    """The spans of one update of each robot, a robot a panel, from release to commit.
+
+    Args:
+        found: as ``watch.ways`` gives it.
+    """
+    figure = _figure(10, 1.9 * len(found) + 0.6)
+    rows = figure.subplots(len(found), 1, sharex=True, squeeze=False)[:, 0]
+    start_s = min(step.start_s for steps in found.values() for step in steps)
+    end_s = max(step.end_s for steps in found.values() for step in steps)
+    room_s = 0.12 * (end_s - start_s)
+    for axes, (robot, steps) in zip(rows, found.items(), strict=True):
+        for step in steps:
+            colour = RED if step.error else GREY if step.name in ("release", "order") else BLUE
+            place = len(WAY) - WAY.index(step.name)
+            took_s = step.end_s - step.start_s
+            axes.barh(
+                place, max(took_s, 0.003 * room_s), left=step.start_s - start_s, height=0.7, color=colour
+            )
+            axes.text(
+                step.end_s - start_s,
+                place,
+                f"  {1e3 * took_s:,.0f} ms",
+                va="center",
+                fontsize=7,
+                color="#2c3038",
+            )
+        axes.set_yticks(range(1, len(WAY) + 1), reversed(WAY), fontsize=7)
+        axes.set(ylabel=robot, xlim=(-0.02 * (end_s - start_s), end_s - start_s + room_s))
+        axes.grid(axis="x", alpha=0.25)
+    rows[-1].set_xlabel("s after the release; grey: the hub's spans, blue: the robot's")
     return _png(figure)
 
 

@@ -6,6 +6,7 @@ import random
 import shutil
 import socket
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,18 +16,31 @@ import msgspec
 import psutil
 from rich.console import Console
 
-from firmware_interface.emulator.build import build
-from firmware_interface.errors import BuildError
+from firmware_interface.emulator.build import build, signature_flags
+from firmware_interface.errors import BuildError, FirmwareError
 from fleet_hub.client import HubClient
 from outrider.demo.children import Children, DemoError
 from outrider.demo.line import read_board_events
-from outrider.demo.settings import MARKER_FILE, PEOPLE, POLICY_NAME, ROBOTS, DemoSettings
+from outrider.demo.service import BoardUpdate, Images, pack_images, update_board
+from outrider.demo.settings import (
+    MARKER_FILE,
+    MIRROR,
+    MIRRORED,
+    NEWCOMER,
+    PEOPLE,
+    POLICY_NAME,
+    ROBOTS,
+    SERVICED,
+    DemoSettings,
+)
+from outrider.demo.watch import POLICY_METRIC
 
 VERSIONS = ("1.0.0", "2.0.0")
 WAIT_MAX_S = 90.0
 POLL_S = 0.05
 TEND_S = 1.0
 TIMER_FILE = "timer.jsonl"
+METRICS_MAX_BYTES = 1_000_000
 
 
 class Facts(msgspec.Struct):
@@ -44,6 +58,14 @@ class Facts(msgspec.Struct):
     """Wall time at which the robots were asked to end."""
     armed_again: dict[str, int] = {}
     """Robot -> how often it was armed again after its motor controller had stopped by itself."""
+    enrolment_refused: str = ""
+    """What the hub said when the newcomer's token was used once more."""
+    released_s: dict[str, float] = {}
+    """Version -> wall time at which its release was asked for."""
+    hub_metrics: str = ""
+    """One scrape, in Prometheus's text format."""
+    board_update: BoardUpdate | None = None
+    """None without boards, or where they cannot check signatures."""
 
 
 class Demo:
@@ -71,9 +93,12 @@ class Demo:
         self.floor = folder / "floor"
         self.bundles = {version: folder / f"v{version[0]}.outrider" for version in VERSIONS}
         self.ports = folder / "ports"
+        self.traces = folder / "traces"
+        self.firmware = folder / "firmware"
         self.serial = settings.serial and self._firmware_compiles()
         self._tended_s = 0.0
-        self.hub = f"tcp://127.0.0.1:{free_port()}"
+        self.hub, self.mirror = (f"tcp://127.0.0.1:{free_port()}" for _ in range(2))
+        self.metrics_port = free_port()
         self._environment = {
             **os.environ,
             "OUTRIDER_KEYS": str(self.keys),
@@ -107,14 +132,22 @@ class Demo:
                     self._cruise(children)
             with self._stage("stop the robots, bring the last records home"):
                 self._land(children)
+            if self.serial and signature_flags():
+                with self._stage(
+                    f"new firmware for {SERVICED}'s board: a stranger's refused, a line cut, resumed"
+                ):
+                    self._service(children)
 
     def _prepare(self, children: Children) -> None:
         settings = self.settings
-        robots = ",".join(ROBOTS)
-        with self._stage("keys for a hub, an operator, three robots and two people who approve"):
+        robots = ",".join(robot for robot in ROBOTS if robot != NEWCOMER)
+        with self._stage("keys for a hub, a mirror, an operator, two robots and two people who approve"):
             children.run("keys", "init", str(self.keys), "--robots", robots)
             for person, role in PEOPLE.items():
                 children.run("keys", "person", person, "--roles", role)
+            children.run("hub", "mirror-keys", MIRROR, "--robots", MIRRORED)
+            if self.serial and signature_flags():
+                pack_images(children, self.firmware, self.keys)
         for version, steps in zip(VERSIONS, (settings.steps_v1, settings.steps_v2), strict=True):
             with self._stage(f"train {version} on the twin ({steps:,} robot-steps)"):
                 where = ("--out",) if version == VERSIONS[0] else ("--resume",)
@@ -146,9 +179,19 @@ class Demo:
     def _start_fleet(self, children: Children) -> None:
         settings = self.settings
         factor = str(settings.real_time_factor)
-        wheels = ("--serial", str(self.ports)) if self.serial else ()
-        with self._stage("start the hub, the floor and three robots; arm them"):
-            children.start("hub", "hub", "run", "--data", str(self.folder / "hub"), "--listen", self.hub)
+        wheels = ("--serial", str(self.ports), "--keys", str(self.keys)) if self.serial else ()
+        self.traces.mkdir()
+        with self._stage("start the hub, a mirror and the floor"):
+            children.start(
+                "hub",
+                *("hub", "run", "--data", str(self.folder / "hub"), "--listen", self.hub),
+                *("--metrics", str(self.metrics_port), "--traces", str(self.traces / "hub.jsonl")),
+            )
+            children.start(
+                "mirror",
+                *("hub", "mirror", MIRROR, "--upstream", self.hub, "--listen", self.mirror),
+                *("--data", str(self.folder / "mirror")),
+            )
             children.start(
                 "floor",
                 *("sim", "run", "--layout", settings.layout, "--seed", str(settings.seed)),
@@ -157,11 +200,17 @@ class Demo:
             )
             layout = self.floor / "floor.yaml"
             self._wait("the floor to be laid out", children, layout.exists)
+        with self._stage(f"{NEWCOMER} is new: it enrols with a one-time token, and makes its own keys"):
+            self._enrol(children)
+        with self._stage(f"start three robots, {MIRRORED} behind the mirror; arm them"):
             for robot in ROBOTS:
+                keys = self.folder / robot / "keys" if robot == NEWCOMER else self.keys
                 children.start(
                     robot,
                     *("agent", "run", "--robot", robot, "--layout", str(layout)),
-                    *("--state", str(self.folder / robot), "--hub", self.hub, "--keys", str(self.keys)),
+                    *("--state", str(self.folder / robot), "--hub", self.hub, "--keys", str(keys)),
+                    *("--traces", str(self.traces / f"{robot}.jsonl")),
+                    *(("--mirror", self.mirror) if robot == MIRRORED else ()),
                     *("--rate", str(settings.rate_hz), "--real-time-factor", factor),
                     *(("--serial", str(self.ports / robot)) if self.serial else ()),
                     *(() if settings.forgiven is None else ("--forgiven", str(settings.forgiven))),
@@ -174,6 +223,14 @@ class Demo:
             )
             for robot in ROBOTS:
                 self._arm(children, robot)
+
+    def _enrol(self, children: Children) -> None:
+        """A token from the hub, the newcomer's keys for it; whoever comes with the token again is sent away."""
+        made = ("fleet", "enrol", NEWCOMER, "--as", next(iter(PEOPLE)), "--why", "new on the floor", "--json")
+        token = json.loads(children.run(*made))["token"]
+        words = ("agent", "enrol", token, "--hub", self.hub, "--state")
+        children.run(*words, str(self.folder / NEWCOMER))
+        self.facts.enrolment_refused = children.refused(*words, str(self.folder / "thief"))
 
     def _arm(self, children: Children, robot: str) -> None:
         """Arm one robot; it refuses until its first scans have come."""
@@ -211,6 +268,7 @@ class Demo:
         return {event.robot: event.what for event in read_board_events(self.ports)}
 
     def _push(self, children: Children, version: str) -> None:
+        self.facts.released_s[version] = time.time()
         children.run("release", str(self.bundles[version]))
         people = [word for person in PEOPLE for word in ("--as", person)]
         why = f"{version} was evaluated"
@@ -252,14 +310,37 @@ class Demo:
         with self._operator() as hub:
             rows = hub.fleet().robots
         self.facts.stored = {row.robot: (row.records_stored, row.durable_seq, row.last_seq) for row in rows}
+        children.stop("mirror")
+        self._scrape(children)
         children.stop("hub")
+
+    def _scrape(self, children: Children) -> None:
+        """Sum up what has come, as the hub's own ingest does each minute, and read /metrics as Prometheus would."""
+        children.run("episodes", "ingest", "--data", str(self.folder / "hub"), "--all")
+
+        def told() -> bool:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as page:
+                self.facts.hub_metrics = page.read(METRICS_MAX_BYTES).decode()
+            return all(f'{POLICY_METRIC}ticks{{policy="{v}"' in self.facts.hub_metrics for v in VERSIONS)
+
+        self._wait("the hub to tell of both policies", children, told)
+
+    def _service(self, children: Children) -> None:
+        try:
+            self.facts.board_update = update_board(
+                children, SERVICED, self.ports / SERVICED, Images.of(self.firmware), self.keys
+            )
+        except FirmwareError as error:
+            raise DemoError(f"{SERVICED}'s board: {error}") from None
 
     def _operator(self) -> HubClient:
         return HubClient(self.hub, self.keys)
 
     def _fleet_matches(self, condition: Callable[[Any], bool]) -> bool:
         with self._operator() as hub:
-            return all(condition(row) for row in hub.fleet().robots)
+            return all(
+                condition(row) for row in hub.fleet().robots if row.robot in ROBOTS
+            )  # a mirror is listed, too
 
     def _wait(self, what: str, children: Children, done: Callable[[], bool]) -> None:
         deadline = time.monotonic() + WAIT_MAX_S

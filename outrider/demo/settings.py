@@ -3,6 +3,12 @@
 import msgspec
 
 ROBOTS = ("robot_1", "robot_2", "robot_3")
+NEWCOMER = "robot_3"
+"""Enrols at the hub with a one-time token; the others' keys were made with the hub's."""
+MIRROR, MIRRORED = "north", "robot_2"
+"""A mirror, and the robot that gets its policies by it."""
+SERVICED = "robot_1"
+"""Whose board gets new firmware."""
 PEOPLE = {"anna": "approver", "boris": "releaser"}
 """A rollout takes an approver and somebody else who releases."""
 POLICY_NAME = "router"

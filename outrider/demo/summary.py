@@ -10,14 +10,16 @@ from rich.console import Console
 from rich.table import Table
 
 from contracts.robot import AMR_SMALL
+from edge_agent.recorder.metrics import METRICS_FILE
 from edge_agent.recorder.reading import Log, find_folders, load_log
 from edge_agent.recorder.summary import summarize
 from navigation.warehouse import Warehouse, load_warehouse
-from outrider.demo import figures, measure
+from outrider.demo import figures, measure, watch
 from outrider.demo.line import LINE_HEAD, Line, line_cells, read_lines
 from outrider.demo.report import Report
 from outrider.demo.run import TIMER_FILE, VERSIONS, Demo
-from outrider.demo.settings import ROBOTS
+from outrider.demo.service import BoardUpdate
+from outrider.demo.settings import MIRROR, MIRRORED, NEWCOMER, ROBOTS
 from sim.render.recorder import FloorRecorder
 from sim.render.snapshot import take_snapshot
 from sim.sensors.lidar import scan_state
@@ -28,6 +30,8 @@ from trainer.learning.run import RunFolder
 FILM_ROWS = 120
 FILM_FRAMES_PER_S = 15.0
 REASONS_SHOWN = 4
+MIRROR_AVOIDED = "mirror_avoided"
+"""The robot's own word for it (``edge_agent/uplink/routes.py``)."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -44,6 +48,18 @@ class Outcome(msgspec.Struct, frozen=True):
     records_agree: bool
     lines: list[Line]
     """Of the motor controllers; empty where ROS cmd_vel drove."""
+    enrolment_refused: str
+    """What came of the newcomer's token when it was used again."""
+    mirrored_bytes: int
+    """Of bundles that came to MIRRORED by the mirror."""
+    mirror_avoided: int
+    """How often it went to the hub instead."""
+    metrics: list[watch.PolicyRow]
+    agent_metrics: dict[str, dict[str, float]]
+    """Robot -> figure -> value, as its own metrics file has them at the end."""
+    ways: dict[str, list[watch.Step]]
+    """Robot -> the spans of its update to the last version."""
+    board_update: BoardUpdate | None
 
 
 def finish(demo: Demo, total_s: float) -> Outcome:
@@ -72,6 +88,13 @@ def finish(demo: Demo, total_s: float) -> Outcome:
             for row in records.values()
         ),
         lines=_lines(demo),
+        enrolment_refused=demo.facts.enrolment_refused,
+        mirrored_bytes=watch.served_bytes(demo.folder / "logs" / "mirror.log", MIRRORED),
+        mirror_avoided=sum(event.name == MIRROR_AVOIDED for _, event in logs[MIRRORED].events),
+        metrics=watch.policy_rows(watch.parse_metrics(demo.facts.hub_metrics)),
+        agent_metrics={robot: _own_metrics(demo.folder / robot) for robot in ROBOTS},
+        ways=watch.ways(watch.read_steps(demo.traces.glob("*.jsonl")), demo.facts.released_s[VERSIONS[-1]]),
+        board_update=demo.facts.board_update,
     )
     (demo.folder / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(outcome)))
     warehouse = load_warehouse(demo.floor / "floor.yaml")
@@ -85,6 +108,11 @@ def _lines(demo: Demo) -> list[Line]:
         return []
     floor = json.loads((demo.floor / "summary.json").read_bytes())
     return read_lines(demo.folder, floor, demo.ports, demo.facts.armed_again, demo.facts.landed_s)
+
+
+def _own_metrics(state: Path) -> dict[str, float]:
+    path = state / METRICS_FILE
+    return watch.agent_figures(watch.parse_metrics(path.read_text())) if path.exists() else {}
 
 
 def _evaluation_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -145,6 +173,12 @@ def print_summary(console: Console, folder: Path, outcome: Outcome) -> None:
     for driven in outcome.driven:
         table.add_row(*driven_cells(driven))
     console.print(table)
+    table = Table(title="The hub's /metrics, scraped once at the end", title_justify="left")
+    for name in watch.METRIC_HEAD:
+        table.add_column(name, justify="left" if name == watch.METRIC_HEAD[0] else "right")
+    for told in outcome.metrics:
+        table.add_row(*watch.metric_cells(told))
+    console.print(table)
     for line in plain_lines(outcome):
         console.print(line, highlight=False, soft_wrap=True)
     report, own_log = folder / "report.html", f"outrider logs summary {folder / ROBOTS[0]}"
@@ -194,8 +228,31 @@ def plain_lines(outcome: Outcome) -> list[str]:
         f" {'they agree' if outcome.records_agree else 'THEY DIFFER'}",
         f"Agent's memory: {memory:.0f} MB a robot (proportional set size of its three processes)",
         _serial_words(outcome.lines),
+        *_board_words(outcome.board_update),
+        f"Enrolment: {NEWCOMER} by a one-time token; used again: {outcome.enrolment_refused}",
+        f"Mirror {MIRROR}: brought {MIRRORED} {outcome.mirrored_bytes:,} bytes of bundles; it went to the hub instead"
+        f" {outcome.mirror_avoided} times",
+        *_trace_words(outcome.ways),
         f"Whole demonstration: {outcome.total_s:.0f} s",
     ]
+
+
+def _board_words(update: BoardUpdate | None) -> list[str]:
+    if update is None:
+        return []
+    return [
+        f"Firmware of {update.robot}'s board: {update.version_before} -> {update.version}, {update.size_bytes:,} bytes;"
+        f" a foreign signature was refused, the line was cut, it went on at byte {update.resumed_at_bytes:,}"
+    ]
+
+
+def _trace_words(ways: dict[str, list[watch.Step]]) -> list[str]:
+    took = {
+        robot: max(step.end_s for step in steps) - min(step.start_s for step in steps)
+        for robot, steps in ways.items()
+    }
+    words = ", ".join(f"{robot} {seconds:.1f} s" for robot, seconds in took.items())
+    return [f"Traces of {VERSIONS[-1]}, from release to commit: {words}"] if took else []
 
 
 def _serial_words(lines: list[Line]) -> str:
@@ -255,6 +312,22 @@ def write_report(
             for s in outcome.swaps
         ],
     )
+    if outcome.ways:
+        report.section(
+            f"The way of {VERSIONS[-1]} as a trace",
+            "Spans that hub and robots wrote by themselves, in files of their own, joined by their ids alone"
+            " (OpenTelemetry). Probation is the new policy driving with the monitor watching it more closely.",
+        )
+        report.picture(figures.trace_timeline(outcome.ways), "spans of the update")
+    report.section(
+        "What monitoring sees",
+        "The hub's /metrics, scraped once at the end, for Prometheus and Grafana (`outrider hub monitoring`). Robots do"
+        " not record the reward: the mean time of a trip, at most 60 s, stands for it.",
+    )
+    report.table(watch.METRIC_HEAD, [watch.metric_cells(row) for row in outcome.metrics])
+    report.table(*_agent_table(outcome.agent_metrics))
+    report.section("Who is in the fleet, and by what way", "")
+    report.table(["step", "what came of it"], _fleet_rows(outcome))
     report.section("Training", "On the compiled twin, behind the same safety monitor as on the robot.")
     curve = RunFolder.open(demo.run_folder).curve()
     report.picture(figures.training_curve(curve, demo.settings.steps_v1), "training curve")
@@ -303,6 +376,22 @@ def write_report(
             "Agent to motor controller: the reference firmware, with PyBullet's motors and sensors.",
         )
         report.table(LINE_HEAD, [line_cells(line) for line in outcome.lines])
+    if outcome.board_update is not None:
+        update = outcome.board_update
+        report.section(
+            f"New firmware for {update.robot}'s board",
+            "While the robot stands. The emulated board stores and checks the image as a real one does; it does not run"
+            " it.",
+        )
+        report.table(
+            ["step", "what came of it"],
+            [
+                ["an image with a foreign signature", update.refused],
+                ["the line is cut in the midst", update.cut],
+                ["flashed again", f"went on at byte {update.resumed_at_bytes:,} of {update.size_bytes:,}"],
+                ["firmware", f"version {update.version_before} -> {update.version}, after a power cycle too"],
+            ],
+        )
     report.section("Memory", "Proportional set size, MB, at the end of the drive.")
     report.table(
         ["robot", "supervisor", "control", "comms", "all"],
@@ -318,6 +407,26 @@ def write_report(
     (demo.folder / "facts.json").write_text(
         json.dumps(msgspec.to_builtins(demo.facts), indent=2), encoding="utf-8"
     )
+
+
+def _agent_table(figures_by_robot: dict[str, dict[str, float]]) -> tuple[list[str], list[list[str]]]:
+    """The robots' own metrics files, a figure a row."""
+    rows = [
+        [name, *(f"{found[name]:,.6g}" if name in found else "-" for found in figures_by_robot.values())]
+        for name in watch.AGENT_SHOWN
+    ]
+    return ["a robot's own (STATE/metrics.prom)", *figures_by_robot], rows
+
+
+def _fleet_rows(outcome: Outcome) -> list[list[str]]:
+    return [
+        [f"{NEWCOMER} enrols", "with a one-time token; it made its keys itself"],
+        ["the token is used again", outcome.enrolment_refused],
+        [
+            f"{MIRRORED} behind mirror {MIRROR}",
+            f"{outcome.mirrored_bytes:,} bytes of bundles; {outcome.mirror_avoided} times to the hub instead",
+        ],
+    ]
 
 
 def _film(demo: Demo, track: dict[str, Any], warehouse: Warehouse) -> bytes:

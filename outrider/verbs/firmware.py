@@ -83,7 +83,7 @@ def emulate(
 
     with _clear():
         program = build(Kind.SANITIZED if sanitized else Kind.FAST)
-        key = release_key(keys) if keys else b""
+        key = board_key(keys) if keys else b""
         board = Emulator(program, link=link, tcp_port=tcp, flash=flash_file, plant=plant, seed=seed, key=key)
         with board:
             if line and board.ask(f"line {line}", "")["event"] != "done":
@@ -93,7 +93,7 @@ def emulate(
             _relay(board, as_json)
 
 
-def release_key(keys: Path) -> bytes:
+def board_key(keys: Path) -> bytes:
     """What a board is shipped with to check its images: one key, for it keeps no list."""
     from contracts.keyring import TRUSTED_FILE
     from contracts.provenance import TrustedKeys
@@ -273,7 +273,9 @@ def flash(
 
     with _clear():
         image = read_image(image_file, TrustedKeys.load(keys / TRUSTED_FILE))
-    with _board(port, timeout) as link, Progress(console=Console(stderr=True), disable=as_json) as bar:
+    console = Console(stderr=True)
+    quiet = as_json or not console.is_terminal  # a bar in a log file is noise
+    with _board(port, timeout) as link, Progress(console=console, disable=quiet) as bar:
         task = bar.add_task("flash", total=len(image.payload))
         done = transfer(link, image, lambda at, _: bar.update(task, completed=at))
     if as_json:

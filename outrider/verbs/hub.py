@@ -11,7 +11,10 @@ from outrider.verbs._operator import DEFAULT_HUB, DEFAULT_KEYS, Keys, clear_erro
 
 RUN_EXAMPLE = """Example:  outrider hub run --data data --listen tcp://*:5555 --metrics 9100
 
-A thin line to the site:  outrider hub run --data data --transfers 8 --fleet-mb-s 2"""
+A thin line to the site:  outrider hub run --data data --transfers 8 --fleet-mb-s 2
+
+Two hubs, one serves and one stands by (docs/operations/hubs.md), the same on both machines:
+outrider hub run --data /srv/fleet --database postgresql+psycopg://outrider@db/fleet --name hub_a"""
 MIRROR_EXAMPLE = """Example:  outrider hub mirror north --upstream tcp://hub:5755 --listen tcp://*:5756 --data mirror
 
 Its keys:  outrider hub mirror-keys north. Robots:  outrider agent run --mirror tcp://north:5756 ..."""
@@ -43,18 +46,34 @@ def run(
     transfers: Annotated[int, typer.Option(min=1, help="Robots that fetch bundles at the same time.")] = 256,
     robot_mb_s: Annotated[float, typer.Option(min=0.01, help="Most that one robot fetches, MB/s.")] = 32.0,
     fleet_mb_s: Annotated[float, typer.Option(min=0.01, help="Most that all fetch together, MB/s.")] = 1000.0,
+    database: Annotated[
+        str,
+        typer.Option(
+            envvar="OUTRIDER_DATABASE",
+            help="PostgreSQL that several hubs share, without a password; else SQLite in --data.",
+        ),
+    ] = "",
+    name: Annotated[str, typer.Option(help="What other hubs call this one; else the machine's name.")] = "",
 ) -> None:
-    """Serve robots and operators until Ctrl-C or SIGTERM."""
+    """Serve robots and operators until Ctrl-C or SIGTERM; with --database, or stand by while another hub serves."""
     from fleet_hub.server import Hub
+    from fleet_hub.standby import Service
+    from fleet_hub.store.database import known_url
     from fleet_hub.transfers import TransferLimits
 
     given = TransferLimits(transfers, robot_mb_s * 1e6, fleet_mb_s * 1e6)
     with clear_errors():
-        hub = Hub(data, keys, listen, metrics=metrics, ingest=ingest, traces=traces, transfers=given)
+        service = Service(
+            lambda: Hub(
+                data, keys, listen, metrics=metrics, ingest=ingest, traces=traces, transfers=given,
+                database=database, name=name,
+            ),
+            bool(database or known_url(data)),
+            typer.echo,
+        )  # fmt: skip
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: hub.stop())
-        typer.echo(f"hub listens at {hub.endpoint}, data in {data}")
-        hub.run()
+            signal.signal(number, lambda *_: service.stop())
+        service.run(lambda endpoint: typer.echo(f"hub listens at {endpoint}, data in {data}"))
     typer.echo("hub stopped")
 
 
@@ -84,6 +103,8 @@ def mirror(
             signal.signal(number, lambda *_: served.stop())
         typer.echo(f"mirror {name} listens at {served.endpoint}, data in {data}, upstream {upstream}")
         served.run()
+    for asked, count in sorted(served.served_bytes.items()):
+        typer.echo(f"served to {asked}: {count} bytes of bundles")
     typer.echo("mirror stopped")
 
 

@@ -252,6 +252,13 @@ def run(
             show_default=False,
         ),
     ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --serial: key folder; the motor controllers take firmware signed with its release key.",
+            show_default=False,
+        ),
+    ] = None,
     rate: Annotated[float, typer.Option(help="Simulated seconds per second.")] = 1.0,
     physics: PhysicsKind = "planar",
     gui: Annotated[bool, typer.Option("--gui", help="Open PyBullet's window.")] = False,
@@ -272,6 +279,8 @@ def run(
     """Let robots deliver on a floor, in real time or faster, until the time is over or Ctrl-C."""
     if layout is None and seed is None:
         raise fail("which floor? give --layout FILE or --seed N", USAGE_ERROR)
+    if keys is not None and serial is None:
+        raise fail("--keys is for motor controllers: it needs --serial FOLDER", USAGE_ERROR)
     if serial is not None and (not ros or randomise or fault):
         raise fail(
             "--serial needs --ros, and neither --randomise nor --fault: they act on cmd_vel", USAGE_ERROR
@@ -279,7 +288,7 @@ def run(
     with clear_errors():
         warehouse = _load(layout) if layout is not None else _generate(seed or 0)
         floor = _make_run(warehouse, seed or 0, robots, physics, gui, model, randomise, tuple(fault or ()))
-        summary = _run(floor, ros, rate, duration, out, serial)
+        summary = _run(floor, ros, rate, duration, out, serial, keys)
     if as_json:
         _print_json(summary)
         return
@@ -292,12 +301,18 @@ def run(
 
 
 def _run(
-    floor: "FloorRun", ros: bool, rate: float, duration: float | None, out: Path | None, serial: Path | None
+    floor: "FloorRun",
+    ros: bool,
+    rate: float,
+    duration: float | None,
+    out: Path | None,
+    serial: Path | None,
+    keys: Path | None,
 ) -> dict[str, Any]:
     try:
         with _stop_signals() as stopped:
             if ros:
-                return _run_with_ros(floor, rate, duration, out, stopped, serial)
+                return _run_with_ros(floor, rate, duration, out, stopped, serial, keys)
             from sim.world.solo import run_alone
 
             return run_alone(floor, rate, duration, out, stopped)
@@ -312,13 +327,14 @@ def _run_with_ros(
     out: Path | None,
     stopped: Callable[[], bool],
     serial: Path | None,
+    keys: Path | None,
 ) -> dict[str, Any]:
     try:
         from sim.ros.bridge import FloorBridge
     except ImportError as error:
         raise fail(f"no ROS 2 here ({error}); run tools/setup.py, or source a ROS distribution") from None
 
-    with _boards(floor, serial, rate) as boards:
+    with _boards(floor, serial, rate, keys) as boards:
         bridge = FloorBridge(floor, rate, out, boards)
         try:
             typer.echo(
@@ -332,21 +348,27 @@ def _run_with_ros(
 
 
 @contextmanager
-def _boards(floor: "FloorRun", folder: Path | None, rate: float) -> "Iterator[BoardDrive | None]":
+def _boards(
+    floor: "FloorRun", folder: Path | None, rate: float, keys: Path | None
+) -> "Iterator[BoardDrive | None]":
     """A motor controller for each robot, with its port in ``folder``; nothing without one."""
     if folder is None:
         yield None
         return
     import os
 
+    from contracts.errors import ContractError
     from firmware_interface.emulator.fleet import BoardFleet
     from firmware_interface.errors import FirmwareError
+    from outrider.verbs.firmware import board_key
     from sim.physics.boards import BoardDrive, check_run
 
     check_run(floor)
     with suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, BOARDS_PRIORITY)
-    with failing_plainly(FirmwareError), BoardFleet(floor.names, folder, rate) as fleet:
+    with failing_plainly(FirmwareError, ContractError):
+        key = board_key(keys) if keys else b""
+    with failing_plainly(FirmwareError), BoardFleet(floor.names, folder, rate, key=key) as fleet:
         for name, port in fleet.ports.items():
             typer.echo(f"{name}: motor controller on {port}", err=True)
         yield BoardDrive(floor, fleet)

@@ -226,6 +226,7 @@ def test_a_fault_stops_and_holds_until_cleared(
     assert zero_us - (pair.now_us - 100_000) <= within_ms * 1000
     status = pair.latest(frames.Status)
     assert (status.state, status.faults & fault) == (State.FAULTED, fault)
+    assert status.stop_reason == StopReason.FAULT
     assert (
         abs(pair.latest(frames.Wheels).left_current_a) < 0.01 or text.startswith("current 40")
     ) is powerless
@@ -239,6 +240,20 @@ def test_a_fault_stops_and_holds_until_cleared(
     pair.run(60)
     assert pair.latest(frames.Status).state == State.DISARMED
     assert pair.ask(frames.Arm, pair.now_us & 0xFFFFFFFF).result == Result.OK
+
+
+@pytest.mark.parametrize(
+    ("text", "calm", "longest_ms"), [("battery 18.0", "battery 25.0", 20), ("current 40", "current 0", 50)]
+)
+@pytest.mark.parametrize("longer_ms", [0, 1])
+def test_what_lasts_to_its_bound_is_no_fault_and_a_millisecond_more_is(
+    pair: Pair, text: str, calm: str, longest_ms: int, longer_ms: int
+) -> None:
+    pair.board.control(pair.now_us, text)
+    pair.run(longest_ms + longer_ms)
+    pair.board.control(pair.now_us, calm)
+    pair.run(100)
+    assert bool(pair.latest(frames.Status).faults) is bool(longer_ms)
 
 
 def test_a_short_dip_is_no_fault(pair: Pair) -> None:

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from firmware_interface.emulator.process import Emulator
-from outrider.verbs.firmware import app, release_key
+from outrider.verbs.firmware import app, board_key
 from outrider.verbs.keys import app as keys_app
 
 runner = CliRunner()
@@ -50,7 +50,7 @@ def test_an_image_is_packed_flashed_and_refused_with_other_keys(verifying: Path,
     (tmp_path / "board.bin").write_bytes(os.urandom(2000))
     image = str(tmp_path / "board.ofw")
     pack = ["pack", str(tmp_path / "board.bin"), "--version", "7", "--out", image, "--keys"]
-    with Emulator(verifying, key=release_key(tmp_path / "ours")) as emulator:
+    with Emulator(verifying, key=board_key(tmp_path / "ours")) as emulator:
         written = emulator.counts()["flash_written"]
         flash = ["flash", emulator.port, image, "--json", "--keys"]
         for signer, host, words in (

@@ -22,7 +22,7 @@ from tests.support.fleet import make_bundle, make_order, make_plan
 from tests.support.hub_room import HubRoom
 from tests.support.power import Disk, PowerCutError, cut_at, watched
 
-CUTS = int(os.environ.get("OUTRIDER_POWER_CUTS", "60"))
+CUTS = int(os.environ.get("OUTRIDER_POWER_CUTS", "32"))
 SEED = int(os.environ.get("OUTRIDER_SEED", "3"))
 ROBOTS = ("robot_1", "robot_2")
 STEPS = 4

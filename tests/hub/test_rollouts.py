@@ -25,7 +25,7 @@ from contracts.messages import RolloutReport
 from contracts.papers import Act
 from contracts.plan import Gate, Plan, Release, Stage, Who, Window, encode_plan
 from fleet_hub.errors import AuditBrokenError, RolloutRefusedError, UnknownReleaseError, UnknownRolloutError
-from fleet_hub.store import database
+from fleet_hub.store import database, schema
 from fleet_hub.store.audit import read_entries, verify_chain
 from tests.support.fleet import make_bundle
 from tests.support.hub_room import NS, HubRoom, fingerprint
@@ -481,8 +481,8 @@ def test_a_database_of_before_keeps_its_releases(tmp_path: Path) -> None:
     path = tmp_path / "hub.sqlite"
     old = sqlite3.connect(path)
     old.executescript(
-        database._SCHEMA
-        + "CREATE TABLE rollout (id INTEGER PRIMARY KEY); CREATE TABLE rollout_robot (rollout INTEGER);"
+        ";".join(schema.SQLITE.write(schema.RELEASES)) + ";"
+        "CREATE TABLE rollout (id INTEGER PRIMARY KEY); CREATE TABLE rollout_robot (rollout INTEGER);"
         "INSERT INTO release VALUES (1, 'd', 'routing', 'v1', 1, 9, 0); PRAGMA user_version = 1;"
     )
     old.close()

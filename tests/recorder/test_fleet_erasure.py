@@ -1,6 +1,7 @@
 """An order for erasure goes from the hub to the robot: signed, after days, once, and with receipts of both."""
 
 import json
+import random
 import time
 import zlib
 from collections.abc import Iterator
@@ -375,3 +376,23 @@ def test_a_receipt_counts_when_it_is_the_robots_own(desk: Desk, tmp_path: Path, 
     assert [digest_hex(one.act) for one in orders.for_robot("robot_1")] == [digest_hex(other)]
     database.close()
     folder.close()
+
+
+def test_a_thousand_damaged_orders_are_refused_and_change_nothing(
+    desk: Desk, tmp_path: Path, keys: Path
+) -> None:
+    state, paper, draw = tmp_path / "state", act(keys), random.Random(5)
+    before = walls(state)
+    access = (keys / "hub" / ACCESS_FILE).read_bytes()
+    for _ in range(1000):
+        data = bytearray(paper)
+        place = draw.randrange(len(data))
+        if draw.random() < 0.3:
+            del data[place : place + draw.randrange(1, 500)]
+        elif draw.random() < 0.5:
+            data[place:place] = draw.randbytes(draw.randrange(1, 50))
+        else:
+            data[place] ^= draw.randrange(1, 256)
+        desk.erasures.on_order(EraseOrder(bytes(data), access))
+        assert not desk.erasures.busy
+    assert walls(state) == before

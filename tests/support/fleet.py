@@ -30,7 +30,7 @@ from contracts.robot import AMR_SMALL
 from edge_agent.update.mailbox import Candidate, ControlMailbox
 from edge_agent.update.slots import BundleFacts
 from fleet_hub.catalogue.catalogue import resolve
-from fleet_hub.client import HubClient
+from fleet_hub.client import ANSWER_MAX_S, HubClient
 from outrider.verbs._plans import quick_plan
 from outrider.verbs.keys import init, person
 from trainer.release.keys import load_signer
@@ -159,6 +159,8 @@ class Fleet:
     rings: dict[str, RingWriter] = field(default_factory=dict)
     prefix: str = field(default_factory=lambda: secrets.token_hex(4))
     pushed: int = 0
+    answer_max_s: float = ANSWER_MAX_S
+    """How long an operator waits for the hub; longer in campaigns on a busy machine."""
 
     @property
     def address(self) -> str:
@@ -173,6 +175,28 @@ class Fleet:
         assert self.hub_process.stdout is not None
         line = self.hub_process.stdout.readline()
         assert environment or "hub listens" in line, line  # with another environment it may end before
+
+    def start_standby(self, *options: str) -> None:
+        """Start a hub beside one that serves, and wait until it says that it stands by."""
+        command = [sys.executable, "-m", "outrider.cli", "hub", "run", "--data", str(self.folder / "data")]
+        command += ["--keys", str(self.keys), "--listen", self.address, *options]
+        self.hub_process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.read_hub_until("hub stands by")
+
+    def read_hub_until(self, text: str) -> None:
+        """Read what the hub says until that is in it."""
+        assert self.hub_process is not None
+        assert self.hub_process.stdout is not None
+        said = []
+        for line in self.hub_process.stdout:
+            said.append(line)
+            if text in line:
+                return
+        raise AssertionError(f"the hub ended without {text!r}, after {said}")
+
+    def wait_until_serving(self) -> None:
+        """Wait for a hub that stood by."""
+        self.read_hub_until("hub listens")
 
     def kill_hub(self) -> None:
         """kill -9."""
@@ -202,9 +226,10 @@ class Fleet:
         keys: Path | None = None,
         address: str = "",
         environment: dict[str, str] | None = None,
+        ring: str = "",
         **fields: str | float,
     ) -> None:
-        """Start a robot's comms process; ``fields`` are further ones of its settings."""
+        """Start a robot's comms process; ``ring``: another fleet's prefix; ``fields``: further settings."""
         config = self.folder / f"{robot}.json"
         values = {
             "robot_id": robot,
@@ -212,7 +237,7 @@ class Fleet:
             "hub_endpoint": address or self.address,
         }
         own_keys = keys or self.keys / "robots" / robot
-        values |= {"keys_dir": str(own_keys), "ring_name": f"{self.prefix}-{robot}"}
+        values |= {"keys_dir": str(own_keys), "ring_name": f"{ring or self.prefix}-{robot}"}
         config.write_text(json.dumps(values | fields))
         command = [sys.executable, "-m", "edge_agent.comms", "--config", str(config)]
         self.comms[robot] = subprocess.Popen(command, text=True, env=environment)
@@ -237,7 +262,7 @@ class Fleet:
 
     def client(self) -> HubClient:
         """An operator."""
-        return HubClient(self.address, self.keys)
+        return HubClient(self.address, self.keys, self.answer_max_s)
 
     def release(self, bundle: bytes) -> str:
         """Register a bundle; returns its digest."""

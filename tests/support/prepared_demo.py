@@ -18,6 +18,8 @@ def prepare_from(finished: Path) -> None:
 
     def prepare(demo: Demo, _: Children) -> None:
         shutil.copytree(finished / "keys", demo.keys)
+        if demo.serial and (finished / "firmware").exists():
+            shutil.copytree(finished / "firmware", demo.firmware)
         for version in VERSIONS:
             shutil.copy(finished / demo.bundles[version].name, demo.bundles[version])
 

@@ -16,8 +16,9 @@ import pytest
 from contracts.decision import FLAG_SWAPPED
 from contracts.ring import ring_path
 from edge_agent.recorder.reading import find_folders, load_log
+from firmware_interface.emulator.build import signature_flags
 from outrider.demo.run import VERSIONS
-from outrider.demo.settings import ROBOTS
+from outrider.demo.settings import NEWCOMER, ROBOTS, SERVICED
 from tests.support.processes import kill_session, mentioning, run
 
 pytest.importorskip("rclpy", reason="no ROS 2: run 'make setup', or source a distribution")
@@ -99,6 +100,33 @@ def test_four_controllers_are_evaluated_on_the_same_trips(summary: dict[str, Any
     trips = {row["trips"] for row in summary["evaluation"]}
     assert len(trips) == 1
     assert trips.pop() > 0
+
+
+def test_the_newcomer_the_mirror_and_monitoring_are_part_of_it(
+    finished: Path, summary: dict[str, Any]
+) -> None:
+    assert "has been used" in summary["enrolment_refused"]
+    assert (finished / NEWCOMER / "keys" / "robot.pem").exists()
+    assert not (finished / "keys" / "robots" / NEWCOMER).exists(), "its private keys were made elsewhere"
+    served = summary["mirrored_bytes"]
+    sizes = sum((finished / f"v{version[0]}.outrider").stat().st_size for version in VERSIONS)
+    assert served >= sizes or summary["mirror_avoided"] > 0
+    assert {row["policy"] for row in summary["metrics"]} >= set(VERSIONS)
+    assert sorted(summary["agent_metrics"]) == sorted(ROBOTS)
+    assert sorted(summary["ways"]) == sorted(ROBOTS)
+    for steps in summary["ways"].values():
+        assert {step["name"] for step in steps} >= {"release", "order", "check", "swap"}
+        assert len({step["trace"] for step in steps}) == 1
+
+
+def test_a_board_takes_the_fleets_firmware_and_no_other(summary: dict[str, Any]) -> None:
+    update = summary["board_update"]
+    if not signature_flags():
+        assert update is None
+        return
+    assert (update["robot"], update["version_before"], update["version"]) == (SERVICED, 1, 2)
+    assert "bad signature" in update["refused"]
+    assert 0 < update["resumed_at_bytes"] < update["size_bytes"]
 
 
 @pytest.fixture

@@ -98,7 +98,7 @@ class Campaign:
         for number, (name, model) in enumerate(self.models.items()):
             sign_card(name, SITES[number % len(SITES)], model, keys)
         mirror_keys("site", keys, robots=",".join(self.names[::2]))
-        self.fleet, self._port = Fleet(folder, keys), free_port()
+        self.fleet, self._port = Fleet(folder, keys, answer_max_s=30.0), free_port()
         self.fleet.start_hub()
         self._mirror = self._start_mirror()
         site = Site(self.fleet.address, f"tcp://127.0.0.1:{self._port}", keys, folder / "states")
@@ -169,7 +169,8 @@ class Campaign:
         """One to four: at least the rest drives in the end."""
         at_once = self.draw.choice((50, 200))
         timing = {**TIMING, "at_once": at_once}
-        few = tuple(self.draw.sample(self.names, max(1, ROBOTS // 20)))
+        apart = [name for number, name in enumerate(self.names) if SITES[number % len(SITES)] != "south"]
+        few = tuple(self.draw.sample(apart, max(1, ROBOTS // 20)))  # no robot may be in two stages that drive
         drawn = self.draw.choice(("all", "percent", "model", "site", "four"))
         self.did[f"plan by {drawn}"] += 1
         rest = Stage(name="rest", kind="full", who=Who(rest=True), **timing)
