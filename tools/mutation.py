@@ -41,8 +41,8 @@ TESTS = (
     "tests/unit/test_scan.py",
     "tests/agent/test_never_more.py",
 )  # fmt: skip
-SLOW_TESTS = ("tests/property/test_safety.py", "tests/twin/test_movers.py")
-"""They compile the twin first."""
+SLOW_TESTS = ("tests/property/test_safety.py", "tests/property/test_stranger.py", "tests/twin/test_movers.py")
+"""They compile the twin first, or try many inputs."""
 SERIAL = ("protocol/codec.py", "protocol/values.py", "link/machine.py", "link/clock.py")
 SERIAL_TESTS = tuple(
     f"tests/firmware/test_{name}.py" for name in ("clock", "machine", "protocol", "board", "board_dialogue")
