@@ -266,6 +266,8 @@ class OperatorDesk:
             tuple(
                 self._status(robot, known.get(robot), sessions.get(robot), now_ns)
                 for robot in sorted(self._robots)
+                if robot in known
+                or self._members.has_card(robot)  # a mirror is let in as robots are, and is none
             )
         )
 

@@ -114,6 +114,10 @@ class Members:
         """Whether that very card is the one by which the robot is in the fleet."""
         return robot in self.robots and self._cards.get(robot, (b"",))[0] == card
 
+    def has_card(self, robot: str) -> bool:
+        """Whether that is a robot with a card of its own, and no mirror."""
+        return robot in self._cards
+
     def was_listed(self, key: str) -> bool:
         """Whether that key (Z85) has ever been taken in or cut off."""
         return bool(self._database.rows("SELECT 1 FROM member WHERE key = ?", key))

@@ -338,9 +338,7 @@ class Demo:
 
     def _fleet_matches(self, condition: Callable[[Any], bool]) -> bool:
         with self._operator() as hub:
-            return all(
-                condition(row) for row in hub.fleet().robots if row.robot in ROBOTS
-            )  # a mirror is listed, too
+            return all(condition(row) for row in hub.fleet().robots)
 
     def _wait(self, what: str, children: Children, done: Callable[[], bool]) -> None:
         deadline = time.monotonic() + WAIT_MAX_S

@@ -189,6 +189,10 @@ def test_a_mirror_serves_files_alone(site: Site) -> None:
     fleet.start_hub()
     digest = fleet.release(make_bundle(site.keys))
     site.start("site", fleet.port)
+    with fleet.client() as client:
+        assert "site" not in {robot.robot for robot in client.fleet().robots}, (
+            "let in as robots are, and none"
+        )
     robots = site.keys / "robots"
     hub_public = (robots / "robot_1" / "hub_public.json").read_bytes()
     own = fleet.folder / "as-robot" / "robots" / "robot_1"
