@@ -28,7 +28,7 @@ from tools.mutation import in_child
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ("framing.c", "dispatch.c", "motion.c", "core.c", "parameters.c", "trust.c", "update.c", "store.c")
-WATCHING = "board_power board_update board_motion board_dialogue signature store board protocol"
+WATCHING = "board_power board_update board_orders board_motion board_dialogue signature store board protocol"
 """The quick first."""
 TESTS = tuple(f"tests/firmware/test_{name}.py" for name in WATCHING.split())
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", "--no-header", "--tb=no")
