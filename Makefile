@@ -49,6 +49,7 @@ campaign: setup
 	$(PYTHON) -m tools.mutation
 	$(PYTHON) -m tools.mutation --room serial
 	$(PYTHON) -m tools.mutation_c
+	$(PYTHON) -m tools.mutation_c --equivalent
 
 policies: setup
 	$(PYTHON) -m outrider.cli train --config trainer/policies/config.yaml --seeds 5 --steps 8000000 \

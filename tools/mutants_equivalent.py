@@ -26,6 +26,7 @@ class Equivalent(NamedTuple):
 
 
 _SUM = "what is not finite stays so under either sign: inf - inf is NaN"
+_SLOTS = "only update_switch writes the record, with slots 0 and 1, and a checksum guards it"
 _CLAMP = "at the bound both sides give the bound"
 
 EQUIVALENT = (
@@ -48,4 +49,24 @@ EQUIVALENT = (
     Equivalent("core.c", "core_step", "const uint64_t dt_us = passed_us < STEP_MIN_US",
                ("const uint64_t dt_us = passed_us <= STEP_MIN_US",
                 "const uint64_t dt_us = passed_us < STEP_MIN_US ? STEP_MIN_US : passed_us >= "), _CLAMP),
+    Equivalent("dispatch.c", "take_command", "core->deadline_us = now_us + (left_us <",
+               ("core->deadline_us = now_us + (left_us <= ",), _CLAMP),
+    Equivalent("dispatch.c", "fresh", "const bool future = transit > UINT32_MAX / 2u;",
+               ("const bool future = transit >= ", "const bool future = transit > UINT32_MAX / 3u;"),
+               "half an hour from now it is refused either way: as too far ahead, or as too old"),
+    Equivalent("motion.c", "motion_wheel_reset", "wheel->measured_before = 0.0f;", ("wheel->measured_before = 1", ";"),
+               "with `primed` false nobody reads it before it is written"),
+    Equivalent("motion.c", "motion_wheel_effort", "if (fabsf(effort) <= gains->effort_max ||",
+               ("if (fabsf(effort) <= gains->effort_max || fabsf(integral) <= ",), "an integral put in its own place"),
+    Equivalent("store.c", "store_save", "const size_t words = (covered + CRC_BYTES + HAL_WORD_BYTES - 1u)",
+               ("const size_t words = (covered + CRC_BYTES + HAL_WORD_BYTES + 1u)",
+                "const size_t words = (covered + CRC_BYTES + HAL_WORD_BYTES - 2u)"),
+               "records are multiples of four bytes; one word more would be 0xFF, as erased flash is already"),
+    Equivalent("store.c", "store_save", "put32(record + 4u, counter + 1u);", ("put32(record + 4u, counter + 2u);",),
+               "of two counters only the order counts"),
+    Equivalent("update.c", "update_boot", "if (record.slot <= 1u", ("if (record.slot <= 2u",), _SLOTS),
+    Equivalent("update.c", "update_boot", "} else if (record.slot_before <= 1u",
+               ("} else if (record.slot_before <= 2u",), _SLOTS),
+    Equivalent("update.c", "update_signed", 'memcpy(message, "OFW1", 4u);', ('memcpy(message, "OFW1", 5u);',),
+               "the literal's own zero, over which the version is written next"),
 )  # fmt: skip

@@ -392,7 +392,8 @@ def test_the_trial_finds_a_broken_firmware(
 
 
 def test_a_power_cut_anywhere_leaves_a_whole_image(verifying: Path) -> None:
-    for size, stride in ((2200, 23), (128, 7)):
+    # 51 divides 4233: of the marker behind the first page just one byte is written.
+    for size, stride in ((2200, 23), (128, 7), (8, 51)):
         result = power_cuts(verifying, size, stride)
         assert result["wrong"] == 0
         assert result["cuts"] > 300

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from firmware_interface.protocol import frames
-from firmware_interface.protocol.frames import Result
+from firmware_interface.protocol.frames import Kind, Result
 from firmware_interface.protocol.schema import UPDATE_BLOCK_BYTES
+from firmware_interface.protocol.values import BY_NAME
 from firmware_interface.update.image import Image, check_image, make_image
 from tests.support.firmware import BOARD, KEY, TRUSTED, Pair
 
@@ -82,6 +83,19 @@ def test_an_update_goes_on_from_the_last_whole_page(pair: Pair, there: int) -> N
     assert finish(pair) == 2
 
 
+def test_a_board_that_runs_from_its_other_slot_goes_on_as_well(pair: Pair) -> None:
+    first, second = image_of(300), image_of(5000, version=3)
+    assert begin(pair, first) == (Result.OK, 0)
+    send(pair, first, 0, 300)
+    assert finish(pair) == 2
+    assert begin(pair, second) == (Result.OK, 0)
+    send(pair, second, 0, 2176)
+    restart(pair)
+    assert begin(pair, second) == (Result.OK, 2048)
+    send(pair, second, 2048, 5000)
+    assert finish(pair) == 3
+
+
 @pytest.mark.parametrize("size", [1, 7, 8, 9, 511, 512, 513, 2047, 2048, 2049, 4096])
 def test_an_image_of_any_size_is_kept_whole_and_verified(pair: Pair, size: int) -> None:
     image = image_of(size)
@@ -131,3 +145,28 @@ def test_a_running_image_and_one_before_it_are_older(pair: Pair) -> None:
         assert pair.latest(frames.FirmwareInfo).slot == 1 - version % 2
         restart(pair)
         assert begin(pair, image)[0] is Result.TOO_OLD
+
+
+def test_a_switch_whose_floor_cannot_be_stored_is_none(pair: Pair) -> None:
+    """First the version below which nothing is taken, then the record of what to start: never that one alone."""
+    image = image_of(300)
+    assert begin(pair, image) == (Result.OK, 0)
+    send(pair, image, 0, 300)
+    assert pair.ask(frames.UpdateVerify).result == Result.OK
+    pair.board.control(pair.now_us, "worn 1")
+    assert pair.ask(frames.UpdateSwitch).result == Result.STORAGE
+    pair.run(20)
+    pair.send(frames.InfoRequest(pair.machine.session))
+    pair.run(3)
+    assert pair.latest(frames.FirmwareInfo).version == 1
+    assert finish(pair) == 2
+
+
+def test_a_parameter_that_could_not_be_stored_is_the_old_one_after_a_start_too(pair: Pair) -> None:
+    wheels = BY_NAME["wheels_hz"].id
+    assert pair.ask(frames.ParameterSet, wheels, Kind.U32, 60).result == Result.OK
+    for fails, value in (("worn 1", 70), ("worn 1", 80)):
+        pair.board.control(pair.now_us, fails)
+        assert pair.ask(frames.ParameterSet, wheels, Kind.U32, value).result == Result.STORAGE
+        restart(pair)
+        assert pair.ask(frames.ParameterGet, wheels).value == 60

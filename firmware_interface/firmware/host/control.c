@@ -105,6 +105,8 @@ bool host_command(char *text)
         memcpy(host.name, rest, strlen(rest) + 1u);
     } else if (strcmp(verb, "flash") == 0) {
         host.powerless = atoi(rest) == 0; /* its memory does not answer; all else goes on */
+    } else if (strcmp(verb, "worn") == 0) {
+        host.worn = (unsigned)strtoul(rest, NULL, 10);
     } else if (strcmp(verb, "restart") == 0) {
         host.restart_wanted = true;
     } else if (strcmp(verb, "cut") == 0) {

@@ -152,6 +152,10 @@ static bool change(size_t at, const uint8_t *data, size_t size)
     if (host.powerless) {
         return false;
     }
+    if (host.worn > 0u) {
+        host.worn--;
+        return false;
+    }
     const uint64_t left = host.cut_after - host.flash_written;
     const size_t done = left < size ? (size_t)left : size;
 

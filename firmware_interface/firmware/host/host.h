@@ -53,6 +53,7 @@ struct host {
     uint64_t flash_written; /* bytes erased and written */
     uint64_t cut_after;     /* power fails at this one; UINT64_MAX: never */
     bool powerless;
+    unsigned worn; /* so many changes of the flash fail, then they work again */
     bool cut_ends_process;
     bool restart_wanted;
     uint8_t key[SIGNATURE_KEY_BYTES]; /* what the firmware brings as shipped */
