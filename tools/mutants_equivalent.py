@@ -69,4 +69,6 @@ EQUIVALENT = (
                ("} else if (record.slot_before <= 2u",), _SLOTS),
     Equivalent("update.c", "update_signed", 'memcpy(message, "OFW1", 4u);', ('memcpy(message, "OFW1", 5u);',),
                "the literal's own zero, over which the version is written next"),
+    Equivalent("update.c", "write_block", "memset(words, 0xFF, sizeof words);", (";",),
+               "what fills the last word behind the image is never read"),
 )  # fmt: skip

@@ -96,6 +96,22 @@ def test_a_board_that_runs_from_its_other_slot_goes_on_as_well(pair: Pair) -> No
     assert finish(pair) == 3
 
 
+@pytest.mark.parametrize("running", [1, 2], ids=["slot 0", "slot 1"])
+def test_what_did_not_verify_is_never_resumed(pair: Pair, running: int) -> None:
+    if running == 2:
+        first = image_of(300)
+        assert begin(pair, first) == (Result.OK, 0)
+        send(pair, first, 0, 300)
+        assert finish(pair) == 2
+    image = image_of(5000, version=running + 1)
+    assert begin(pair, image) == (Result.OK, 0)
+    send(pair, image._replace(payload=image.payload[::-1]), 0, 5000)
+    assert pair.ask(frames.UpdateVerify).result == Result.BAD_DIGEST
+    assert begin(pair, image) == (Result.OK, 0)
+    send(pair, image, 0, 5000)
+    assert finish(pair) == running + 1
+
+
 @pytest.mark.parametrize("size", [1, 7, 8, 9, 511, 512, 513, 2047, 2048, 2049, 4096])
 def test_an_image_of_any_size_is_kept_whole_and_verified(pair: Pair, size: int) -> None:
     image = image_of(size)
