@@ -254,8 +254,8 @@ class Campaign:
         counts = sum((Counter(counts) for _, counts, _ in told), Counter())
         refusals = [one for _, _, refusals in told for one in refusals]
         return (
-            f"\n{self.updates()} updates of {ROBOTS} robots, {len(refusals)} refused or withdrawn; {dict(self.did)}; robots: "
-            f"{dict(counts)}; {took_s:.0f} s, seed {SEED}"
+            f"\n{self.updates()} updates of {ROBOTS} robots, {len(refusals)} refused or withdrawn; {dict(self.did)}; "
+            f"robots: {dict(counts)}; {took_s:.0f} s, seed {SEED}"
         )
 
     def close(self) -> None:
