@@ -46,7 +46,14 @@ class Asked(NamedTuple):
     turning: bool
 
 
-Observed = Sent | Executed | StateChanged | Asked
+class Powered(NamedTuple):
+    """The bridges of the motors were switched on, or off."""
+
+    time_us: int
+    on: bool
+
+
+Observed = Sent | Executed | StateChanged | Asked | Powered
 
 
 class VirtualBoard:
@@ -120,6 +127,8 @@ class VirtualBoard:
                     found.append(StateChanged(time_us, State(data[0]), StopReason(data[1])))
                 case b"W":
                     found.append(Asked(time_us, bool(data[0])))
+                case b"P":
+                    found.append(Powered(time_us, bool(data[0])))
                 case _:
                     self.damaged = _DAMAGED.unpack(data)
                     return found

@@ -27,10 +27,10 @@ void core_init(struct core *core)
     core->stepped_us = now_us;
     core->voltage_good_us = now_us;
     core->current_good_us = now_us;
-    core->moving_us = now_us;
     if (!parameters_load(&core->parameters)) {
         core->faults = OUTRIDER_FAULT_STORAGE;
         core->state = OUTRIDER_STATE_FAULTED;
+        core->stopping_since_us = now_us - STOPPING_MAX_US; /* was never armed: stays without power */
     }
     update_boot(&core->update);
     hal_motors(false, 0.0f, 0.0f);

@@ -75,8 +75,9 @@ def emulate(
 ) -> None:
     """Run the real C firmware on a pseudo-terminal until Ctrl-C.
 
-    Lines typed here are control: unplug, plug, estop 1, bumper 1, battery 18, current 40, imu nan, silent 1, flash 0
-    (its memory does not answer), cut BYTES, restart 1, name BOARD, counts, line KEY=N ...
+    Lines typed here are control: unplug, plug, estop 1, bumper 1, battery 18, current 40, push 2 (rad/s, somebody turns
+    its wheels), imu nan, silent 1, flash 0 (its memory does not answer), cut BYTES, restart 1, name BOARD, counts,
+    line KEY=N ...
     """
     from firmware_interface.emulator.build import Kind, build
     from firmware_interface.emulator.process import Emulator

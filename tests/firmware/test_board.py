@@ -256,6 +256,60 @@ def test_what_lasts_to_its_bound_is_no_fault_and_a_millisecond_more_is(
     assert bool(pair.latest(frames.Status).faults) is bool(longer_ms)
 
 
+@pytest.mark.parametrize(
+    ("text", "fault", "longest_ms"),
+    [("battery 18.0", Fault.BROWNOUT, 20), ("current 40", Fault.OVERCURRENT, 50)],
+)
+def test_what_a_start_finds_counts_from_the_start_and_not_from_the_clocks_zero(
+    pair: Pair, text: str, fault: Fault, longest_ms: int
+) -> None:
+    pair.run(500)
+    pair.board.control(pair.now_us, text)
+    pair.board.control(pair.now_us, "restart 1")
+    seen = pair.run(longest_ms - 2)
+    assert states(seen) == []
+    seen = pair.run(5)
+    assert [change.state for change in states(seen)] == [State.FAULTED]
+    pair.open()
+    pair.run(60)
+    assert pair.latest(frames.Status).faults == fault
+
+
+def test_a_board_that_has_just_started_claims_no_low_voltage_nor_high_current(pair: Pair) -> None:
+    """Between the start and the first look at the sensors: that they were not read yet is all that it knows."""
+    pair.run(500)
+    pair.board.control(pair.now_us, "restart 1")
+    pair.now_us += 1000
+    pair.board.exchange(pair.now_us)
+    session = (pair.machine.session & 0xFFFF0000) + (1 << 16) | 1
+    asked = [frames.Hello(frames.SCHEMA_REVISION, frames.SCHEMA_HASH, 5, 0, 0)]
+    asked += [
+        frames.ClearFaults(session, number, mask)
+        for number, mask in enumerate((Fault.BROWNOUT, Fault.OVERCURRENT, Fault.SENSOR), 1)
+    ]
+    seen = pair.board.exchange(pair.now_us, b"".join(map(codec.encode, asked)))
+    seen += pair.board.exchange(pair.now_us + 900)
+    reader = codec.Reader()
+    came = [frame for item in seen if isinstance(item, Sent) for frame in reader.feed(item.data)]
+    results = [frame.result for frame in came if isinstance(frame, frames.Acknowledge)]
+    assert results == [Result.OK, Result.OK, Result.FAULTED]
+
+
+def test_a_robot_that_rolls_is_not_powered_by_a_fault_before_it_was_armed(pair: Pair) -> None:
+    drive(pair, ms=600, linear=1.0)
+    pair.board.control(pair.now_us, "restart 1")
+    pair.run(2)
+    pair.open()
+    pair.board.control(pair.now_us, "bumper 1")
+    mark = len(pair.events)
+    pair.run(100)
+    wheels = [event for event in pair.events[mark:] if isinstance(event, frames.Wheels)]
+    assert pair.latest(frames.Status).state == State.FAULTED
+    assert len(wheels) >= 4
+    assert min(event.left_radps for event in wheels) > 1.0
+    assert {(event.left_current_a, event.right_current_a) for event in wheels} == {(0.0, 0.0)}
+
+
 def test_a_short_dip_is_no_fault(pair: Pair) -> None:
     pair.board.control(pair.now_us, "battery 18.0")
     pair.run(15)

@@ -99,6 +99,25 @@ def test_what_was_done_with_commands_is_counted(pair: Pair) -> None:
     assert status.frames_bad == 0
 
 
+def test_every_good_frame_is_counted_once(pair: Pair) -> None:
+    reader = codec.Reader()
+
+    def good() -> int:
+        pair.now_us += 60_000
+        seen = pair.board.exchange(pair.now_us)
+        came = [frame for item in seen if isinstance(item, Sent) for frame in reader.feed(item.data)]
+        return [frame.frames_good for frame in came if isinstance(frame, frames.Status)][-1]
+
+    before = good()
+    assert before > 0
+    for count in (1, 5):
+        beat = codec.encode(frames.Heartbeat(pair.machine.session, 1))
+        pair.board.exchange(pair.now_us, beat * count + b"\7\0")
+        after = good()
+        assert after - before == count
+        before = after
+
+
 def test_the_number_of_a_session_wraps_within_a_start_of_the_board(pair: Pair) -> None:
     boots, count = pair.machine.session >> 16, pair.machine.session & 0xFFFF
     nonces = iter(range(1_000_000, 2_000_000))

@@ -50,6 +50,13 @@ static bool set_line(char *rest)
     return true;
 }
 
+/* "40": both; "40 0": left and right. */
+static void set_wheels(float wheels[2], char *rest)
+{
+    wheels[0] = strtof(rest, &rest);
+    wheels[1] = *rest == '\0' ? wheels[0] : strtof(rest, NULL);
+}
+
 bool host_read_key(const char *text)
 {
     host.key_there = strlen(text) == 2u * sizeof host.key;
@@ -85,12 +92,15 @@ bool host_command(char *text)
     } else if (strcmp(verb, "battery") == 0) {
         host.forced.battery_v = strtof(rest, NULL);
     } else if (strcmp(verb, "current") == 0) {
-        host.forced.current_a[0] = strtof(rest, &rest);
-        host.forced.current_a[1] = *rest == '\0' ? host.forced.current_a[0] : strtof(rest, NULL);
+        set_wheels(host.forced.current_a, rest);
+    } else if (strcmp(verb, "push") == 0) {
+        set_wheels(host.forced.push_radps, rest);
     } else if (strcmp(verb, "silent") == 0) {
         host.forced.silent = atoi(rest) != 0;
     } else if (strcmp(verb, "imu") == 0) {
-        host.plant.acceleration_mps2[0] = strtof(rest, NULL);
+        const float value = strtof(rest, &rest); /* then an axis: acceleration x, y, z, turn rate x, y, z */
+        const unsigned long axis = strtoul(rest, NULL, 10) % 6u;
+        (axis < 3u ? host.plant.acceleration_mps2 : host.plant.turn_rate_radps)[axis % 3u] = value;
     } else if (strcmp(verb, "name") == 0 && strlen(rest) < sizeof host.name) {
         memcpy(host.name, rest, strlen(rest) + 1u);
     } else if (strcmp(verb, "flash") == 0) {

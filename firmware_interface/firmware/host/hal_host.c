@@ -102,7 +102,7 @@ void hal_sensors_read(struct hal_sensors *sensors)
         && (plant->socket < 0 || plant->stepped_s - plant->silent_since_s < plant->silent_max_s);
     for (size_t i = 0u; i < 2u; i++) {
         sensors->ticks[i] = (int32_t)(uint32_t)(int64_t)(plant->angle_rad[i] * TICKS_PER_RAD);
-        sensors->speed_radps[i] = (float)plant->speed_radps[i];
+        sensors->speed_radps[i] = (float)plant->speed_radps[i] + host.forced.push_radps[i];
         sensors->current_a[i] = (float)plant->current_a[i] + host.forced.current_a[i];
     }
     memcpy(sensors->acceleration_mps2, plant->acceleration_mps2, sizeof sensors->acceleration_mps2);

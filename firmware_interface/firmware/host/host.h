@@ -31,6 +31,7 @@ struct host_forced {
     unsigned bumpers;
     float battery_v;
     float current_a[2]; /* added to what the motors take */
+    float push_radps[2]; /* added to what the wheels are seen to do: somebody pushes the robot */
     bool silent;
 };
 

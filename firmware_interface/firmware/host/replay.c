@@ -16,6 +16,7 @@ static struct {
     uint32_t executed;
     enum outrider_state state;
     bool asked; /* wheels are asked to turn */
+    bool enabled; /* the bridges are on */
 } seen;
 
 static void emit(char kind, const void *data, uint32_t size)
@@ -47,6 +48,11 @@ static void look(void)
         const uint8_t now = asked ? 1u : 0u;
         seen.asked = asked;
         emit('W', &now, sizeof now);
+    }
+    if (host.enabled != seen.enabled) {
+        const uint8_t now = host.enabled ? 1u : 0u;
+        seen.enabled = host.enabled;
+        emit('P', &now, sizeof now);
     }
 }
 
