@@ -157,8 +157,11 @@ class SafetyMonitor:
         self._movers.settle()
 
     def advise(self, inputs: Inputs) -> Advice:
-        """Whether the policy should go on, once a tick after ``step``; the command need not wait for it."""
-        return self._board.advice(inputs, self._elapsed_s)
+        """Whether the policy should go on, once a tick after ``step``; the command need not wait for it.
+
+        Of a robot that may not drive nothing is said against its output: it sees the same, and rightly says the same.
+        """
+        return self._board.advice(inputs, self._elapsed_s, self.armed and not self.stop_requested)
 
     def share_beside_movers(self, command: Pair, scan_age_s: float) -> float:
         """The share of ``command``, m/s and rad/s, that passes beside what moves; see ``safety.movers``."""

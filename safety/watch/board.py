@@ -114,11 +114,12 @@ class WatchBoard:
         """Whether an IMU that is there says that the robot leans too far."""
         return tilt_rad is not None and self._tilt.step(tilt_rad)
 
-    def advice(self, inputs: Inputs, elapsed_s: float) -> Advice:
-        """What speaks against the policy going on."""
+    def advice(self, inputs: Inputs, elapsed_s: float, driven: bool) -> Advice:
+        """What speaks against the policy going on; its output is judged where the robot may follow it (``driven``)."""
         command = inputs.command
         if command is not None and not (math.isfinite(command[0]) and math.isfinite(command[1])):
             command = None
         changed = inputs.scan_ns != self._scan_ns and self._frozen.changed
         self._scan_ns = inputs.scan_ns
-        return self._policy.step(command, inputs.command_from_policy, changed, inputs.novelty, elapsed_s)
+        judged = inputs.command_from_policy and driven
+        return self._policy.step(command, judged, changed, inputs.novelty, elapsed_s)

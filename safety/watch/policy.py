@@ -47,7 +47,7 @@ class PolicyWatch:
 
         Args:
             command: what was proposed, finite, or None.
-            from_policy: whether a policy proposed it; nothing else is judged.
+            from_policy: whether a policy proposed it and the robot may follow; nothing else is judged.
             scan_changed: whether the policy saw something new.
             novelty: how far the observation is from a reference drive's; None = not known.
             elapsed_s: since the last tick.

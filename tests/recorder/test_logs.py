@@ -424,7 +424,9 @@ def test_figures_for_prometheus(tmp_path: Path) -> None:
     assert values['outrider_policy_info{robot="robot_1",policy="aaaaaaaaaaaa"}'] == "1"
     assert values['outrider_config_info{robot="robot_1",config="c0c0c0c0c0c0c0c0"}'] == "1"
     assert float(values['outrider_policy_entropy_nats{robot="robot_1"}']) == pytest.approx(1.2, abs=0.1)
-    assert text.count("# TYPE") == text.count("# HELP") == 15
+    assert values['outrider_uplink_audits_failed_total{robot="robot_1"}'] == "0"
+    assert values['outrider_erasures_refused_total{robot="robot_1"}'] == "0"
+    assert text.count("# TYPE") == text.count("# HELP") == 17
     recorder.close()
     (_, debug), *_ = load_log(recorder.folder).debug
     assert debug.detail["incidents_total"] == 1

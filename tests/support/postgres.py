@@ -13,7 +13,7 @@ USER = "postgres"
 MISSING = (
     ""
     if (BINARIES / "initdb").exists()
-    else f"no {BINARIES}/initdb: apt-get install postgresql-15, as `make setup` does where it may"
+    else f"no {BINARIES}/initdb: apt-get install postgresql-15 (`make setup` does not: Debian starts a server with it)"
 )
 WAIT_MAX_S = 60.0
 

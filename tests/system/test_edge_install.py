@@ -16,7 +16,8 @@ from tools.setup_base import clean_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 FORBIDDEN = ("torch", "pybullet", "stable_baselines3", "ray", "gymnasium", "numba", "matplotlib", "rclpy")
-TEST_TOOLS = ("pytest", "pytest-timeout", "hypothesis")
+TEST_TOOLS = ("pytest", "pytest-timeout", "hypothesis", "sqlalchemy")
+"""The last for the hubs that tests of the uplink and of updates talk to."""
 EDGE_TESTS = (
     "tests/contract", "tests/recorder", "tests/agent", "tests/unit", "tests/property",
 )  # fmt: skip
@@ -33,6 +34,8 @@ NOT_FOR_THE_EDGE = {
     "tests/agent/test_filter_live.py": "the same",
     "tests/agent/test_rivals.py": "the same",
     "tests/agent/test_ros_citizen.py": "the same",
+    "tests/agent/test_beside_nav2.py": "the same",
+    "tests/recorder/test_fleet_erasure.py": "asks the hub's store, which needs pyarrow and DuckDB",
 }
 SETUP_MAX_S = 300.0
 EDGE_TESTS_MAX_S = 300.0

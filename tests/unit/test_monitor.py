@@ -324,6 +324,36 @@ def test_a_policy_is_judged_by_both_numbers_of_its_command(monitor):
             assert monitor.advise(inputs) is Advice.NONE
 
 
+def test_a_robot_that_may_not_drive_makes_no_policy_constant(monitor):
+    """It stands and sees the same, but for somebody behind a shelf: on probation that took a policy off."""
+
+    def advices(count, first):
+        found, velocity = [], STANDING
+        for tick in range(first, first + count):
+            ranges = np.full(RAYS, 3.0 + 0.1 * (tick % 2), dtype=np.float32)
+            inputs = good(
+                START_NS + tick * TICK_NS,
+                ranges_m=ranges,
+                command=(0.5, 0.1),
+                command_from_policy=True,
+                velocity=velocity,
+            )
+            velocity = monitor.step(inputs).command
+            monitor.settle()
+            found.append(monitor.advise(inputs))
+        return found
+
+    monitor.disarm()
+    assert set(advices(100, 0)) == {Advice.NONE}
+    assert monitor.arm() == ""
+    monitor.request_stop(emergency=False)
+    assert set(advices(100, 100)) == {Advice.NONE}
+    assert monitor.arm() == ""
+    found = advices(100, 200)
+    assert found[0] is Advice.NONE, "what it said before does not count"
+    assert found[-1] is Advice.SATURATED
+
+
 def test_a_pushed_robot_is_disarmed_also_where_it_was_only_stopped(monitor):
     monitor.request_stop(emergency=False)
     for tick in range(20):

@@ -417,7 +417,7 @@ def test_only_a_new_scan_counts_towards_a_constant_policy():
             tick * MS, scan, (tick // 2 + 1) * MS, STAND, tick * MS, (0.25, 0.1), command_from_policy=True
         )
         board.scan(inputs, True, STAND)
-        found.append(board.advice(inputs, DT))
+        found.append(board.advice(inputs, DT, True))
     assert found.index(Advice.SATURATED) == 18, "nine new scans, but for the first"
 
 
@@ -427,7 +427,7 @@ def test_one_command_that_is_none_does_not_blind_the_watch(broken):
     found = []
     for tick in range(12):
         command = broken if tick == 0 else ((-0.25, -1.0), (0.5, 1.0))[tick % 2]
-        found.append(board.advice(Inputs(tick, command=command, command_from_policy=True), DT))
+        found.append(board.advice(Inputs(tick, command=command, command_from_policy=True), DT, True))
     assert found[0] is Advice.NONE
     assert Advice.CHATTERING in found
 
