@@ -171,7 +171,7 @@ def find_swaps(logs: dict[str, Log], versions: dict[str, str], timer: npt.NDArra
             swaps.append(
                 Swap(
                     robot=robot,
-                    version=versions.get(rows[index]["policy_digest"].tobytes().hex(), "?"),
+                    version=_version_from(rows["policy_digest"][index : last + 1], versions),
                     tick=int(rows[index]["tick"]),
                     wall_ns=int(rows[index]["wall_ns"]),
                     missed_ticks=int(window["missed_ticks"][-1]) - int(window["missed_ticks"][0]),
@@ -180,6 +180,12 @@ def find_swaps(logs: dict[str, Log], versions: dict[str, str], timer: npt.NDArra
                 )
             )
     return sorted(swaps, key=lambda swap: swap.wall_ns)
+
+
+def _version_from(digests: npt.NDArray[np.void], versions: dict[str, str]) -> str:
+    """Of the first of these ticks in which a policy was asked; in the tick of a swap it may not have been."""
+    found = (versions.get(digest.tobytes().hex()) for digest in digests)
+    return next((version for version in found if version), "?")
 
 
 def guarded(logs: dict[str, Log]) -> Guarded:
