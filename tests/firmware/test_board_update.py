@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from firmware_interface.emulator.virtual import Powered
 from firmware_interface.protocol import frames
 from firmware_interface.protocol.frames import Kind, Result
 from firmware_interface.protocol.schema import UPDATE_BLOCK_BYTES
@@ -64,6 +65,7 @@ def finish(pair: Pair) -> int:
     assert pair.ask(frames.UpdateVerify).result == Result.OK
     assert pair.ask(frames.UpdateSwitch).result == Result.OK
     pair.run(5)
+    assert not any(isinstance(seen, Powered) for seen in pair.observed), "never armed, never powered"
     pair.open()
     pair.events.clear()
     pair.send(frames.InfoRequest(pair.machine.session))
