@@ -165,7 +165,7 @@ def test_a_running_image_and_one_before_it_are_older(pair: Pair) -> None:
         assert begin(pair, image)[0] is Result.TOO_OLD
 
 
-def test_a_switch_whose_floor_cannot_be_stored_is_none(pair: Pair) -> None:
+def test_a_switch_whose_floor_is_not_stored_is_none(pair: Pair) -> None:
     """First the version below which nothing is taken, then the record of what to start: never that one alone."""
     image = image_of(300)
     assert begin(pair, image) == (Result.OK, 0)
