@@ -107,3 +107,11 @@ def test_what_could_not_be_reached_is_not_made_up_for(pair: Pair) -> None:
         speeds.append(pair.latest(frames.Wheels).left_radps)
     assert speeds[59] < 3.2, "it comes down with the ramp"
     assert speeds[-1] == pytest.approx(0.2 / 0.08, rel=0.02)
+
+
+def test_minus_zero_is_zero_where_zero_is_in_range(pair: Pair) -> None:
+    """Bounds of floats are compared as floats, not as their bits."""
+    damping = BY_NAME["wheel_d"]
+    assert damping.low == 0.0
+    for bits, result in ((to_bits("f32", -0.0), Result.OK), (to_bits("f32", -1e-9), Result.OUT_OF_RANGE)):
+        assert pair.ask(frames.ParameterSet, damping.id, Kind.F32, bits).result == result

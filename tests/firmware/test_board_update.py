@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from firmware_interface.emulator.virtual import Powered
 from firmware_interface.protocol import frames
 from firmware_interface.protocol.frames import Kind, Result
 from firmware_interface.protocol.schema import UPDATE_BLOCK_BYTES
@@ -64,6 +65,7 @@ def finish(pair: Pair) -> int:
     assert pair.ask(frames.UpdateVerify).result == Result.OK
     assert pair.ask(frames.UpdateSwitch).result == Result.OK
     pair.run(5)
+    assert not any(isinstance(seen, Powered) for seen in pair.observed), "never armed, never powered"
     pair.open()
     pair.events.clear()
     pair.send(frames.InfoRequest(pair.machine.session))
@@ -163,7 +165,7 @@ def test_a_running_image_and_one_before_it_are_older(pair: Pair) -> None:
         assert begin(pair, image)[0] is Result.TOO_OLD
 
 
-def test_a_switch_whose_floor_cannot_be_stored_is_none(pair: Pair) -> None:
+def test_a_switch_whose_floor_is_not_stored_is_none(pair: Pair) -> None:
     """First the version below which nothing is taken, then the record of what to start: never that one alone."""
     image = image_of(300)
     assert begin(pair, image) == (Result.OK, 0)
