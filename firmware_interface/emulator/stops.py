@@ -53,6 +53,7 @@ class Driver:
             text=True,
             bufsize=1,
             cwd=Path(__file__).resolve().parents[2],
+            start_new_session=True,
         )
         self.expect("open")
 

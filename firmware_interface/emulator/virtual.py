@@ -66,10 +66,12 @@ class VirtualBoard:
     """
 
     def __init__(self, program: Path, seed: int = 1, key: bytes = b"") -> None:
+        # A session of its own: Ctrl-C in the terminal is for the one who runs it; it ends with its input.
         self._process = subprocess.Popen(
             [program, "replay", str(seed), *([key.hex()] if key else [])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            start_new_session=True,
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
