@@ -18,24 +18,8 @@ FILE_MAX_BYTES = 16 * 1024**2
 LOGS_MAX = 100_000
 
 
-class Work(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Begun(msgspec.Struct, frozen=True, kw_only=True):
     """An erasure at the hub, of a robot's records of [since_ns, until_ns]."""
-
-    robot: str
-    since_ns: int
-    until_ns: int
-    who: str
-    reason: str
-    audit_seq: int
-    audit_hash: str
-    trips: int
-    """Erased already."""
-    closed: Annotated[dict[str, int], msgspec.Meta(max_length=LOGS_MAX)]
-    """Of each log the first segment that the intake may write to; those before it do not change any more."""
-
-
-class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """What an erasure did. Its SHA-256 is in the audit log's entry ``Erased``."""
 
     robot: str
     since_ns: int
@@ -45,6 +29,20 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     audit_seq: int
     """The entry ``ErasureBegan``, and its hash."""
     audit_hash: str
+
+
+class Work(Begun, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is left to do of one."""
+
+    trips: int
+    """Erased already."""
+    closed: Annotated[dict[str, int], msgspec.Meta(max_length=LOGS_MAX)]
+    """Of each log the first segment that the intake may write to; those before it do not change any more."""
+
+
+class Receipt(Begun, frozen=True, kw_only=True):
+    """What one did. Its SHA-256 is in the audit log's entry ``Erased``."""
+
     rows: dict[str, int]
     """Erased from each table of the store."""
     files_removed: tuple[str, ...]
