@@ -103,7 +103,7 @@ def share_one(a, e, r, n, offsets, speed, turn_rate, scan_age_s):  # type: ignor
     far_m = (pace + SPEED_MAX_MPS + unsure_mps) * (reaction_s + pace / n.braking_mps2) + np.max(
         np.abs(offsets)
     )
-    if tracks[:, ALIVE].any() and not max(pace, abs(turn_rate)) <= RATE_MAX:
+    if not max(pace, abs(turn_rate)) <= RATE_MAX and tracks[:, ALIVE].any():
         return 0.0
     rank, agreed = 0, 0
     # All must be free at one and the same rank: what is free of one may not be free of another any more.
