@@ -152,7 +152,11 @@ class StopTrials:
         end_s = time.monotonic() + ANSWER_MAX_S
         while not holds():
             if time.monotonic() > end_s:
-                raise EmulatorError(f"the board did not get there within {ANSWER_MAX_S:g} s")
+                driver = "none" if self._driver is None else self._driver.process.poll()
+                raise EmulatorError(
+                    f"the board did not get there within {ANSWER_MAX_S:g} s: {self._emulator.counts()},"
+                    f" the driver's exit code {driver}, the last events {self._emulator.events[-5:]}"
+                )
             time.sleep(0.005)
 
     def _kill(self) -> None:
