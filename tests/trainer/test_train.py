@@ -20,7 +20,14 @@ from tests.support.tiny_run import BATCH_STEPS, TINY
 from trainer.episodes.vec_env import BatchedVecEnv, require_numbers
 from trainer.errors import RunError, TrainConfigError
 from trainer.learning.checkpoint import load_policy, read_checkpoint, weights_hash
-from trainer.learning.config import ConstraintsConfig, NetworkConfig, Stage, StopConfig, load_train_config
+from trainer.learning.config import (
+    ConstraintsConfig,
+    Fades,
+    NetworkConfig,
+    Stage,
+    StopConfig,
+    load_train_config,
+)
 from trainer.learning.network import CLIP, VARIANCE_MIN
 from trainer.learning.run import RunFolder
 from trainer.learning.scene import make_simulation
@@ -187,7 +194,11 @@ def test_ctrl_c_leaves_a_whole_checkpoint_and_says_so(tmp_path, tiny_yaml):
 
 def test_killed_and_resumed_gives_the_same_weights(tmp_path):
     """Real SIGKILL at a random moment, in the midst of a curriculum and of moving multipliers."""
-    stages = (Stage(people=0, steps_max=1500), Stage(people=1, robots_rule_based=1))
+    fades = Fades(5e-4, 4000, -1.0, 4000)
+    stages = (
+        Stage(people=0, steps_max=1500, guards_movers=False),
+        Stage(people=1, robots_rule_based=1, fades=fades),
+    )
     limits = ConstraintsConfig(contacts_per_trip_max=0.0, reduced_mean_max=0.0)
     config = msgspec.structs.replace(TINY, curriculum=stages, constraints=limits)
     whole, cut = (RunFolder.create(tmp_path / name, config) for name in ("whole", "cut"))
@@ -323,6 +334,9 @@ def test_unknown_config_key_is_refused(tmp_path):
     refused(["--out", tmp_path / "run", "--config", tmp_path / "odd.yaml"], "wrlds", tmp_path)
 
 
+FADES = "{learning_rate: 0.1, learning_rate_half_steps: 1, log_std_start: -1, std_half_steps: 1}"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -333,6 +347,9 @@ def test_unknown_config_key_is_refused(tmp_path):
         ("difficulty: [0.5, 0.2]", "difficulty"),
         ("families: [maze]", "families"),
         ("curriculum: [{succes: 0.5}]", "succes"),
+        ("curriculum: [{guards_movers: false}]", "behind the whole monitor"),
+        ("{algorithm: dqn, curriculum: [{fades: " + FADES + "}]}", "only ppo takes"),
+        ("curriculum: [{fades: {learning_rate: 0.1}}]", "learning_rate_half_steps"),
         ("randomise: {friction: [2.0, 0.1]}", "friction"),
         ("{algorithm: sac, constraints: {reduced_mean_max: 0.1}}", "constraints do not work with sac"),
         ("dqn: {turns: []}", "turns"),

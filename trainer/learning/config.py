@@ -58,17 +58,21 @@ class PpoConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     std_min: Positive = 0.08
     average_share: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.2
     """The exported weights are a running mean over about this share of all batches so far; 0 exports the last ones."""
+    fades_from_steps: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Robot-steps of the run from which learning rate and spread fade; set to a stage's start where it ``fades``."""
 
     def std_max_at(self, steps: int) -> float:
         """The highest spread of actions, in units of the robot's range, after ``steps`` robot-steps."""
         if self.std_half_steps is None:
             return math.inf
-        faded: float = math.exp(self.log_std_start) * 0.5 ** (steps / self.std_half_steps)
+        halvings = max(0, steps - self.fades_from_steps) / self.std_half_steps
+        faded: float = math.exp(self.log_std_start) * 0.5**halvings
         return max(self.std_min, faded)
 
     def learning_rate_at(self, steps: int) -> float:
         """The learning rate after ``steps`` robot-steps."""
-        faded: float = self.learning_rate * 0.5 ** (steps / self.learning_rate_half_steps)
+        halvings = max(0, steps - self.fades_from_steps) / self.learning_rate_half_steps
+        faded: float = self.learning_rate * 0.5**halvings
         return max(min(self.learning_rate_min, self.learning_rate), faded)
 
 
@@ -121,6 +125,15 @@ class ConstraintsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     multiplier_max: Positive = 50.0
 
 
+class Fades(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a stage of ppo begins with anew, faded from its first step on; see the fields of ``PpoConfig``."""
+
+    learning_rate: Positive
+    learning_rate_half_steps: Steps
+    log_std_start: float
+    std_half_steps: Steps
+
+
 class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A stage of a curriculum: its floors and its crowd, and when it has been learned."""
 
@@ -132,6 +145,11 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     robots_broken: Few = 0
     randomise_scale: Share = 1.0
     """How much of the config's randomisation: 0 is none."""
+    guards_movers: bool = True
+    """Whether the monitor slows robots beside what moves. Without it a policy must learn itself to keep clear; the
+    last stage needs it, a robot always drives behind the whole monitor."""
+    fades: Fades | None = None
+    """Learning rate and spread of actions from here on; None: those of ``ppo`` fade on."""
     success: Share = 0.8
     """Moves on when the window's success was at least this for ``batches`` batches,"""
     batches: Count = 5
@@ -209,11 +227,20 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             ),
         )
 
+    def in_stage(self, number: int, began: int) -> "TrainConfig":
+        """The config as stage ``number`` has it, which began after ``began`` robot-steps of the run."""
+        fades = self.stages()[number].fades
+        if fades is None:
+            return self
+        ppo = msgspec.structs.replace(self.ppo, fades_from_steps=began, **msgspec.structs.asdict(fades))
+        return msgspec.structs.replace(self, ppo=ppo)
+
     def check(self) -> None:
         """Refuse what no type can.
 
         Raises:
-            TrainConfigError: a range the wrong way round, or constraints with an algorithm that replays old rewards.
+            TrainConfigError: a range the wrong way round, a curriculum that ends without the whole monitor, or
+                settings that its algorithm does not take.
         """
         if self.robot_model not in ROBOT_MODELS:
             raise TrainConfigError(
@@ -222,6 +249,15 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for stage in self.stages():
             if stage.difficulty[0] > stage.difficulty[1]:
                 raise TrainConfigError(f"difficulty is {list(stage.difficulty)}; expected [low, high]")
+        if not self.stages()[-1].guards_movers:
+            raise TrainConfigError(
+                "the last stage of the curriculum has guards_movers: false, and the policy would never have driven"
+                " behind the whole monitor; add a stage that has it"
+            )
+        if self.algorithm != "ppo" and any(stage.fades for stage in self.stages()):
+            raise TrainConfigError(
+                f"a stage has fades, which only ppo takes; the algorithm is {self.algorithm}"
+            )
         limited = self.constraints.contacts_per_trip_max, self.constraints.reduced_mean_max
         if limited != (None, None) and self.algorithm in ("sac", "dqn"):
             raise TrainConfigError(

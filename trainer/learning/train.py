@@ -181,10 +181,11 @@ class _Loop:
     def _batch(self, steps: int) -> None:
         """Collect and learn: afterwards nothing is under way, so that a checkpoint holds all there is."""
         progress, model, environment = self.progress, self.model, self.environment
+        config = self.config.in_stage(progress.stage, progress.stage_began)
         environment.multipliers[:] = progress.multipliers
-        self.algorithm.before_batch(model, self.config)
+        self.algorithm.before_batch(model, config)
         model.learn(total_timesteps=steps, callback=self.watch, log_interval=None, reset_num_timesteps=False)
-        self.algorithm.after_batch(model, self.config)
+        self.algorithm.after_batch(model, config)
         self.reduced = environment.take_reduced_mean()
         progress.end_batch(self.config.constraints, self.reduced)
 
