@@ -23,6 +23,7 @@ from trainer.learning.checkpoint import load_policy, read_checkpoint, weights_ha
 from trainer.learning.config import (
     ConstraintsConfig,
     Fades,
+    ImitationConfig,
     NetworkConfig,
     Stage,
     StopConfig,
@@ -200,7 +201,8 @@ def test_killed_and_resumed_gives_the_same_weights(tmp_path):
         Stage(people=1, robots_rule_based=1, fades=fades),
     )
     limits = ConstraintsConfig(contacts_per_trip_max=0.0, reduced_mean_max=0.0)
-    config = msgspec.structs.replace(TINY, curriculum=stages, constraints=limits)
+    lesson = ImitationConfig(rounds=1, steps_per_round=20, epochs_last=2, critic_steps=2000)
+    config = msgspec.structs.replace(TINY, curriculum=stages, constraints=limits, imitation=lesson)
     whole, cut = (RunFolder.create(tmp_path / name, config) for name in ("whole", "cut"))
     steps = 12_800
     train(whole, steps)
@@ -347,6 +349,8 @@ FADES = "{learning_rate: 0.1, learning_rate_half_steps: 1, log_std_start: -1, st
         ("difficulty: [0.5, 0.2]", "difficulty"),
         ("families: [maze]", "families"),
         ("curriculum: [{succes: 0.5}]", "succes"),
+        ("imitation: {teacher: nobody}", "no baseline 'nobody'"),
+        ("{algorithm: sac, imitation: {}}", "imitation works with ppo"),
         ("curriculum: [{guards_movers: false}]", "behind the whole monitor"),
         ("{algorithm: dqn, curriculum: [{fades: " + FADES + "}]}", "only ppo takes"),
         ("curriculum: [{fades: {learning_rate: 0.1}}]", "learning_rate_half_steps"),

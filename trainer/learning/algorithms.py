@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from trainer.errors import TrainConfigError
 from trainer.learning.config import DqnConfig, NetworkConfig, OffPolicyConfig, TrainConfig
-from trainer.learning.network import Normaliser, WeightAverage, normalisers
+from trainer.learning.network import Normaliser, WeightAverage, actor_parameters, normalisers
 
 Settings = TypeVar("Settings", bound=msgspec.Struct)
 ALGORITHMS_GROUP, ENVIRONMENTS_GROUP = "outrider.algorithms", "outrider.environments"
@@ -81,9 +81,14 @@ class PpoAlgorithm:
         return environments * config.ppo.steps_per_world
 
     def before_batch(self, model: BaseAlgorithm, config: TrainConfig) -> None:
-        """The learning rate, and how much is still tried out."""
-        steps = int(model.num_timesteps)
-        model.lr_schedule = FloatSchedule(config.ppo.learning_rate_at(steps))
+        """The learning rate, and how much is still tried out; after imitation only the critic learns at first."""
+        steps, rate = int(model.num_timesteps), config.ppo.learning_rate_at(int(model.num_timesteps))
+        if config.imitation is not None:
+            acts = steps >= config.imitation.critic_steps
+            rate = rate if acts else config.imitation.critic_learning_rate
+            for parameter in (*actor_parameters(model.policy), model.policy.log_std):
+                parameter.requires_grad_(acts)
+        model.lr_schedule = FloatSchedule(rate)
         with torch.no_grad():
             model.policy.log_std.clamp_(max=math.log(config.ppo.std_max_at(steps)))
 

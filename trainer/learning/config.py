@@ -15,6 +15,7 @@ from sim.errors import SimConfigError
 from sim.tasks.delivery import RewardConfig
 from sim.tasks.randomise import Randomisation
 from sim.world.layout_config import Family
+from trainer.baselines.catalogue import tuned_config
 from trainer.errors import TrainConfigError
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
@@ -125,6 +126,25 @@ class ConstraintsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     multiplier_max: Positive = 50.0
 
 
+class ImitationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What ppo learns from a rule-based controller before it learns by trial: see ``trainer.learning.imitation``."""
+
+    teacher: str = "orca"
+    """A baseline with tuned settings."""
+    rounds: Count = 7
+    steps_per_round: Count = 400
+    """Control steps of all robots in each round,"""
+    keep_every: Count = 2
+    """of which every so many-th is learned from."""
+    epochs: Count = 10
+    epochs_last: Count = 30
+    batch_size: Count = 1024
+    learning_rate: Positive = 1e-3
+    critic_steps: Annotated[int, msgspec.Meta(ge=0)] = 250_000
+    """First robot-steps by trial in which only the critic learns: it knows nothing of the imitated policy yet."""
+    critic_learning_rate: Positive = 1e-3
+
+
 class Fades(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a stage of ppo begins with anew, faded from its first step on; see the fields of ``PpoConfig``."""
 
@@ -195,6 +215,7 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     randomise: Randomisation | None = None
     sim_threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
     network: NetworkConfig = NetworkConfig()
+    imitation: ImitationConfig | None = None
     ppo: PpoConfig = PpoConfig()
     sac: SacConfig = SacConfig()
     dqn: DqnConfig = DqnConfig()
@@ -240,7 +261,7 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
         Raises:
             TrainConfigError: a range the wrong way round, a curriculum that ends without the whole monitor, or
-                settings that its algorithm does not take.
+                settings that its algorithm does not take, or a teacher without tuned settings.
         """
         if self.robot_model not in ROBOT_MODELS:
             raise TrainConfigError(
@@ -258,6 +279,15 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise TrainConfigError(
                 f"a stage has fades, which only ppo takes; the algorithm is {self.algorithm}"
             )
+        if self.imitation is not None and (
+            self.algorithm != "ppo" or self.environment != BUILT_IN_ENVIRONMENT
+        ):
+            raise TrainConfigError(
+                f"imitation works with ppo in the environment {BUILT_IN_ENVIRONMENT}; here are"
+                f" {self.algorithm} and {self.environment}"
+            )
+        if self.imitation is not None:
+            tuned_config(self.imitation.teacher)
         limited = self.constraints.contacts_per_trip_max, self.constraints.reduced_mean_max
         if limited != (None, None) and self.algorithm in ("sac", "dqn"):
             raise TrainConfigError(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from contracts.canonical import digest_hex, hash_of
 from contracts.manifest import TrainingFacts
 from contracts.observation import ROUTING_LAYOUT
+from trainer.baselines.catalogue import tuned_config
 from trainer.learning.config import BUILT_IN_ENVIRONMENT, TrainConfig
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def run_facts(config: TrainConfig, parents: tuple["RunFolder", ...] = ()) -> dic
         "torch_threads": 1,
         "sim_threads": config.sim_threads,
         "command_line": sys.argv,
-    }
+    } | ({"teacher_hash": hash_of(tuned_config(config.imitation.teacher))} if config.imitation else {})
 
 
 def floor_hashes(config: TrainConfig) -> list[list[str]]:

@@ -20,6 +20,7 @@ from trainer.learning.checkpoint import (
     restore,
     restore_weights,
 )
+from trainer.learning.imitation import Lesson, imitate
 from trainer.learning.logs import run_logger
 from trainer.learning.progress import Progress
 from trainer.learning.run import CurvePoint, Goal, RunFolder
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["CHECKPOINT_EVERY_S", "load_policy", "make_simulation", "train"]
 
 CHECKPOINT_EVERY_S = 20.0
-Report = Callable[[CurvePoint], None]
+Report = Callable[[CurvePoint | Lesson], None]
 
 
 def train(
@@ -50,7 +51,7 @@ def train(
         run: the folder.
         steps: robot-steps to take in this call, rounded up to whole batches; None to finish what was asked before.
         resume: go on from the checkpoint, bit for bit as if there had been no break.
-        report: called after each batch.
+        report: called after each round of imitation and each batch.
         seconds_max: stop earlier, after the first batch that ends beyond it.
         warm_start: begin with this run's weights, normaliser and optimiser.
         stop_early: whether the config's early stop counts.
@@ -79,6 +80,8 @@ def train(
     try:
         loop = _Loop(run, algorithm, before, resume, scale_out)
         try:
+            if before is None and run.config.imitation is not None:
+                imitate(loop.model, run.config, report)
             return loop.run_to(target, report, seconds_max, stop_early)
         finally:
             loop.close()
