@@ -18,7 +18,9 @@ from trainer.learning.run import RunFolder
 from trainer.learning.scene import make_environment
 from trainer.learning.train import train
 
-LESSONS = ImitationConfig(teacher="orca", rounds=2, steps_per_round=100, epochs=10, epochs_last=20, batch_size=256)
+LESSONS = ImitationConfig(
+    teacher="orca", rounds=2, steps_per_round=100, epochs=10, epochs_last=20, batch_size=256
+)
 CONFIG = msgspec.structs.replace(
     TINY, worlds=8, robots=4, people=2, floors=8, network=NetworkConfig(hidden=(64, 64)), imitation=LESSONS
 )

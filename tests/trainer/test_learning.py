@@ -21,7 +21,7 @@ from trainer.learning.algorithms import algorithm_of
 from trainer.learning.checkpoint import load_policy, weights_hash
 from trainer.learning.config import (
     ConstraintsConfig,
-    Fades,
+    PpoConfig,
     Stage,
     StopConfig,
     TrainConfig,
@@ -92,8 +92,8 @@ def test_stage_is_learned_after_so_many_good_batches_in_a_row():
 
 
 def test_stage_fades_from_its_own_beginning():
-    fades = Fades(learning_rate=1e-3, learning_rate_half_steps=100, log_std_start=0.0, std_half_steps=200)
-    config = TrainConfig(curriculum=(Stage(), Stage(fades=fades)))
+    own = PpoConfig(learning_rate=1e-3, learning_rate_half_steps=100, log_std_start=0.0, std_half_steps=200)
+    config = TrainConfig(curriculum=(Stage(), Stage(ppo=own)))
     assert config.in_stage(0, 0) is config
     later = config.in_stage(1, 1000).ppo
     assert [later.learning_rate_at(steps) for steps in (1000, 1100)] == [1e-3, 5e-4]

@@ -60,7 +60,7 @@ class PpoConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     average_share: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.2
     """The exported weights are a running mean over about this share of all batches so far; 0 exports the last ones."""
     fades_from_steps: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """Robot-steps of the run from which learning rate and spread fade; set to a stage's start where it ``fades``."""
+    """Robot-steps of the run from which learning rate and spread fade; a stage's own ``ppo`` has its start."""
 
     def std_max_at(self, steps: int) -> float:
         """The highest spread of actions, in units of the robot's range, after ``steps`` robot-steps."""
@@ -145,15 +145,6 @@ class ImitationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     critic_learning_rate: Positive = 1e-3
 
 
-class Fades(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a stage of ppo begins with anew, faded from its first step on; see the fields of ``PpoConfig``."""
-
-    learning_rate: Positive
-    learning_rate_half_steps: Steps
-    log_std_start: float
-    std_half_steps: Steps
-
-
 class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A stage of a curriculum: its floors and its crowd, and when it has been learned."""
 
@@ -168,8 +159,8 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     guards_movers: bool = True
     """Whether the monitor slows robots beside what moves. Without it a policy must learn itself to keep clear; the
     last stage needs it, a robot always drives behind the whole monitor."""
-    fades: Fades | None = None
-    """Learning rate and spread of actions from here on; None: those of ``ppo`` fade on."""
+    ppo: PpoConfig | None = None
+    """Settings of ppo in this stage, whose schedules begin at its first step; None: the run's, on their way."""
     success: Share = 0.8
     """Moves on when the window's success was at least this for ``batches`` batches,"""
     batches: Count = 5
@@ -250,11 +241,10 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def in_stage(self, number: int, began: int) -> "TrainConfig":
         """The config as stage ``number`` has it, which began after ``began`` robot-steps of the run."""
-        fades = self.stages()[number].fades
-        if fades is None:
+        ppo = self.stages()[number].ppo
+        if ppo is None:
             return self
-        ppo = msgspec.structs.replace(self.ppo, fades_from_steps=began, **msgspec.structs.asdict(fades))
-        return msgspec.structs.replace(self, ppo=ppo)
+        return msgspec.structs.replace(self, ppo=msgspec.structs.replace(ppo, fades_from_steps=began))
 
     def check(self) -> None:
         """Refuse what no type can.
@@ -275,10 +265,8 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 "the last stage of the curriculum has guards_movers: false, and the policy would never have driven"
                 " behind the whole monitor; add a stage that has it"
             )
-        if self.algorithm != "ppo" and any(stage.fades for stage in self.stages()):
-            raise TrainConfigError(
-                f"a stage has fades, which only ppo takes; the algorithm is {self.algorithm}"
-            )
+        if self.algorithm != "ppo" and any(stage.ppo for stage in self.stages()):
+            raise TrainConfigError(f"a stage has settings of ppo; the algorithm is {self.algorithm}")
         if self.imitation is not None and (
             self.algorithm != "ppo" or self.environment != BUILT_IN_ENVIRONMENT
         ):

@@ -154,12 +154,11 @@ class _Loop:
         self, target: int, report: Report | None, seconds_max: float | None, stop_early: bool
     ) -> CurvePoint | None:
         """Batch after batch; a checkpoint now and then, and at the end."""
-        batch_steps = self.algorithm.batch_steps(self.config, self.environment.num_envs)
         seconds_before, started = self.progress.seconds, time.perf_counter()
         saved_s, point = 0.0, None
         with _interrupt_asked() as interrupted:
             while True:
-                self._batch(batch_steps)
+                self._batch()
                 spent_s = time.perf_counter() - started
                 self.progress.seconds = round(seconds_before + spent_s, 3)
                 point = self._point()
@@ -181,10 +180,11 @@ class _Loop:
                 if ends:
                     return point
 
-    def _batch(self, steps: int) -> None:
+    def _batch(self) -> None:
         """Collect and learn: afterwards nothing is under way, so that a checkpoint holds all there is."""
         progress, model, environment = self.progress, self.model, self.environment
         config = self.config.in_stage(progress.stage, progress.stage_began)
+        steps = self.algorithm.batch_steps(config, environment.num_envs)
         environment.multipliers[:] = progress.multipliers
         self.algorithm.before_batch(model, config)
         model.learn(total_timesteps=steps, callback=self.watch, log_interval=None, reset_num_timesteps=False)
