@@ -199,7 +199,7 @@ def test_killed_and_resumed_gives_the_same_weights(tmp_path):
         steps_per_world=32, batch_size=128, epochs=2, log_std_start=-1.0, std_half_steps=4000, discount=0.95
     )
     stages = (
-        Stage(people=0, steps_max=1500, guards_movers=False),
+        Stage(people=0, steps_max=1500),
         Stage(people=1, robots_rule_based=1, ppo=own),
     )
     limits = ConstraintsConfig(contacts_per_trip_max=0.0, reduced_mean_max=0.0)
@@ -350,7 +350,6 @@ def test_unknown_config_key_is_refused(tmp_path):
         ("curriculum: [{succes: 0.5}]", "succes"),
         ("imitation: {teacher: nobody}", "no baseline 'nobody'"),
         ("{algorithm: sac, imitation: {}}", "imitation works with ppo"),
-        ("curriculum: [{guards_movers: false}]", "behind the whole monitor"),
         ("{algorithm: dqn, curriculum: [{ppo: {}}]}", "settings of ppo"),
         ("curriculum: [{ppo: {rate: 0.1}}]", "rate"),
         ("randomise: {friction: [2.0, 0.1]}", "friction"),

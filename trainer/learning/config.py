@@ -156,9 +156,6 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     robots_broken: Few = 0
     randomise_scale: Share = 1.0
     """How much of the config's randomisation: 0 is none."""
-    guards_movers: bool = True
-    """Whether the monitor slows robots beside what moves. Without it a policy must learn itself to keep clear; the
-    last stage needs it, a robot always drives behind the whole monitor."""
     ppo: PpoConfig | None = None
     """Settings of ppo in this stage, whose schedules begin at its first step; None: the run's, on their way."""
     success: Share = 0.8
@@ -250,8 +247,8 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Refuse what no type can.
 
         Raises:
-            TrainConfigError: a range the wrong way round, a curriculum that ends without the whole monitor, or
-                settings that its algorithm does not take, or a teacher without tuned settings.
+            TrainConfigError: a range the wrong way round, settings that its algorithm does not take, or
+                a teacher without tuned settings.
         """
         if self.robot_model not in ROBOT_MODELS:
             raise TrainConfigError(
@@ -260,11 +257,6 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for stage in self.stages():
             if stage.difficulty[0] > stage.difficulty[1]:
                 raise TrainConfigError(f"difficulty is {list(stage.difficulty)}; expected [low, high]")
-        if not self.stages()[-1].guards_movers:
-            raise TrainConfigError(
-                "the last stage of the curriculum has guards_movers: false, and the policy would never have driven"
-                " behind the whole monitor; add a stage that has it"
-            )
         if self.algorithm != "ppo" and any(stage.ppo for stage in self.stages()):
             raise TrainConfigError(f"a stage has settings of ppo; the algorithm is {self.algorithm}")
         if self.imitation is not None and (
