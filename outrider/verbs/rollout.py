@@ -18,6 +18,7 @@ from outrider.verbs._operator import (
     clock_text,
     hub_client,
     print_json,
+    refused_option,
 )
 
 if TYPE_CHECKING:
@@ -243,7 +244,7 @@ def _act(
     try:
         return msgspec.convert(fields, Act)
     except msgspec.ValidationError as error:
-        raise fail(f"--as, --why: {error}", 2) from None
+        raise refused_option(error, person="--as") from None
 
 
 def _signed(keys: Path, act: "Act") -> bytes:
@@ -260,7 +261,7 @@ def _approve(client: "HubClient", keys: Path, person: str, why: str, data: bytes
     try:
         paper = sign_approval(digest, person, why, person_signer(keys, person))
     except msgspec.ValidationError as error:
-        raise fail(f"--as, --why: {error}", 2) from None
+        raise refused_option(error, person="--as") from None
     return client.approve(data, paper)
 
 
