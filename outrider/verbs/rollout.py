@@ -36,7 +36,7 @@ FINAL = ("active", "soaked", "shadowed", "refused", "failed", "silent", "reverte
 BAD = ("refused", "failed", "silent")
 EXAMPLES = """Examples:
 
-outrider rollout plan example --release routing@2.0.0 > plan.yaml
+outrider rollout plan example --release router@2.0.0 > plan.yaml
 
 outrider rollout approve plan.yaml --as anna --why "evaluated on 84 floors"
 
@@ -51,7 +51,7 @@ Number = Annotated[int, typer.Argument(help="Number of the rollout; the newest w
 
 
 @plans.command()
-def example(release: Annotated[str, typer.Option(help="NAME@VERSION.")] = "routing@2.0.0") -> None:
+def example(release: Annotated[str, typer.Option(help="NAME@VERSION.")] = "router@2.0.0") -> None:
     """Print a plan with every kind of stage."""
     from outrider.verbs._plans import example as text
 
