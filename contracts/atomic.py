@@ -1,6 +1,7 @@
 """Files that are there whole or not at all, also after a power cut."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -26,6 +27,9 @@ def write_atomically(path: Path, data: bytes, durable: bool = True, folder: bool
 
     ``durable=False`` leaves out both fsyncs: readers still never see half a file. ``folder=False`` leaves out the
     folder's alone, for who syncs it after several files: until then a power cut may bring the old file back, whole.
+
+    Raises:
+        OSError: the disk refused; it names ``path``, which is as it was.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -35,8 +39,11 @@ def write_atomically(path: Path, data: bytes, durable: bool = True, folder: bool
             if durable:
                 os.fsync(file.fileno())
         temporary.rename(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        error.filename = str(path)  # the temporary file's name would tell nobody anything
+        error.filename2 = None
         raise
     if durable and folder:
         sync_folder(path.parent)

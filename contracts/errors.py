@@ -1,6 +1,11 @@
 """The errors of what two rooms agree on. One root; a subclass per condition."""
 
 
+def reason_of(error: Exception) -> str:
+    """Why something failed, for a message that names the file itself: without error number and file name."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
 class ContractError(Exception):
     """Root of every error raised by ``contracts``."""
 

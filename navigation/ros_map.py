@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from contracts.errors import reason_of
 from navigation.errors import MapImportError
 from navigation.route import CELL_M, CLEARANCE_HARD_M, cell_clearance, check_reachable
 from navigation.warehouse import (
@@ -151,7 +152,7 @@ def _read_yaml(path: Path, kind: type[Document]) -> Document:
             raise MapImportError(f"{path}: {size} bytes; at most {YAML_SIZE_MAX_BYTES} are read")
         return msgspec.convert(yaml.safe_load(path.read_text(encoding="utf-8")), kind)
     except (OSError, UnicodeDecodeError) as error:
-        raise MapImportError(f"{path}: cannot be read: {error}") from None
+        raise MapImportError(f"{path}: cannot be read: {reason_of(error)}") from None
     except yaml.YAMLError as error:
         raise MapImportError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     except msgspec.ValidationError as error:
@@ -200,7 +201,7 @@ def read_pgm(path: Path) -> Pixels:
             raise MapImportError(f"{path}: {size} bytes; at most {IMAGE_SIZE_MAX_BYTES} are read")
         data = path.read_bytes()
     except OSError as error:
-        raise MapImportError(f"{path}: cannot be read: {error}") from None
+        raise MapImportError(f"{path}: cannot be read: {reason_of(error)}") from None
     magic, columns, rows, largest, start = _pgm_header(data, path)
     check_size(path, rows, columns)
     if magic == b"P5":

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import yaml
 
 from contracts.canonical import canonical_json, digest_hex
+from contracts.errors import reason_of
 from navigation.errors import WarehouseError
 
 FILE_SIZE_MAX_BYTES = 1_000_000
@@ -167,7 +168,7 @@ def load_warehouse(path: Path) -> Warehouse:
             raise WarehouseError(f"{path}: {size} bytes; a warehouse file has at most {FILE_SIZE_MAX_BYTES}")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise WarehouseError(f"{path}: cannot be read: {error}") from None
+        raise WarehouseError(f"{path}: cannot be read: {reason_of(error)}") from None
     return parse_warehouse(text, str(path))
 
 

@@ -346,7 +346,9 @@ class Rollouts:
                 if (stage.kind == "shadow") is not shadow:
                     continue
                 if not members[index]:
-                    raise PlanError(f"stage {stage.name} names no robot of this fleet")
+                    raise PlanError(
+                        f"stage {stage.name} names no robot of this fleet; name some, or raise its percent"
+                    )
                 if both := sorted(members[index] & set(taken)):
                     raise PlanError(f"robot {both[0]} is in stage {taken[both[0]]} and in {stage.name}")
                 taken |= dict.fromkeys(members[index], stage.name)

@@ -18,6 +18,7 @@ from outrider.verbs._operator import (
     clock_text,
     hub_client,
     print_json,
+    refused_option,
 )
 
 if TYPE_CHECKING:
@@ -65,7 +66,9 @@ def erase(
             acts = [EraseAct(name, *span, person, why, time.time_ns(), events) for name in names]
             papers = [sign_erase_act(act, signer) for act in acts]
         except msgspec.ValidationError as error:
-            raise fail(str(error), 2) from None
+            raise refused_option(
+                error, robot="ROBOTS", person="--as", since_ns="--since", until_ns="--until"
+            ) from None
         with hub_client(hub, keys) as client:
             taken = [client.order_erasure(paper).erasures[0] for paper in papers]
     _show(ErasuresView(tuple(taken)), as_json)

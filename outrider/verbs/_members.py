@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outrider.cli import fail
 from outrider.verbs._operator import (
     DEFAULT_HUB,
     DEFAULT_KEYS,
@@ -15,10 +14,12 @@ from outrider.verbs._operator import (
     Keys,
     Person,
     Why,
+    check_name,
     clear_errors,
     clock_text,
     hub_client,
     print_json,
+    refused_option,
 )
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def enrol(
     from trainer.release.keys import load_signer
     from trainer.release.papers import sign_voucher
 
+    check_name(name)
     with clear_errors():
         secret = secrets.token_bytes(SECRET_BYTES)
         made, expires_ns = token_keys(secret), time.time_ns() + int(minutes * MINUTE_NS)
@@ -73,7 +75,7 @@ def enrol(
                 Voucher(name, made.token_id, made.public_hex, expires_ns, site, model), load_signer(keys)
             )
         except msgspec.ValidationError as error:
-            raise fail(f"{name!r}: {error}", 2) from None
+            raise refused_option(error) from None
         act = _signed(keys, person, why, action="enrol", role="robot", name=name, voucher=digest_hex(paper))
         ceremony = Ceremony(keys)
         start = fleet_hash(
@@ -149,7 +151,7 @@ def _signed(keys: Path, person: str, why: str, **fields: Any) -> bytes:
             fields | {"person": person, "why": why, "signed_wall_ns": time.time_ns()}, FleetAct
         )
     except msgspec.ValidationError as error:
-        raise fail(str(error), 2) from None
+        raise refused_option(error, person="--as") from None
     return sign_fleet_act(act, person_signer(keys, person))
 
 

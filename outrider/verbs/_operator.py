@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from outrider.cli import failing_plainly
+from outrider.cli import USAGE_ERROR, fail, failing_plainly
 
 if TYPE_CHECKING:
+    from msgspec import ValidationError
+
     from fleet_hub.client import HubClient
 
 DEFAULT_HUB = "tcp://127.0.0.1:5755"
@@ -41,6 +43,29 @@ def hub_client(hub: str, keys: Path) -> "Iterator[HubClient]":
 
     with clear_errors(), HubClient(hub, keys) as client:
         yield client
+
+
+def check_name(name: str) -> None:
+    """Refuse what no robot, mirror or person can be called; exit code 2."""
+    import re
+
+    from contracts.keyring import ROBOT_ID_PATTERN
+
+    if not re.fullmatch(ROBOT_ID_PATTERN, name):
+        raise fail(f"{name!r} is no name: use a-z, 0-9, _ and -", USAGE_ERROR)
+
+
+def refused_option(error: "ValidationError", **options: str) -> typer.Exit:
+    """Print which option's value a paper cannot hold; raise what is returned to end with exit code 2.
+
+    Args:
+        error: as msgspec words it, with the field's path behind " - at ".
+        options: the option a field comes from, where it is not called the same.
+    """
+    what, _, field = str(error).partition(" - at `$.")
+    field = field.rstrip("`")
+    option = options.get(field, f"--{field.replace('_', '-')}") if field else "options"
+    return fail(f"{option}: {what[:1].lower()}{what[1:]}", USAGE_ERROR)
 
 
 def clock_text(wall_ns: int) -> str:

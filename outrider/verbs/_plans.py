@@ -22,7 +22,7 @@ on_stop: revert                  # or keep
 stages:
   - name: shadow                 # runs beside the policy that drives
     kind: shadow
-    who: {{percent: 2}}
+    who: {{percent: 2}}            # a share that no robot falls into is refused: in a small fleet name robots
     soak_s: 300
     deadline_s: 7200
   - name: canary

@@ -14,7 +14,7 @@ import typer
 
 from outrider.cli import fail
 from outrider.verbs._enrol import ENROL_EXAMPLE, enrol
-from outrider.verbs._operator import DEFAULT_HUB, DEFAULT_KEYS, AsJson, Keys, NoAutostart, SimTime
+from outrider.verbs._operator import DEFAULT_HUB, DEFAULT_KEYS, AsJson, Keys, NoAutostart, SimTime, check_name
 from outrider.verbs.filter import filter_commands
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ def run(
     arguments += ["--traces", traces]
     if forgiven is not None:
         arguments += ["--forgiven", str(forgiven)]
+    _check_files(layout, safety, keys, robot)
     if safety is not None:
-        _check_safety(safety, keys, robot, layout)
         arguments += ["--safety", str(safety)]
     flags = {
         "--sim-time": sim_time,
@@ -98,7 +98,7 @@ def run(
     os.execv(sys.executable, [sys.executable, "-m", "edge_agent.supervisor", *arguments])
 
 
-def _check_safety(safety: Path, keys: Path, robot: str, layout: Path) -> None:
+def _check_files(layout: Path, safety: Path | None, keys: Path, robot: str) -> None:
     """Refuse here, in one line, what control would refuse at each of its starts."""
     from contracts.keyring import party_folder
     from edge_agent.errors import AgentError
@@ -107,7 +107,9 @@ def _check_safety(safety: Path, keys: Path, robot: str, layout: Path) -> None:
     from navigation.warehouse import load_warehouse
 
     try:
-        load_safety(safety, party_folder(keys, "robots", robot), None, load_warehouse(layout).hash())
+        floor = load_warehouse(layout)
+        if safety is not None:
+            load_safety(safety, party_folder(keys, "robots", robot), None, floor.hash())
     except (AgentError, NavigationError) as error:
         raise fail(str(error), 2) from None
 
@@ -216,6 +218,7 @@ def _client(robot: str, timeout_s: float) -> "Iterator[RobotClient]":
     from edge_agent.errors import AgentError
     from edge_agent.ros.client import robot_client
 
+    check_name(robot)
     try:
         with robot_client(robot, timeout_s) as client:
             yield client

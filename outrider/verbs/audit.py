@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from outrider.cli import USAGE_ERROR, fail
 from outrider.verbs._operator import (
     DEFAULT_HUB,
     DEFAULT_KEYS,
@@ -56,7 +57,7 @@ def show(
             )
 
 
-@app.command(epilog="Example:  outrider audit verify --data hub --head 3f9a...")
+@app.command(epilog="Example:  outrider audit verify --data hub --head $(cat noted_hash)")
 def verify(
     head: Annotated[str, typer.Option(help="A hash noted earlier: it must still be in the chain.")] = "",
     data: Data = None,
@@ -65,8 +66,12 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check every link of the chain; says at which entry it is broken, with code 1."""
+    import re
+
     from fleet_hub.store.audit import verify_chain
 
+    if head and not re.fullmatch("[0-9a-f]{64}", head):
+        raise fail(f"--head: expected the 64 hexadecimal digits of a hash, came {head!r}", USAGE_ERROR)
     with clear_errors():
         count, newest = verify_chain(_entries(data, keys, hub, 1), head)
     if as_json:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from outrider.cli import fail
+from outrider.cli import fail, failing_plainly
 
 app = typer.Typer(add_completion=False)
 LOG_WIDTH = 110
@@ -57,14 +57,13 @@ def demo(
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         settings = msgspec.structs.replace(SHORT if short else DemoSettings(), serial=serial)
-        run = Demo(out, settings, console)
-        run.drive()
-        from outrider.demo.summary import finish
+        with failing_plainly(DemoError, HubError, ContractError, AgentError):
+            run = Demo(out, settings, console)
+            run.drive()
+            from outrider.demo.summary import finish
 
-        outcome = finish(run, time.monotonic() - started)
+            outcome = finish(run, time.monotonic() - started)
     except KeyboardInterrupt:
         raise fail("interrupted; every process it started has ended", 130) from None
-    except (DemoError, HubError, ContractError, AgentError, OSError) as error:
-        raise fail(str(error)) from None
     if not outcome.records_agree:
         raise fail("records on the robots and at the hub differ; see summary.json")

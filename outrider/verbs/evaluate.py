@@ -135,6 +135,7 @@ def evaluate(
             config = msgspec.structs.replace(config, floors=len(warehouses))
         else:
             warehouses = unseen_floors(config.floors, config.families, config.difficulty)
+        _make_folder(out)
         with progress_bar("evaluating", 1.0) as tell:
             drives = drive_all(contenders, config, warehouses, tell, jobs or os.cpu_count() or 1)
         result = summarise(drives, config, reference, margin, layouts is not None, loaded.notes)
@@ -144,8 +145,10 @@ def evaluate(
         raise fail(f"{error}; see 'outrider evaluate --help'", 2) from None
     except KeyboardInterrupt:
         raise fail("interrupted; nothing was written, and nothing runs on", 130) from None
-    except (TrainerError, ContractError, NavigationError, SimError, OSError) as error:
+    except (TrainerError, ContractError, NavigationError, SimError) as error:
         raise fail(str(error)) from None
+    except OSError as error:
+        raise fail(f"{error.filename or out}: {error.strerror or error}") from None
     typer.echo(msgspec.json.encode(result).decode() if as_json else table(result))
     _hold(result, gates, missed(result, gates) if gates else [])
 
@@ -161,6 +164,12 @@ def _baselines(text: str) -> list["Contender"]:
         known = ", ".join((*BASELINES, RULE_BASED))
         raise TrainConfigError(f"there is no baseline '{unknown}'; choose all, none, or of {known}")
     return [baseline(name) for name in names]
+
+
+def _make_folder(out: Path | None) -> None:
+    """Refused before hours of driving, not after."""
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
 
 
 def _hold(result: "Evaluation", gates: list["Gate"], failed: list[str]) -> None:
@@ -182,7 +191,6 @@ def _write(out: Path, result: "Evaluation", drives: "Drives", heat: int) -> None
     from trainer.evaluation.evaluate import trip_columns
     from trainer.evaluation.plot import plot_evaluation, plot_heat
 
-    out.mkdir(parents=True, exist_ok=True)
     stream = io.BytesIO()
     np.savez_compressed(stream, **trip_columns(drives))  # type: ignore[arg-type]
     write_atomically(out / "trips.npz", stream.getvalue())
@@ -203,11 +211,11 @@ def _fidelity(
 
     if len(policies) != 1:
         raise TrainConfigError(f"--fidelity takes one policy, {len(policies)} were given")
+    _make_folder(out)
     with progress_bar("fidelity", 1.0) as tell:
         report = measure_fidelity(policies[0], keys, config, quick, tell)
     text = markdown(report)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         write_atomically(out / "fidelity.json", msgspec.json.format(msgspec.json.encode(report)))
         write_atomically(out / "fidelity.md", text.encode())
     typer.echo(msgspec.json.encode(report).decode() if as_json else text)

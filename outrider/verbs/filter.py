@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from outrider.cli import fail
-from outrider.verbs._operator import DEFAULT_KEYS, Keys, NoAutostart, SimTime
+from outrider.verbs._operator import DEFAULT_KEYS, Keys, NoAutostart, SimTime, check_name
 
 
 def filter_commands(
@@ -36,6 +36,7 @@ def filter_commands(
     from edge_agent.errors import AgentError, ConfigError
     from edge_agent.filter import FilterConfig, run_filter
 
+    check_name(robot)
     settings = {
         "robot_id": robot,
         "state_dir": str(state.resolve()),
@@ -49,7 +50,7 @@ def filter_commands(
         "autostart": not no_autostart,
     }
     try:
-        config = decode_settings(msgspec.json.encode(settings), FilterConfig, "outrider agent filter").check()
+        config = decode_settings(msgspec.json.encode(settings), FilterConfig, "options").check()
         config.monitor_settings()  # refused here in one line, not at each of the node's starts
         raise typer.Exit(run_filter(config))
     except AgentError as error:

@@ -82,6 +82,8 @@ def emulate(
     from firmware_interface.emulator.build import Kind, build
     from firmware_interface.emulator.process import Emulator
 
+    if link is not None and not link.parent.is_dir():
+        raise fail(f"{link.parent}: no such folder; make it first", 2)
     with _clear():
         program = build(Kind.SANITIZED if sanitized else Kind.FAST)
         key = board_key(keys) if keys else b""

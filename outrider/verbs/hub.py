@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from outrider.cli import fail
-from outrider.verbs._operator import DEFAULT_HUB, DEFAULT_KEYS, Keys, clear_errors
+from outrider.verbs._operator import DEFAULT_HUB, DEFAULT_KEYS, Keys, check_name, clear_errors
 
 RUN_EXAMPLE = """Example:  outrider hub run --data data --listen tcp://*:5555 --metrics 9100
 
@@ -92,13 +92,17 @@ def mirror(
 
     Robots verify what comes from it exactly as what comes from the hub; their orders, reports and logs go to the hub.
     """
-    from contracts.keyring import MIRRORS_FOLDER, party_folder
+    from contracts.keyring import CURVE_FILE, MIRRORS_FOLDER, party_folder
     from fleet_hub.mirror.server import Mirror
     from fleet_hub.transfers import TransferLimits
 
+    check_name(name)
     given = TransferLimits(transfers, robot_mb_s * 1e6, fleet_mb_s * 1e6)
+    own = party_folder(keys, MIRRORS_FOLDER, name)
+    if not (own / CURVE_FILE).is_file():
+        raise fail(f"no keys of mirror {name} in {keys}; make them with `outrider hub mirror-keys {name}`")
     with clear_errors():
-        served = Mirror(data, party_folder(keys, MIRRORS_FOLDER, name), name, upstream, listen, given)
+        served = Mirror(data, own, name, upstream, listen, given)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: served.stop())
         typer.echo(f"mirror {name} listens at {served.endpoint}, data in {data}, upstream {upstream}")
@@ -119,15 +123,11 @@ def mirror_keys(
 
     Copy KEYS/mirrors/NAME to the mirror, mirror_public.json to its robots, the allow-list to hub and mirrors.
     """
-    import re
-
-    from contracts.keyring import ROBOT_ID_PATTERN
     from contracts.trust import IMAGE
     from fleet_hub.mirror.keys import create_mirror_keys
     from fleet_hub.trust.ceremony import Ceremony
 
-    if not re.match(ROBOT_ID_PATTERN, name):
-        raise fail(f"{name!r} is no name: use a-z, 0-9, _ and -", 2)
+    check_name(name)
     with clear_errors():
         root = Ceremony(keys).root(IMAGE).to_bytes()
         listed = tuple(one.strip() for one in robots.split(",") if one.strip())

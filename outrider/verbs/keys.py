@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from outrider.cli import fail
-from outrider.verbs._operator import DEFAULT_KEYS, AsJson, Keys, clear_errors
+from outrider.verbs._operator import DEFAULT_KEYS, AsJson, Keys, check_name, clear_errors
 from outrider.verbs.sign_safety import EXAMPLE, sign_safety
 from outrider.verbs.trust_keys import ROTATE_EXAMPLE, make_trust, revoke, rotate, status, trust
 
@@ -50,11 +50,12 @@ def init(
     from trainer.release.keys import RELEASE_KEY_FILE, create_release_key, load_signer
 
     names = [name.strip() for name in robots.split(",") if name.strip()]
-    wrong = [name for name in names if not re.match(ROBOT_ID_PATTERN, name)]
+    wrong = [name for name in names if not re.fullmatch(ROBOT_ID_PATTERN, name)]
     if not names or wrong or len(set(names)) != len(names):
         raise fail(f"--robots: expected different names like robot_1,robot_2; came {robots!r}", 2)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise fail(f"{folder} is not empty; keys are never overwritten, give a new folder")
+        why = "not empty" if folder.is_dir() else "no folder"
+        raise fail(f"{folder} is {why}; keys are never overwritten, give a new folder")
     with clear_errors():
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         trusted = TrustedKeys(1, (create_release_key(folder / RELEASE_KEY_FILE),))
@@ -82,15 +83,16 @@ def person(
     as_json: AsJson = False,
 ) -> None:
     """Give a person a key and roles, and sign the access file anew. The key belongs on that person's machine."""
-    from contracts.keyring import PEOPLE_FOLDER, ROBOT_ID_PATTERN
+    from contracts.keyring import ACCESS_SOURCE, PEOPLE_FOLDER
     from contracts.papers import AccessFile, Person
     from trainer.release.keys import create_release_key
 
     path = keys / PEOPLE_FOLDER / f"{name}.pem"
     with clear_errors():
         known = _read_access(keys)
-        if not re.match(ROBOT_ID_PATTERN, name) or any(one.name == name for one in known.people):
-            raise fail(f"{name!r} is taken, or no name: use a-z, 0-9, _ and -", 2)
+        check_name(name)
+        if any(one.name == name for one in known.people):
+            raise fail(f"there is a {name} already; roles are changed in {keys / ACCESS_SOURCE}", 2)
         _convert({"name": name, "public_hex": "0" * 64, "roles": _listed(roles)}, Person, "--roles")
         made = public or create_release_key(path, name).public_hex
         new = _convert({"name": name, "public_hex": made, "roles": _listed(roles)}, Person, "--public")

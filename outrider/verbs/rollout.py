@@ -18,6 +18,7 @@ from outrider.verbs._operator import (
     clock_text,
     hub_client,
     print_json,
+    refused_option,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ FINAL = ("active", "soaked", "shadowed", "refused", "failed", "silent", "reverte
 BAD = ("refused", "failed", "silent")
 EXAMPLES = """Examples:
 
-outrider rollout plan example --release routing@2.0.0 > plan.yaml
+outrider rollout plan example --release router@2.0.0 > plan.yaml
 
 outrider rollout approve plan.yaml --as anna --why "evaluated on 84 floors"
 
@@ -50,7 +51,7 @@ Number = Annotated[int, typer.Argument(help="Number of the rollout; the newest w
 
 
 @plans.command()
-def example(release: Annotated[str, typer.Option(help="NAME@VERSION.")] = "routing@2.0.0") -> None:
+def example(release: Annotated[str, typer.Option(help="NAME@VERSION.")] = "router@2.0.0") -> None:
     """Print a plan with every kind of stage."""
     from outrider.verbs._plans import example as text
 
@@ -243,7 +244,7 @@ def _act(
     try:
         return msgspec.convert(fields, Act)
     except msgspec.ValidationError as error:
-        raise fail(f"--as, --why: {error}", 2) from None
+        raise refused_option(error, person="--as") from None
 
 
 def _signed(keys: Path, act: "Act") -> bytes:
@@ -260,7 +261,7 @@ def _approve(client: "HubClient", keys: Path, person: str, why: str, data: bytes
     try:
         paper = sign_approval(digest, person, why, person_signer(keys, person))
     except msgspec.ValidationError as error:
-        raise fail(f"--as, --why: {error}", 2) from None
+        raise refused_option(error, person="--as") from None
     return client.approve(data, paper)
 
 

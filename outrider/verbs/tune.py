@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from outrider.cli import fail
+from outrider.cli import fail, failing_plainly
 
 app = typer.Typer(add_completion=False)
 
@@ -43,12 +43,10 @@ def tune(
 
     course = TripsConfig(floors=floors, robots=robots, people=people, trips=trips, seed=seed)
     try:
-        with progress_bar(f"tuning {name}", trials) as tell:
+        with failing_plainly(TrainerError, SimError), progress_bar(f"tuning {name}", trials) as tell:
             log = run_search(name, out, trials, course, seed, tell)
     except KeyboardInterrupt:
         raise fail(f"interrupted; finished trials are kept, the same command goes on in {out}", 130) from None
-    except (TrainerError, SimError, OSError) as error:
-        raise fail(str(error)) from None
     best, first = log.best, log.trials[0]
     assert best is not None
     if as_json:

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from contracts.errors import reason_of
 from navigation.errors import MapImportError
 from navigation.ros_map import IMAGE_SIZE_MAX_BYTES, check_size
 
@@ -25,5 +26,5 @@ def read_image(path: Path) -> npt.NDArray[np.float64]:
     except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
         raise MapImportError(f"{path}: no image that can be read: {error}") from None
     except OSError as error:
-        raise MapImportError(f"{path}: cannot be read: {error}") from None
+        raise MapImportError(f"{path}: cannot be read: {reason_of(error)}") from None
     return np.where(np.asarray(alpha) == 255, np.asarray(grey, dtype=np.float64), np.nan)

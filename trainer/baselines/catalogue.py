@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from contracts.errors import reason_of
 from contracts.robot import RobotModel
 from navigation.controllers.dwa import DwaConfig
 from navigation.controllers.pure_pursuit import PurePursuitConfig
@@ -154,7 +155,7 @@ def tuned_config(name: str, folder: Path = TUNED_FOLDER) -> Config:
         return check_config(name, msgspec.yaml.decode(path.read_bytes()))
     except OSError as error:
         raise TrainConfigError(
-            f"{path} cannot be read: {error}; make it with 'outrider tune {name}'"
+            f"{path} cannot be read: {reason_of(error)}; make it with 'outrider tune {name}'"
         ) from None
     except msgspec.DecodeError as error:
         raise TrainConfigError(

@@ -8,6 +8,7 @@ import msgspec
 import yaml
 
 from contracts.canonical import hash_of
+from contracts.errors import reason_of
 from contracts.robot import AMR_SMALL, ROBOT_MODELS, RobotModel
 from safety.config import MonitorConfig
 from safety.errors import MonitorConfigError
@@ -306,7 +307,7 @@ def load_yaml(path: Path) -> Any:
             raise TrainConfigError(f"{path}: larger than {CONFIG_MAX_BYTES} bytes; this is no config")
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise TrainConfigError(f"{path}: cannot be read: {error}") from None
+        raise TrainConfigError(f"{path}: cannot be read: {reason_of(error)}") from None
     except yaml.YAMLError as error:
         raise TrainConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from contracts.canonical import digest_hex
+from contracts.errors import reason_of
 from trainer.errors import RunError, TrainConfigError
 from trainer.learning.config import TrainConfig
 
@@ -82,7 +83,7 @@ class RunFolder:
             write_whole(path / FACTS_FILE, json.dumps(facts, indent=2).encode())
             write_whole(path / CONFIG_FILE, msgspec.json.format(msgspec.json.encode(config)))
         except OSError as error:
-            raise RunError(f"{path} cannot be written: {error}") from None
+            raise RunError(f"{path} cannot be written: {reason_of(error)}") from None
         return cls(path, config)
 
     @classmethod
@@ -135,7 +136,7 @@ class RunFolder:
             return None
         except (OSError, msgspec.MsgspecError) as error:
             raise RunError(
-                f"{self.path / GOAL_FILE} cannot be read: {error}; resume with --steps to write it anew"
+                f"{self.path / GOAL_FILE} cannot be read: {reason_of(error)}; resume with --steps to write it anew"
             ) from None
 
     def set_goal(self, goal: Goal) -> None:
@@ -151,7 +152,7 @@ class RunFolder:
         try:
             facts: dict[str, Any] = json.loads((self.path / FACTS_FILE).read_bytes())
         except (OSError, ValueError) as error:
-            raise RunError(f"{self.path / FACTS_FILE} cannot be read: {error}") from None
+            raise RunError(f"{self.path / FACTS_FILE} cannot be read: {reason_of(error)}") from None
         return facts
 
     def append_curve(self, point: CurvePoint) -> None:

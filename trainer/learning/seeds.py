@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from contracts.errors import reason_of
 from trainer.errors import RunError
 from trainer.learning.config import TrainConfig
 from trainer.learning.run import CONFIG_FILE, CurvePoint, RunFolder, write_whole
@@ -83,7 +84,7 @@ def train_seeds(
     try:
         write_whole(out / SUMMARY_FILE, msgspec.json.format(msgspec.json.encode(summary)))
     except OSError as error:
-        raise RunError(f"{out / SUMMARY_FILE} cannot be written: {error}") from None
+        raise RunError(f"{out / SUMMARY_FILE} cannot be written: {reason_of(error)}") from None
     return summary
 
 

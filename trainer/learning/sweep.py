@@ -12,6 +12,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from contracts.errors import reason_of
 from trainer.errors import RunError, TrainConfigError
 from trainer.learning.config import Scalar, TrainConfig, load_yaml, train_config
 from trainer.learning.run import CurvePoint, write_whole
@@ -151,7 +152,7 @@ def run_sweep(sweep: SweepConfig, out: Path, trials: int, told: Told | None = No
     try:
         write_whole(out / BEST_FILE, yaml.safe_dump(best, sort_keys=False).encode())
     except OSError as error:
-        raise RunError(f"{out / BEST_FILE} cannot be written: {error}") from None
+        raise RunError(f"{out / BEST_FILE} cannot be written: {reason_of(error)}") from None
     return out / BEST_FILE
 
 
@@ -173,7 +174,7 @@ def _open_study(sweep: SweepConfig, out: Path) -> optuna.Study:
         if known is None:
             study.set_user_attr("sweep", mark)
     except OSError as error:
-        raise RunError(f"{out} cannot be written: {error}") from None
+        raise RunError(f"{out} cannot be written: {reason_of(error)}") from None
     if known not in (None, mark):
         raise RunError(f"{out} holds another sweep; choose another --out, or give the config it began with")
     return study

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stable_baselines3.common.callbacks import BaseCallback
 
+from contracts.errors import reason_of
 from sim.tasks.delivery import TRIP_MAX_S, Outcome
 from trainer.errors import RunError
 from trainer.learning.algorithms import Algorithm, algorithm_of
@@ -86,7 +87,9 @@ def train(
         finally:
             loop.close()
     except OSError as error:
-        raise RunError(f"{run.path} cannot be written: {error}; the last checkpoint is whole") from None
+        raise RunError(
+            f"{run.path} cannot be written: {reason_of(error)}; the last checkpoint is whole"
+        ) from None
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "alloc" not in str(error):
             raise
