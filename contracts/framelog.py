@@ -321,11 +321,13 @@ class Segment(NamedTuple):
         return self.header.record_dtype().itemsize if self.header else DECISION_DTYPE.itemsize
 
 
-def list_segments(folder: Path) -> list[Segment]:
+def list_segments(folder: Path, unreadable: dict[Path, str] | None = None) -> list[Segment]:
     """The folder's segments in order, headers read; a header torn off by a crash is None.
 
+    With ``unreadable`` a file whose header cannot be read is left out, and put in there with the reason.
+
     Raises:
-        LogFormatError: A file that ends in .olog is not one of ours.
+        LogFormatError: A file that ends in .olog is not one of ours, without ``unreadable``.
     """
     segments = []
     for path in sorted(folder.glob(f"*{SEGMENT_SUFFIX}")):
@@ -334,7 +336,13 @@ def list_segments(folder: Path) -> list[Segment]:
                 data = file.read(_PREFIX.size + SEGMENT_HEADER_MAX_BYTES)
         except FileNotFoundError:
             continue  # sealed meanwhile: its records are in a file of another kind now
-        decoded = decode_segment_header(data, path.name)
+        try:
+            decoded = decode_segment_header(data, path.name)
+        except LogFormatError as error:
+            if unreadable is None:
+                raise
+            unreadable[path] = str(error)
+            continue
         segments.append(Segment(path, None, 0) if decoded is None else Segment(path, *decoded))
     return segments
 

@@ -305,6 +305,35 @@ def test_newer_formats_are_told_from_foreign_ones(tmp_path: Path) -> None:
         assert "newer outrider" in done.stderr
 
 
+def test_one_bad_byte_in_a_live_header_costs_that_segment_and_nothing_else(
+    sealed: Path, tmp_path: Path
+) -> None:
+    """Before: neither could the log be read, nor would the robot record again."""
+    state = tmp_path / "state"
+    shutil.copytree(sealed, state)
+    before = Recorder(state, "robot_1")
+    log_id = before.log_id
+    before.decisions([np.zeros(1, DECISION_DTYPE).tobytes()] * 3)
+    before.close()
+    live = max((state / "log").glob("*.olog"))
+    data = bytearray(live.read_bytes())
+    data[40] ^= 1
+    live.write_bytes(data)
+    read = run("summary", str(state))
+    assert (read.returncode, read.stderr) == (0, "")
+    assert f"torn       {live.name}: the header's checksum does not fit" in read.stdout
+    checked = run("verify", str(state))
+    assert checked.returncode == 1
+    assert f"broken  {live.name}: the header's checksum does not fit" in checked.stdout
+    recorder = Recorder(state, "robot_1")
+    assert recorder.log_id != log_id  # how far the old one's numbers went is not known any more
+    recorder.decisions([np.ones(1, DECISION_DTYPE).tobytes()])
+    recorder.close()
+    assert live.with_suffix(".damaged").read_bytes() == data
+    assert (recorder.folder / f"{int(live.stem) + 1:08d}.olog").exists()
+    assert f"segment damaged {live.stem}.damaged" in run("incidents", str(state)).stdout
+
+
 def test_a_log_without_decisions(tmp_path: Path) -> None:
     Recorder(tmp_path, "robot_1").close()
     for command in (["summary"], ["incidents"], ["verify"], ["diff", str(tmp_path)]):
