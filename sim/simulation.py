@@ -44,8 +44,7 @@ class SimulationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     drives the former behind the same monitor, the latter stand where they broke down. ``randomise`` None leaves
     every robot as its model says and the crowd as ``crowd`` says; otherwise both are drawn from its ranges. With
     ``recovery`` a robot under test that stands too long backs off, as the edge agent lets it when a policy drives;
-    rule-based controllers bring a recovery of their own. ``guards_movers`` False leaves out the monitor's rule for
-    what moves: for learning only, no robot drives so.
+    rule-based controllers bring a recovery of their own.
     """
 
     worlds: int = 64
@@ -55,7 +54,6 @@ class SimulationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     people: int = 5
     control_hz: int = 10
     guarded: bool = True
-    guards_movers: bool = True
     recovery: Recovery | None = None
     reward: RewardConfig = RewardConfig()
     monitor: MonitorConfig = MonitorConfig()
@@ -287,7 +285,6 @@ class Simulation:
                 kernels.REACH: model.reach_m,
                 kernels.RANGE_MIN: model.lidar.range_min_m,
                 kernels.RECOVERS: float(config.recovery is not None),
-                kernels.GUARDS_MOVERS: float(config.guards_movers),
             }
         )
         return kernels.Arrays(

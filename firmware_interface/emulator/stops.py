@@ -21,7 +21,7 @@ from firmware_interface.emulator.process import Emulator
 from firmware_interface.errors import EmulatorError
 from firmware_interface.protocol import codec, frames
 
-ANSWER_MAX_S = 10.0
+ANSWER_MAX_S = 30.0
 START_MAX_S = 0.5
 COMMANDS_REFUSED = 5
 """So many commands must reach the stopped board before it counts as one that does not start by itself."""

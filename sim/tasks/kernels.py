@@ -104,7 +104,7 @@ class Arrays(NamedTuple):
 # Indices into ``Arrays.settings``, float64.
 STEP_S, RADIUS, SPEED_MAX, REVERSE_MAX, TURN_MAX, ACCELERATION, BRAKING, TURN_ACCELERATION = range(8)
 ANGLE_MIN, RANGE_MAX, TRIP_STEPS_MAX, GUARDED, LEARNERS, BROKEN, SPAWN_GAP, REACH, RANGE_MIN = range(8, 17)
-RECOVERS, GUARDS_MOVERS = 17, 18
+RECOVERS = 17
 
 
 @numba.njit(cache=True, inline="always")
@@ -153,8 +153,7 @@ def guard_and_walk(a, first, last):  # type: ignore[no-untyped-def]
                 wanted = abs(command[0])
                 age_s = SCAN_AGE_S + s[STEP_S] * d.properties[e, r, OBSERVATION_DELAY]
                 admit_one(a.guard, a.ranges[e, r], a.cosines, a.sines, command, d.measured[e, r], age_s)
-                if s[GUARDS_MOVERS] > 0.0:
-                    admit_beside_movers(a, e, r, command, age_s)
+                admit_beside_movers(a, e, r, command, age_s)
                 if wanted > 0.0:
                     a.reduced[e, r] = 1.0 - abs(command[0]) / wanted
             if disturbed:

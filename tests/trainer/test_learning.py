@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pytest
 import yaml
 
@@ -21,7 +20,7 @@ from trainer.learning.algorithms import algorithm_of
 from trainer.learning.checkpoint import load_policy, weights_hash
 from trainer.learning.config import (
     ConstraintsConfig,
-    Fades,
+    PpoConfig,
     Stage,
     StopConfig,
     TrainConfig,
@@ -31,7 +30,6 @@ from trainer.learning.facts import differing_facts, run_provenance
 from trainer.learning.progress import TRIPS_WINDOW, Progress, next_multipliers
 from trainer.learning.replay import replay
 from trainer.learning.run import RunFolder
-from trainer.learning.scene import make_simulation
 from trainer.learning.seeds import train_seeds
 from trainer.learning.sweep import load_sweep, with_values
 from trainer.learning.train import train
@@ -92,31 +90,13 @@ def test_stage_is_learned_after_so_many_good_batches_in_a_row():
 
 
 def test_stage_fades_from_its_own_beginning():
-    fades = Fades(learning_rate=1e-3, learning_rate_half_steps=100, log_std_start=0.0, std_half_steps=200)
-    config = TrainConfig(curriculum=(Stage(), Stage(fades=fades)))
+    own = PpoConfig(learning_rate=1e-3, learning_rate_half_steps=100, log_std_start=0.0, std_half_steps=200)
+    config = TrainConfig(curriculum=(Stage(), Stage(ppo=own)))
     assert config.in_stage(0, 0) is config
     later = config.in_stage(1, 1000).ppo
     assert [later.learning_rate_at(steps) for steps in (1000, 1100)] == [1e-3, 5e-4]
     assert [later.std_max_at(steps) for steps in (1000, 1200)] == [1.0, 0.5]
     assert later.learning_rate_at(10_000) == later.learning_rate_min == config.ppo.learning_rate_min
-
-
-def test_a_stage_may_leave_the_rule_for_movers_to_the_policy():
-    config = TrainConfig(worlds=8, people=5, floors=8, sim_threads=1)
-    alone, guarded = (
-        make_simulation(msgspec.structs.replace(config, curriculum=(stage, Stage())))
-        for stage in (Stage(guards_movers=False), Stage())
-    )
-    ahead = np.zeros((8, 4, 2))
-    ahead[..., 0], ahead[..., 1] = 0.8, 0.6  # in circles, so that they stay among the people
-    slowed = []
-    for simulation in (alone, guarded):
-        total = 0.0
-        for _ in range(300):
-            simulation.step(ahead.astype(np.float32), ahead)
-            total += float(simulation.reduced.sum())
-        slowed.append(total)
-    assert 0.0 < slowed[0] < slowed[1], "it brakes for what stands, and less for what moves"
 
 
 def test_run_stops_at_its_goal_or_when_nothing_gets_better():

@@ -15,6 +15,7 @@ from sim.errors import SimConfigError
 from sim.tasks.delivery import RewardConfig
 from sim.tasks.randomise import Randomisation
 from sim.world.layout_config import Family
+from trainer.baselines.catalogue import tuned_config
 from trainer.errors import TrainConfigError
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
@@ -59,7 +60,7 @@ class PpoConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     average_share: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.2
     """The exported weights are a running mean over about this share of all batches so far; 0 exports the last ones."""
     fades_from_steps: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """Robot-steps of the run from which learning rate and spread fade; set to a stage's start where it ``fades``."""
+    """Robot-steps of the run from which learning rate and spread fade; a stage's own ``ppo`` has its start."""
 
     def std_max_at(self, steps: int) -> float:
         """The highest spread of actions, in units of the robot's range, after ``steps`` robot-steps."""
@@ -125,13 +126,23 @@ class ConstraintsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     multiplier_max: Positive = 50.0
 
 
-class Fades(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a stage of ppo begins with anew, faded from its first step on; see the fields of ``PpoConfig``."""
+class ImitationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What ppo learns from a rule-based controller before it learns by trial: see ``trainer.learning.imitation``."""
 
-    learning_rate: Positive
-    learning_rate_half_steps: Steps
-    log_std_start: float
-    std_half_steps: Steps
+    teacher: str = "orca"
+    """A baseline with tuned settings."""
+    rounds: Count = 7
+    steps_per_round: Count = 400
+    """Control steps of all robots in each round,"""
+    keep_every: Count = 2
+    """of which every so many-th is learned from."""
+    epochs: Count = 10
+    epochs_last: Count = 30
+    batch_size: Count = 1024
+    learning_rate: Positive = 1e-3
+    critic_steps: Annotated[int, msgspec.Meta(ge=0)] = 250_000
+    """First robot-steps by trial in which only the critic learns: it knows nothing of the imitated policy yet."""
+    critic_learning_rate: Positive = 1e-3
 
 
 class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -145,11 +156,8 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     robots_broken: Few = 0
     randomise_scale: Share = 1.0
     """How much of the config's randomisation: 0 is none."""
-    guards_movers: bool = True
-    """Whether the monitor slows robots beside what moves. Without it a policy must learn itself to keep clear; the
-    last stage needs it, a robot always drives behind the whole monitor."""
-    fades: Fades | None = None
-    """Learning rate and spread of actions from here on; None: those of ``ppo`` fade on."""
+    ppo: PpoConfig | None = None
+    """Settings of ppo in this stage, whose schedules begin at its first step; None: the run's, on their way."""
     success: Share = 0.8
     """Moves on when the window's success was at least this for ``batches`` batches,"""
     batches: Count = 5
@@ -195,6 +203,7 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     randomise: Randomisation | None = None
     sim_threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
     network: NetworkConfig = NetworkConfig()
+    imitation: ImitationConfig | None = None
     ppo: PpoConfig = PpoConfig()
     sac: SacConfig = SacConfig()
     dqn: DqnConfig = DqnConfig()
@@ -229,18 +238,17 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def in_stage(self, number: int, began: int) -> "TrainConfig":
         """The config as stage ``number`` has it, which began after ``began`` robot-steps of the run."""
-        fades = self.stages()[number].fades
-        if fades is None:
+        ppo = self.stages()[number].ppo
+        if ppo is None:
             return self
-        ppo = msgspec.structs.replace(self.ppo, fades_from_steps=began, **msgspec.structs.asdict(fades))
-        return msgspec.structs.replace(self, ppo=ppo)
+        return msgspec.structs.replace(self, ppo=msgspec.structs.replace(ppo, fades_from_steps=began))
 
     def check(self) -> None:
         """Refuse what no type can.
 
         Raises:
-            TrainConfigError: a range the wrong way round, a curriculum that ends without the whole monitor, or
-                settings that its algorithm does not take.
+            TrainConfigError: a range the wrong way round, settings that its algorithm does not take, or
+                a teacher without tuned settings.
         """
         if self.robot_model not in ROBOT_MODELS:
             raise TrainConfigError(
@@ -249,15 +257,17 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for stage in self.stages():
             if stage.difficulty[0] > stage.difficulty[1]:
                 raise TrainConfigError(f"difficulty is {list(stage.difficulty)}; expected [low, high]")
-        if not self.stages()[-1].guards_movers:
+        if self.algorithm != "ppo" and any(stage.ppo for stage in self.stages()):
+            raise TrainConfigError(f"a stage has settings of ppo; the algorithm is {self.algorithm}")
+        if self.imitation is not None and (
+            self.algorithm != "ppo" or self.environment != BUILT_IN_ENVIRONMENT
+        ):
             raise TrainConfigError(
-                "the last stage of the curriculum has guards_movers: false, and the policy would never have driven"
-                " behind the whole monitor; add a stage that has it"
+                f"imitation works with ppo in the environment {BUILT_IN_ENVIRONMENT}; here are"
+                f" {self.algorithm} and {self.environment}"
             )
-        if self.algorithm != "ppo" and any(stage.fades for stage in self.stages()):
-            raise TrainConfigError(
-                f"a stage has fades, which only ppo takes; the algorithm is {self.algorithm}"
-            )
+        if self.imitation is not None:
+            tuned_config(self.imitation.teacher)
         limited = self.constraints.contacts_per_trip_max, self.constraints.reduced_mean_max
         if limited != (None, None) and self.algorithm in ("sac", "dqn"):
             raise TrainConfigError(

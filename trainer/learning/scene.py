@@ -33,7 +33,6 @@ def make_simulation(config: TrainConfig, stage_number: int = 0, first_world: int
         robots_rule_based=stage.robots_rule_based,
         robots_broken=stage.robots_broken,
         people=stage.people,
-        guards_movers=stage.guards_movers,
         randomise=randomise,
         reward=config.reward,
         monitor=config.monitor,
