@@ -50,6 +50,7 @@ from edge_agent.recorder.recorder import Recorder
 from edge_agent.uplink.link import HubLink
 from edge_agent.uplink.uplink import IN_FLIGHT_MAX, Uplink
 from fleet_hub.intake.intake import Intake
+from fleet_hub.memory import keep_message_buffers
 
 ROBOTS, FLEET = 32, 4_000
 RECORDS, RECORDS_QUICK = 16_000, 8_000
@@ -155,6 +156,7 @@ def start_hub(data: Path, keys: Path, port: int) -> "subprocess.Popen[str]":
 
 def send_all(endpoint: str, keys: Path, batches: list[Records], turn: int, results: "Queue[Any]") -> None:
     """A process: ROBOTS robots send the batches as logs of their own; the time from first send to last ack."""
+    keep_message_buffers()  # 32 robots' memory is in one process here
     context: zmq.Context[Any] = zmq.Context()
     robots = [Robot(n, endpoint, keys, f"{turn * ROBOTS + n:032x}", context) for n in range(ROBOTS)]
     wait(robots, lambda robot: robot.link.online)
@@ -162,11 +164,27 @@ def send_all(endpoint: str, keys: Path, batches: list[Records], turn: int, resul
     for robot in robots:
         robot.waiting.extend(msgspec.structs.replace(batch, log_id=robot.log_id) for batch in batches)
     began_s = time.perf_counter()
-    wait(robots, lambda robot: robot.durable_seq >= last)
+    wait_for_acks(robots, last)
     results.put(ROBOTS * last / (time.perf_counter() - began_s))
     for robot in robots:
         robot.link.close()
     context.term()
+
+
+def wait_for_acks(robots: list[Robot], last_seq: int) -> None:
+    """Let them work until all is acknowledged; as on a robot, a link is looked at when something came over it."""
+    poller, owners = zmq.Poller(), {robot.link.socket: robot for robot in robots}
+    for socket in owners:
+        poller.register(socket, zmq.POLLIN)
+    end_s, all_s = time.monotonic() + WAIT_MAX_S, 0.0
+    while any(robot.durable_seq < last_seq for robot in robots):
+        ready = [owners[socket] for socket, _ in poller.poll(int(POLL_S * 1000))]
+        if time.monotonic() - all_s >= POLL_S:
+            ready, all_s = robots, time.monotonic()
+        now_ns = time.monotonic_ns()
+        for robot in ready:
+            robot.step(now_ns)
+        assert now_ns < end_s * 1e9, f"not all was acknowledged within {WAIT_MAX_S} s"
 
 
 def wait(robots: list[Robot], done: Callable[[Robot], bool], pause_s: float = 0.0005) -> None:

@@ -61,19 +61,34 @@ class LogWriter:
     """An open log. Not thread safe; one process writes a folder."""
 
     def __init__(
-        self, folder: Path, robot: str, boot_id: str, log_id: str, next_seq: int, next_index: int
+        self,
+        folder: Path,
+        robot: str,
+        boot_id: str,
+        log_id: str,
+        next_seq: int,
+        next_index: int,
+        overrun_bytes: int = 0,
     ) -> None:
-        """Go on in ``folder``; the first segment is made with the first append."""
+        """Go on in ``folder``; the first segment is made with the first append.
+
+        A segment is synced before the next one begins. ``overrun_bytes`` is how far it may outgrow SEGMENT_MAX_BYTES
+        while it is not synced yet, for whoever syncs many logs at once and would wait here for one.
+        """
         self.folder = folder
         self._identity = (robot, boot_id, log_id)
         self.log_id = log_id
         self.next_seq = next_seq
         self._index = next_index
+        self._overrun_bytes = overrun_bytes
         self._file = -1
         self._size = 0
         self.path: Path | None = None
         """The segment being written; None before the first append and after ``close``."""
         self.dirty = self._fresh = False
+        self._newest: Path | None = None
+        self._durable: tuple[Path | None, int, int] = (None, 0, next_seq)
+        """The segment that was synced last, how far, and the record that comes after."""
 
     def append(self, frames: bytes, count: int, wall_ns: int) -> None:
         """Append ``count`` whole frames that begin with ``next_seq``; all or none.
@@ -81,7 +96,8 @@ class LogWriter:
         Raises:
             OSError: The disk refused; nothing has been appended.
         """
-        if self._file < 0 or self._size + len(frames) > SEGMENT_MAX_BYTES:
+        room_bytes = SEGMENT_MAX_BYTES + (self._overrun_bytes if self.dirty else 0)
+        if self._file < 0 or self._size + len(frames) > room_bytes:
             self._begin_segment(wall_ns)
         try:
             written = os.write(self._file, frames)
@@ -106,6 +122,25 @@ class LogWriter:
     def synced(self) -> None:
         """Somebody else made everything appended so far durable, new files' names included."""
         self.dirty = self._fresh = False
+        self._durable = (self.path, self._size, self.next_seq)
+
+    def take_back(self) -> None:
+        """Cut off what was appended since the last good sync, and go on in a new segment.
+
+        After a failed sync nobody knows what of it is on disk, and the next sync tells of success.
+
+        Raises:
+            OSError: It cannot be cut off.
+        """
+        if self._file >= 0:
+            os.close(self._file)
+        self._file, self.path = -1, None
+        path, size, self.next_seq = self._durable
+        if self._newest is not None and self._newest != path:
+            self._newest.unlink(missing_ok=True)
+        elif path is not None:
+            os.truncate(path, size)
+        self.dirty = self._fresh = False
 
     @property
     def next_index(self) -> int:
@@ -117,6 +152,7 @@ class LogWriter:
         self.close()
         self._identity = (self._identity[0], self._identity[1], log_id)
         self.log_id, self.next_seq = log_id, 1
+        self._durable = (self._newest, self._size, 1)
 
     def close(self) -> None:
         """Sync and close; appending again begins a new segment."""
@@ -150,5 +186,6 @@ class LogWriter:
             path.unlink()
             raise
         self._file, self._size, self.path = descriptor, len(header), path
+        self._newest = path
         self._index += 1
         self._fresh = True

@@ -111,7 +111,7 @@ class RobotDesk:
         if isinstance(message, Records):
             self._check_log(session, message.log_id)
             self._intake.append(session.name, message, wall_ns)
-            self._trips.add(session.name, message.log_id, message.frames)
+            self._trips.add(session.name, message)
             session.last_seq = max(session.last_seq, message.first_seq + message.count - 1)
             return []
         if isinstance(message, Heartbeat):

@@ -21,14 +21,19 @@ class Message(NamedTuple):
 
 
 def drain(socket: Any) -> Iterator[Message]:
-    """Messages that are there, DRAIN_MAX at most; what has not two frames is dropped."""
+    """Messages that are there, DRAIN_MAX and DRAIN_MAX_BYTES at most; what has not two frames is dropped."""
+    came_bytes = 0
     for _ in range(limits.DRAIN_MAX):
         try:
             frames = socket.recv_multipart(zmq.NOBLOCK, copy=False)
         except zmq.Again:
             return
         if len(frames) == 2:
-            yield Message(frames[0].bytes, str(frames[1].get("User-Id")), frames[1].bytes)
+            data = frames[1].bytes
+            yield Message(frames[0].bytes, str(frames[1].get("User-Id")), data)
+            came_bytes += len(data)
+            if came_bytes >= limits.DRAIN_MAX_BYTES:
+                return
 
 
 class Door:
@@ -46,15 +51,21 @@ class Door:
             self._context.term()
             raise
         self.endpoint = str(self._socket.getsockopt_string(zmq.LAST_ENDPOINT))
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
 
     @property
     def refused(self) -> int:
         """How many strangers were not let in."""
         return self._zap.refused
 
+    def wait_for(self, descriptor: int) -> None:
+        """Let ``wait`` end, too, when that file can be read."""
+        self._poller.register(descriptor, zmq.POLLIN)
+
     def wait(self, milliseconds: int) -> None:
         """Until something comes, or so long."""
-        self._socket.poll(milliseconds)
+        self._poller.poll(milliseconds)
 
     def messages(self) -> Iterator[Message]:
         """What has come."""

@@ -14,7 +14,8 @@ HEARTBEAT_MS = 2_000
 HEARTBEAT_TIMEOUT_MS = 6_000
 POLL_MS = 200
 DRAIN_MAX = 256
-"""Messages taken from the socket before the disk is synced and acknowledgements go out."""
+DRAIN_MAX_BYTES = 4 * 1024 * 1024
+"""Messages taken from the socket, and about how many bytes, before acknowledgements go out and the next sync begins."""
 SESSIONS_MAX = 8_192
 STRANGERS_AUDIT_S = 60.0
 """Between two entries of the audit log about connections with unknown keys."""

@@ -108,7 +108,9 @@ class Hub:
             stores = Stores(own, data, folder, self._database, self._closing, self._wall_ns)
         except SQLAlchemyError as error:
             raise self._database.lost(error) from None
-        self._audit, self._catalogue, self._intake = stores.audit, stores.catalogue, stores.intake
+        self._audit, self._catalogue = stores.audit, stores.catalogue
+        self._intake, self._trips = stores.intake, stores.trips
+        self._door.wait_for(self._intake.sync_descriptor)
         self._members, self._rollouts, self._erasures = stores.members, stores.rollouts, stores.erasures
         self._desks = Desks(own, stores, self._transfers, self._wall_ns)
         self._rollup = RollupReader(
@@ -148,7 +150,7 @@ class Hub:
                 self._drain()
                 self._database.commit()
                 self._database.keep_lease()
-                for robot, log_id, durable_seq in self._intake.commit():
+                for robot, log_id, durable_seq in self._intake.commit_beside():
                     self._send_to_robot(robot, Ack(log_id, durable_seq))
                 self._step_rollouts()
                 self._step_erasures()
@@ -282,6 +284,7 @@ class Hub:
         if now_ns - self._step_ns < wait_s * 1e9:
             return
         self._step_due, self._step_ns = False, now_ns
+        self._trips.catch_up()
         here = [
             name
             for name, found in self._robots.items()

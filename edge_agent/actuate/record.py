@@ -32,12 +32,12 @@ class _Run:
         names, fields = list(DECISION_DTYPE.names or ()), dict(DECISION_DTYPE.fields or {})
         codes = "<"
         for name in names[names.index(first) : names.index(last) + 1]:
-            base, shape = fields[name][0].base, fields[name][0].shape
-            codes += _CODES[base.str[1:]] * math.prod(shape)
+            kind, count = fields[name][0].base.str[1:], math.prod(fields[name][0].shape)
+            codes += f"{count}s" if kind == "u1" and count > 1 else _CODES[kind] * count
         self._struct, self._begin, self._record = struct.Struct(codes), fields[first][1], record
 
-    def write(self, *values: float) -> None:
-        """One number for each value; what a float32 cannot hold becomes infinite."""
+    def write(self, *values: float | bytes) -> None:
+        """One number for each value, bytes for a digest; what a float32 cannot hold becomes infinite."""
         try:
             self._struct.pack_into(self._record, self._begin, *values)
         except OverflowError:
@@ -59,16 +59,16 @@ class Recorder:
     def __init__(self) -> None:
         self.record = np.zeros(1, dtype=DECISION_DTYPE)
         data = self.record.data.cast("B")
-        self._when, self._rest = _Run(data, "tick", "wall_ns"), _Run(data, "release_counter", "trip")
+        self._most = _Run(data, "tick", "trip")
         self._mode, self._sure = _Run(data, "mode", "mode"), _Run(data, "entropy_nats", "entropy_nats")
+        self._when: Values = ()
         self._who: Values = ()
         self._command: Values = ()
         self._other: Values = ()
         self._known: Values = ()
         self._ages: Values = ()
         self._trip = 0
-        self._digest = self.record["policy_digest"][0]
-        self._digest_of = _NO_DIGEST
+        self._digest, self._digest_of = _NO_DIGEST.tobytes(), _NO_DIGEST
         self._observation = self.record["observation"][0]
 
     def decided(
@@ -84,12 +84,12 @@ class Recorder:
         observation: Floats | None,
     ) -> None:
         """Who proposed what, and what became of it."""
-        self._when.write(tick, mono_ns, wall_ns)
+        self._when = tick, mono_ns, wall_ns
         digest, counter, entropy_nats = _NO_DIGEST, 0, math.nan
         if policy is not None and source is not Source.NONE:
             digest, counter, entropy_nats = policy.digest_bytes, policy.release_counter, policy.entropy_nats
         if digest is not self._digest_of:
-            self._digest[:] = self._digest_of = digest
+            self._digest, self._digest_of = digest.tobytes(), digest
         self._sure.write(entropy_nats)
         self._who = counter, source, ruling.verdict, ruling.reason, flags
         self._command = ruling.clearance_m, *(_NAN2 if raw is None else raw), *ruling.command
@@ -113,8 +113,8 @@ class Recorder:
         self, late_ns: int, encode_ns: int, infer_ns: int, guard_ns: int, publish_ns: int, missed: int
     ) -> None:
         """How long each stage took; the last call of a tick, which writes what the others were told, too."""
-        self._rest.write(
-            *self._who, *self._known, *self._command, *self._other, *self._ages,
+        self._most.write(
+            *self._when, self._digest, *self._who, *self._known, *self._command, *self._other, *self._ages,
             _bounded(late_ns // 1000), _bounded(encode_ns // 1000), _bounded(infer_ns // 1000),
             _bounded(guard_ns // 1000), _bounded(publish_ns // 1000),
             _bounded((encode_ns + infer_ns + guard_ns) // 1000), _bounded(missed), self._trip,

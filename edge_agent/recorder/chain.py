@@ -54,7 +54,6 @@ def verify_folder(folder: Path, key_hex: str = "") -> Verification:
         key_hex: the robot's public log key where it is known; else the first seal's is taken, and said so.
 
     Raises:
-        LogFormatError: a live segment is foreign.
         OSError: unreadable.
     """
     findings: list[Finding] = []
@@ -63,7 +62,7 @@ def verify_folder(folder: Path, key_hex: str = "") -> Verification:
         try:
             opened.append(open_sealed(path))
         except LogFormatError as error:
-            findings.append(Finding(path.name, "broken", str(error)))
+            findings.append(_broken(path, str(error)))
     sealed = [segment for segment in opened if segment.seal is not None]
     first_key = sealed[0].seal.public.hex() if sealed and sealed[0].seal else ""
     key, previous = key_hex.lower() or first_key, None
@@ -79,14 +78,17 @@ def verify_folder(folder: Path, key_hex: str = "") -> Verification:
         for p in sorted(folder.glob(f"*{DAMAGED_SUFFIX}"))
     ]
     live, records = 0, sum(block.count for segment in opened for block in segment.blocks)
-    for found in list_segments(folder):
+    unreadable: dict[Path, str] = {}
+    segments = list_segments(folder, unreadable)
+    findings += [_broken(path, why) for path, why in unreadable.items()]
+    for found in segments:
         live += 1
         scan = scan_frames(found.path.read_bytes(), found.data_start, found.record_bytes)
         records += scan.frames
         what = f"{scan.frames} records, not sealed yet: checksums good, nobody vouches for them"
         findings.append(Finding(found.path.name, "note", scan.damage or what))
     robots = [segment.header.robot for segment in opened]
-    robots += [segment.header.robot for segment in list_segments(folder) if segment.header]
+    robots += [found.header.robot for found in segments if found.header]
     dropped = sum(segment.lost(block) for segment in opened for block in range(len(segment.blocks)))
     return Verification(
         str(folder), robots[0] if robots else "", key, bool(key_hex), len(sealed), live, records, dropped,
@@ -94,10 +96,15 @@ def verify_folder(folder: Path, key_hex: str = "") -> Verification:
     )  # fmt: skip
 
 
+def _broken(path: Path, why: str) -> Finding:
+    """What was said of a file, its name once."""
+    return Finding(path.name, "broken", why.removeprefix(f"{path.name}: "))
+
+
 def _segment(segment: SealedSegment, key: bytes) -> Iterator[Finding]:
     name = segment.path.name
     if segment.seal is None or segment.statement is None:
-        yield Finding(name, "broken", segment.damage)
+        yield _broken(segment.path, segment.damage)
         return
     if segment.seal.public != key:
         yield Finding(name, "broken", f"sealed with another key ({segment.seal.public.hex()[:16]})")

@@ -22,6 +22,7 @@ INCIDENT_EVENTS = frozenset(
         "ring_dropped",
         "log_restarted",
         "recorder_fault",
+        "segment_damaged",
         "disk_error",
         "update_refused",
         "hub_forgot",

@@ -22,6 +22,7 @@ from edge_agent.recorder.ros_messages import definition, encode, schema_name
 from edge_agent.recorder.values import name_of
 
 NS = 1_000_000_000
+_STAMP_MAX_NS = (2**31 - 1) * NS
 BASE_FRAME, MAP_FRAME = "base_link", "map"
 SOURCES = {Source.NONE: 0, Source.RULE_BASED: 1, Source.POLICY: 2, Source.RECOVERY: 3}
 """As ``outrider_msgs/DecisionStatus`` numbers them."""
@@ -76,7 +77,7 @@ def _write(log: Log, file: BinaryIO, scans: Iterable[tuple[int, RawScan]]) -> tu
             writer.add_message(channels[topic], time_ns, data, time_ns, sequence=seq % 2**32)
             count += 1
     for seq, scan in scans:
-        data, time_ns = encode(TOPICS["scan"], _scan(scan)), max(scan.wall_ns, 0)
+        data, time_ns = encode(TOPICS["scan"], _scan(scan)), _stamp_ns(scan.wall_ns)
         writer.add_message(channels["scan"], time_ns, data, time_ns, sequence=seq % 2**32)
         raw += 1
     writer.finish()
@@ -89,15 +90,15 @@ def _entries(log: Log) -> Iterator[tuple[int, int, list[Message]]]:
     for seq, record in zip(log.decision_seqs.tolist(), log.decisions, strict=True):
         while events and events[0][0] < seq:
             number, event = events.pop(0)
-            yield max(event.wall_ns, 0), number, [("diagnostics", _event(event, log.robot))]
-        time_ns = max(int(record["wall_ns"]), 0)
+            yield _stamp_ns(event.wall_ns), number, [("diagnostics", _event(event, log.robot))]
+        time_ns = _stamp_ns(int(record["wall_ns"]))
         messages = decision_messages(log.robot, time_ns, record)
         if not 0 <= time_ns - told_ns < NS:
             told_ns = time_ns
             messages.append(("diagnostics", _timings(log.robot, time_ns, record)))
         yield time_ns, seq, messages
     for number, event in events:
-        yield max(event.wall_ns, 0), number, [("diagnostics", _event(event, log.robot))]
+        yield _stamp_ns(event.wall_ns), number, [("diagnostics", _event(event, log.robot))]
 
 
 def _header(time_ns: int, frame: str) -> tuple[Any, ...]:
@@ -107,7 +108,7 @@ def _header(time_ns: int, frame: str) -> tuple[Any, ...]:
 def _scan(scan: RawScan) -> tuple[Any, ...]:
     last_rad = scan.angle_min_rad + max(len(scan.ranges_m) - 1, 0) * scan.angle_step_rad
     angles = (scan.angle_min_rad, last_rad, scan.angle_step_rad)
-    header = _header(max(scan.wall_ns, 0), BASE_FRAME)
+    header = _header(_stamp_ns(scan.wall_ns), BASE_FRAME)
     return (header, *angles, 0.0, 0.0, 0.0, scan.range_max_m, scan.ranges_m, ())
 
 
@@ -165,9 +166,14 @@ def _timings(robot: str, time_ns: int, record: Any) -> tuple[Any, ...]:
     return (_header(time_ns, ""), [(level, f"{robot}/tick", f"{verdict}: {reason}", robot, pairs)])
 
 
+def _stamp_ns(wall_ns: int) -> int:
+    """A wall time as ROS 2 can say it (int32 seconds): what a broken clock said beyond that stands at the end of it."""
+    return min(max(wall_ns, 0), _STAMP_MAX_NS)
+
+
 def _event(event: Event, robot: str) -> tuple[Any, ...]:
     pairs = [(name, str(value)) for name, value in event.detail.items()]
-    return (_header(max(event.wall_ns, 0), ""), [(0, f"{robot}/event", event.name, robot, pairs)])
+    return (_header(_stamp_ns(event.wall_ns), ""), [(0, f"{robot}/event", event.name, robot, pairs)])
 
 
 def foxglove_layout(robot: str, raw_scans: bool = False) -> dict[str, Any]:

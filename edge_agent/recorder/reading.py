@@ -128,14 +128,15 @@ def find_folders(root: Path, robot: str | None = None) -> list[Path]:
 
 
 def _robot_of(folder: Path) -> str:
-    robot = next((s.header.robot for s in list_segments(folder) if s.header), "")
-    refused: LogFormatError | None = None
+    unreadable: dict[Path, str] = {}
+    robot = next((s.header.robot for s in list_segments(folder, unreadable) if s.header), "")
+    refused = next((LogFormatError(why) for why in unreadable.values()), None)
     for path in list_sealed(folder) if not robot else ():
         try:
             return open_sealed(path).header.robot
         except LogFormatError as error:
             refused = error
-    if refused:
+    if refused and not robot:
         raise refused
     return robot
 
@@ -167,7 +168,7 @@ class LogIndex:
     """One folder, opened: what is in it and where, without reading what is sealed."""
 
     def __init__(self, folder: Path) -> None:
-        """Open; raises LogFormatError for foreign files, OSError. One sealed segment of many may be unreadable."""
+        """Open; raises LogFormatError for foreign files, OSError. One segment of many may be unreadable."""
         self.folder = folder
         self.damage: list[str] = []
         self._scan_block: tuple[tuple[Path, int], list[tuple[int, bytes]]] | None = None
@@ -181,7 +182,12 @@ class LogIndex:
             if sealed[path.stem].damage:
                 self.damage.append(sealed[path.stem].damage)
         self.sealed = list(sealed.values())
-        self.live = [_read_live(s) for s in list_segments(folder) if s.path.stem not in sealed]
+        unreadable: dict[Path, str] = {}
+        segments = list_segments(folder, unreadable)
+        if unreadable and not segments and not sealed:
+            raise LogFormatError(next(iter(unreadable.values())))
+        self.damage += unreadable.values()
+        self.live = [_read_live(s) for s in segments if s.path.stem not in sealed]
         self.damage += [segment.damage for segment in self.live if segment.damage]
 
     @property
@@ -434,7 +440,7 @@ def follow(folder: Path) -> Iterator[tuple[int, Kind, bytes] | None]:
             yield frame.seq, frame.kind, frame.payload
         if count:
             continue
-        newest = [s.header for s in list_segments(folder) if s.header]
+        newest = [s.header for s in list_segments(folder, {}) if s.header]
         if newest and newest[-1].log_id != log_id:
             log_id = newest[-1].log_id
             cursor.seek(log_id, 1)
@@ -443,7 +449,7 @@ def follow(folder: Path) -> Iterator[tuple[int, Kind, bytes] | None]:
 
 def _end_of(folder: Path) -> tuple[str, int]:
     """Log id and last sequence number of what is there now."""
-    for segment in reversed(list_segments(folder)):
+    for segment in reversed(list_segments(folder, {})):
         if segment.header:
             scan = scan_frames(segment.path.read_bytes(), segment.data_start, segment.record_bytes)
             return segment.header.log_id, scan.last_seq or segment.header.first_seq - 1

@@ -24,6 +24,7 @@ from contracts.framelog import (
     encode_event,
     encode_frame,
     event_now,
+    list_segments,
 )
 from contracts.framelog_writer import LogTail, LogWriter
 from edge_agent.recorder.budget import Spans, make_room
@@ -33,7 +34,7 @@ from edge_agent.recorder.key import load_or_make_key
 from edge_agent.recorder.metrics import COUNTED_EVENTS, Samples, TickFigures, write_metrics
 from edge_agent.recorder.scans import ScanMemory
 from edge_agent.recorder.sealed import SEALED_SUFFIX, SealedSegment, list_sealed, open_sealed
-from edge_agent.recorder.sealing import Sealer
+from edge_agent.recorder.sealing import DAMAGED_SUFFIX, Sealer
 
 SYNC_INTERVAL_MS = 200
 SEAL_DELAY_S = 10
@@ -70,14 +71,18 @@ class Recorder:
     """The log of one robot, written by its comms process."""
 
     def __init__(self, state_dir: Path, robot: str, budget_bytes: int = LOG_BUDGET_BYTES) -> None:
-        """Open the log, cutting off a torn tail; raises LogFormatError for foreign files, KeyFileError."""
+        """Open the log, cutting off a torn tail, setting aside what is no segment any more; raises KeyFileError."""
         self.folder = state_dir / "log"
         self.folder.mkdir(parents=True, exist_ok=True)
         key = load_or_make_key(state_dir)
         self._sealer = Sealer(self.folder, key, self._sealed)
+        aside = _set_aside(self.folder)
         tail = LogTail(self.folder)
         self.boot_id = read_boot_id()
         self.last_decision, log_id, last_seq, index = _where_it_ends(self.folder, tail)
+        if aside:  # nobody knows how far its numbers went: another log begins
+            log_id, last_seq = "", 0
+            index = max(index, *(int(path.stem) + 1 for path in aside if path.stem.isdecimal()), 0)
         self._writer = LogWriter(
             self.folder, robot, self.boot_id, log_id or secrets.token_hex(16), last_seq + 1, index
         )
@@ -106,6 +111,8 @@ class Recorder:
         self._reserve()
         public = key.public.hex()
         self.event("recorder_opened", cut_bytes=tail.cut_bytes, last_seq=last_seq, log_key=public)
+        for path, why in aside.items():
+            self.event("segment_damaged", file=path.with_suffix(DAMAGED_SUFFIX).name, why=why[:200])
 
     @property
     def robot(self) -> str:
@@ -361,6 +368,15 @@ class Recorder:
                 os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
         except OSError:
             path.unlink(missing_ok=True)
+
+
+def _set_aside(folder: Path) -> dict[Path, str]:
+    """Rename live segments whose header cannot be read any more: one bad byte must not end all recording."""
+    unreadable: dict[Path, str] = {}
+    list_segments(folder, unreadable)
+    for path in unreadable:
+        path.rename(path.with_suffix(DAMAGED_SUFFIX))
+    return unreadable
 
 
 def _where_it_ends(folder: Path, tail: LogTail) -> tuple[bytes, str, int, int]:

@@ -26,8 +26,8 @@ from fleet_hub.intake.group_sync import FolderSync
 HEADER_READ_BYTES = SEGMENT_HEADER_MAX_BYTES + 64
 GROUP_MIN = 4
 """From so many logs on, one sync of the file system costs less than one of each: 64 logs 25 ms against 250."""
-
-
+OVERRUN_BYTES = 1024 * 1024
+"""Beyond its size a segment may grow while its group's sync is under way: eight batches."""
 PROOF_SEGMENTS_MAX = 2
 """A batch lies in one segment, or in two where part of it had come before."""
 
@@ -53,6 +53,8 @@ class Intake:
         self._folder = folder
         self._logs: dict[tuple[str, str], _Log] = {}
         self._touched: set[tuple[str, str]] = set()
+        self._group: dict[tuple[str, str], tuple[int, Path | None]] = {}
+        """What is being synced: of each log, as far as which record in which segment."""
         self._sealed_counts: dict[str, int] = {}
         self._sync = FolderSync(folder)
         self.duplicates = 0
@@ -90,28 +92,86 @@ class Intake:
         try:
             log.writer.append(frames, records.count - old, wall_ns)
         except OSError as error:
+            if log.writer.dirty and log.writer.path is None:
+                self._take_back(robot, records.log_id)  # a full segment could not be synced
             raise IntakeError(
                 f"the hub's disk refused: {error.strerror}; records stay on the robot"
             ) from None
         self.stored += records.count - old
 
+    @property
+    def sync_descriptor(self) -> int:
+        """Can be read from when ``commit_beside`` has something to tell."""
+        return self._sync.fileno()
+
+    def commit_beside(self) -> list[tuple[str, str, int]]:
+        """What has become durable since it was asked last, as of ``commit``; many logs are synced beside the caller.
+
+        What is appended meanwhile is the next group. Few logs are synced at once.
+        """
+        durable = self._end_group()
+        if not self._touched or self._sync.busy:
+            return durable
+        if len(self._touched) >= GROUP_MIN and self._begin_group():
+            return durable
+        return durable + self.commit()
+
+    def _begin_group(self) -> bool:
+        writers = {key: self._logs[key].writer for key in self._touched}
+        group = {key: (writer.next_seq - 1, writer.path) for key, writer in writers.items()}
+        if not self._sync.begin():
+            return False
+        self._group = group
+        self._touched.clear()
+        return True
+
+    def _end_group(self, wait: bool = False) -> list[tuple[str, str, int]]:
+        synced = self._sync.ended(wait)
+        if synced is None:
+            return []
+        group, self._group = self._group, {}
+        if not synced:  # an error is told once: asking for all again would hear of success
+            self._touched -= group.keys()
+            return self._sync_each(sorted(group))
+        for key, (seq, path) in group.items():
+            log = self._logs[key]
+            log.durable_seq = max(log.durable_seq, seq)
+            if (log.writer.next_seq - 1, log.writer.path) == (seq, path):
+                log.writer.synced()
+        return [(*key, self._logs[key].durable_seq) for key in sorted(group)]
+
     def commit(self) -> list[tuple[str, str, int]]:
         """Sync every log touched since the last commit; (robot, log id, durable seq) of each."""
+        acknowledged = self._end_group(wait=True)
         touched = sorted(self._touched)
         self._touched.clear()
         if len(touched) >= GROUP_MIN and self._sync.all():
             for key in touched:
                 self._logs[key].writer.synced()
+        return acknowledged + self._sync_each(touched)
+
+    def _sync_each(self, touched: list[tuple[str, str]]) -> list[tuple[str, str, int]]:
         acknowledged = []
         for robot, log_id in touched:
             log = self._logs[robot, log_id]
             try:
                 log.writer.sync()
             except OSError:
+                self._take_back(robot, log_id)
                 continue
             log.durable_seq = log.writer.next_seq - 1
             acknowledged.append((robot, log_id, log.durable_seq))
         return acknowledged
+
+    def _take_back(self, robot: str, log_id: str) -> None:
+        """What a failed sync leaves in doubt is not kept: its robot has it, and is told to go back."""
+        key = (robot, log_id)
+        self._group.pop(key, None)
+        try:
+            self._logs[key].writer.take_back()
+        except OSError:
+            del self._logs[key]  # read again, as far as it can be, when that robot is heard of
+            self._touched.discard(key)
 
     def stored_frames(self, robot: str, log_id: str, first_seq: int, count: int) -> bytes:
         """Frames from ``first_seq`` on as they lie on disk, at most ``count``, up to the first that is not whole.
@@ -180,6 +240,7 @@ class Intake:
 
     def close(self) -> None:
         """Sync and close every log."""
+        self._sync.ended(wait=True)
         for log in self._logs.values():
             log.writer.close()
         self._logs.clear()
@@ -195,6 +256,8 @@ class Intake:
                 raise IntakeError(
                     f"the hub cannot read its own log {folder}: {error}; look at that folder"
                 ) from None
-            writer = LogWriter(folder, robot, log_id, log_id, tail.last_seq + 1, tail.next_index)
+            writer = LogWriter(
+                folder, robot, log_id, log_id, tail.last_seq + 1, tail.next_index, OVERRUN_BYTES
+            )
             self._logs[key] = _Log(writer, tail.last_seq)
         return self._logs[key]

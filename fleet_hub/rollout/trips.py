@@ -35,7 +35,9 @@ KEPT_FIELDS = (
 _KEPT_DTYPE = np.dtype(
     [(name, DECISION_DTYPE[name].base, DECISION_DTYPE[name].shape) for name in KEPT_FIELDS]
 )
-_INTERVENTIONS = np.array(sorted(INTERVENTIONS))
+_TAKES_AWAY = np.zeros(np.iinfo(DECISION_DTYPE["reason"]).max + 1, np.bool_)
+_TAKES_AWAY[sorted(INTERVENTIONS)] = True
+"""By the reason's number, whatever number a robot names."""
 Records = npt.NDArray[np.void]
 
 
@@ -128,7 +130,7 @@ def intervened(records: Records) -> npt.NDArray[np.bool_]:
     weight = np.array([1.0, TURN_WEIGHT_M])
     left, wanted = np.abs(records["final_command"]) @ weight, np.abs(records["raw_command"]) @ weight
     most = ~(left >= INTERVENTION_SHARE * wanted)
-    took: npt.NDArray[np.bool_] = np.isin(records["reason"], _INTERVENTIONS) & most
+    took: npt.NDArray[np.bool_] = _TAKES_AWAY[records["reason"]] & most
     return took
 
 

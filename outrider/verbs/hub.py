@@ -56,12 +56,14 @@ def run(
     name: Annotated[str, typer.Option(help="What other hubs call this one; else the machine's name.")] = "",
 ) -> None:
     """Serve robots and operators until Ctrl-C or SIGTERM; with --database, or stand by while another hub serves."""
+    from fleet_hub.memory import keep_message_buffers
     from fleet_hub.server import Hub
     from fleet_hub.standby import Service
     from fleet_hub.store.database import known_url
     from fleet_hub.transfers import TransferLimits
 
     given = TransferLimits(transfers, robot_mb_s * 1e6, fleet_mb_s * 1e6)
+    keep_message_buffers()
     with clear_errors():
         service = Service(
             lambda: Hub(

@@ -1,5 +1,7 @@
 """The hub's intake without sockets: what is acknowledged, what is refused, one sync for many logs."""
 
+import os
+import select
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from contracts.decision import DECISION_DTYPE
 from contracts.framelog import (
     RUN_MAX,
+    Frame,
     Kind,
     LostClass,
     decisions_in,
@@ -16,6 +19,7 @@ from contracts.framelog import (
     event_now,
     iterate_frames,
     list_segments,
+    scan_frames,
     walk_runs,
 )
 from contracts.messages import Records
@@ -105,6 +109,124 @@ def test_where_one_sync_for_all_fails_each_log_is_synced(
     intake.close()
 
 
+def stored(robot: Path) -> list[Frame]:
+    """All frames of the robot's log, over its segments."""
+    return [f for s in list_segments(robot / LOG) for f in iterate_frames(s.path.read_bytes(), s.data_start)]
+
+
+def wait_for_group(intake: Intake) -> list[tuple[str, str, int]]:
+    """As the hub does: sleep until the intake has something to tell."""
+    readable, _, _ = select.select([intake.sync_descriptor], [], [], 60.0)
+    assert readable
+    return intake.commit_beside()
+
+
+def test_a_group_is_acknowledged_as_far_as_it_was_written_when_its_sync_began(tmp_path: Path) -> None:
+    intake = Intake(tmp_path)
+    robots = [f"robot_{number}" for number in range(GROUP_MIN)]
+    for robot in robots:
+        intake.append(robot, batch(1), 0)
+    assert intake.commit_beside() == []
+    intake.append(robots[0], batch(11), 0)
+    assert intake.durable_seq(robots[0], LOG) == 0
+    assert wait_for_group(intake) == [(robot, LOG, 10) for robot in robots] + [(robots[0], LOG, 20)]
+    assert not select.select([intake.sync_descriptor], [], [], 0.0)[0]
+    assert intake.commit_beside() == intake.commit() == []
+    intake.close()
+
+
+def test_a_hub_that_ends_in_the_middle_of_a_groups_sync_has_stored_it(tmp_path: Path) -> None:
+    intake = Intake(tmp_path)
+    for number in range(GROUP_MIN):
+        intake.append(f"robot_{number}", batch(1, MIXED), 0)
+    assert intake.commit_beside() == []
+    intake.close()
+    again = Intake(tmp_path)
+    assert [again.durable_seq(f"robot_{n}", LOG) for n in range(GROUP_MIN)] == [len(MIXED)] * GROUP_MIN
+    again.close()
+
+
+def test_a_disk_error_of_a_group_is_not_asked_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel tells of a lost write once. Where a log's own sync fails, too, what it may have lost is sent again."""
+    answers = [-1, 0, 0, 0]
+    monkeypatch.setattr("fleet_hub.intake.group_sync._syncfs", lambda: lambda _: answers.pop(0))
+    intake = Intake(tmp_path)
+    for number in range(GROUP_MIN):
+        intake.append(f"robot_{number}", batch(1), 0)
+    broken = list_segments(tmp_path / "robot_2" / LOG)[0].path.stat().st_ino
+    real = os.fdatasync
+
+    def fdatasync(file: int) -> None:
+        if os.fstat(file).st_ino == broken:
+            raise OSError(5, "Input/output error")
+        real(file)
+
+    monkeypatch.setattr("contracts.framelog_writer.os.fdatasync", fdatasync)
+    assert intake.commit_beside() == []
+    acknowledged = wait_for_group(intake)
+    assert [robot for robot, _, _ in acknowledged] == ["robot_0", "robot_1", "robot_3"]
+    monkeypatch.setattr("contracts.framelog_writer.os.fdatasync", real)
+    assert intake.durable_seq("robot_2", LOG) == 0
+    with pytest.raises(IntakeError, match="expected record 1 next, came 11; go back"):
+        intake.append("robot_2", batch(11), 0)
+    assert intake.commit() == [("robot_2", LOG, 0)]
+    intake.append("robot_2", batch(1), 0)
+    assert intake.commit() == [("robot_2", LOG, 10)]
+    assert [frame.seq for frame in stored(tmp_path / "robot_2")] == list(range(1, 11))
+    intake.close()
+
+
+@pytest.mark.parametrize("synced", [0, 10, 30])
+def test_what_a_full_segment_may_have_lost_is_not_followed_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synced: int
+) -> None:
+    """The sync between two segments fails: the log goes on where it is known to be whole."""
+    size = len(batch(1).frames)
+    monkeypatch.setattr("contracts.framelog_writer.SEGMENT_MAX_BYTES", 4 * size)
+    monkeypatch.setattr("fleet_hub.intake.intake.OVERRUN_BYTES", 0)
+    intake, real = Intake(tmp_path), os.fdatasync
+
+    def fdatasync(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    for n in range(3):
+        intake.append("robot_1", batch(1 + 10 * n), 0)
+        if 10 * (n + 1) <= synced:
+            intake.commit()
+    monkeypatch.setattr("contracts.framelog_writer.os.fdatasync", fdatasync)
+    if synced < 30:
+        with pytest.raises(IntakeError, match="the hub's disk refused"):
+            intake.append("robot_1", batch(31), 0)
+    monkeypatch.setattr("contracts.framelog_writer.os.fdatasync", real)
+    assert intake.durable_seq("robot_1", LOG) == synced
+    for first_seq in range(synced + 1, 60, 10):
+        intake.append("robot_1", batch(first_seq), 0)
+    assert intake.commit() == [("robot_1", LOG, 60)]
+    assert [frame.seq for frame in stored(tmp_path / "robot_1")] == list(range(1, 61))
+    intake.close()
+
+
+def test_a_segment_may_outgrow_its_size_only_while_it_is_not_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = len(batch(1).frames)
+    monkeypatch.setattr("contracts.framelog_writer.SEGMENT_MAX_BYTES", 4 * size)
+    monkeypatch.setattr("fleet_hub.intake.intake.OVERRUN_BYTES", 3 * size)
+
+    def segments(commit_each: bool) -> list[int]:
+        intake = Intake(tmp_path / str(commit_each))
+        for n in range(12):
+            intake.append("robot_1", batch(1 + 10 * n), 0)
+            if commit_each:
+                intake.commit()
+        intake.close()
+        found = list_segments(tmp_path / str(commit_each) / "robot_1" / LOG)
+        return [scan_frames(s.path.read_bytes(), s.data_start).frames // 10 for s in found]
+
+    assert segments(True) == [3, 3, 3, 3]  # three and a header
+    assert segments(False) == [6, 6]
+
+
 def test_old_kernels_do_not_tell_of_lost_writes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for release, told in (("5.7.19", False), ("4.19.0-x", False), ("5.8.0", True), ("6.1.0-13-amd64", True)):
         monkeypatch.setattr("platform.release", lambda release=release: release)
@@ -140,6 +262,7 @@ def test_stored_frames_are_read_back_over_segments_and_end_at_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("contracts.framelog_writer.SEGMENT_MAX_BYTES", 30_000)
+    monkeypatch.setattr("fleet_hub.intake.intake.OVERRUN_BYTES", 0)
     intake = Intake(tmp_path)
     sent = [batch(1 + 20 * n, MIXED[:20]) for n in range(12)]
     for one in sent:

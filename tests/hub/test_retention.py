@@ -35,6 +35,7 @@ from fleet_hub.store.retention import Retention, load_retention, retain
 from fleet_hub.store.tombstones import Tombstone
 from outrider.verbs import episodes
 from tests.hub.test_store import BEGIN_NS, DAY_NS, LOG, POLICY, ask, trip_rows, write_log
+from tests.hub.test_trip_store import as_batch
 
 NS = 10**9
 TRIPS = 6
@@ -56,7 +57,8 @@ def data(tmp_path: Path) -> Path:
         for trip in range(TRIPS):
             write_log(data, trip_rows(trip + 1, BEGIN_NS + trip * 60 * NS, 20), robot, trip * 200 + 1)
             segment = list_segments(folder.telemetry / robot / LOG)[-1]
-            store.add(robot, LOG, segment.path.read_bytes()[segment.data_start :])
+            store.add(robot, as_batch(segment.path.read_bytes()[segment.data_start :]))
+    store.catch_up()
     database.close()
     folder.close()
     with Ingest(data) as ingest:

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from mcap.reader import make_reader
 
 from contracts.decision import DECISION_DTYPE, DECISION_SCHEMA_HASH, Reason, Source, Verdict
 from contracts.framelog import Kind, SegmentHeader, encode_frame, encode_segment_header
@@ -305,6 +306,35 @@ def test_newer_formats_are_told_from_foreign_ones(tmp_path: Path) -> None:
         assert "newer outrider" in done.stderr
 
 
+def test_one_bad_byte_in_a_live_header_costs_that_segment_and_nothing_else(
+    sealed: Path, tmp_path: Path
+) -> None:
+    """Before: neither could the log be read, nor would the robot record again."""
+    state = tmp_path / "state"
+    shutil.copytree(sealed, state)
+    before = Recorder(state, "robot_1")
+    log_id = before.log_id
+    before.decisions([np.zeros(1, DECISION_DTYPE).tobytes()] * 3)
+    before.close()
+    live = max((state / "log").glob("*.olog"))
+    data = bytearray(live.read_bytes())
+    data[40] ^= 1
+    live.write_bytes(data)
+    read = run("summary", str(state))
+    assert (read.returncode, read.stderr) == (0, "")
+    assert f"torn       {live.name}: the header's checksum does not fit" in read.stdout
+    checked = run("verify", str(state))
+    assert checked.returncode == 1
+    assert f"broken  {live.name}: the header's checksum does not fit" in checked.stdout
+    recorder = Recorder(state, "robot_1")
+    assert recorder.log_id != log_id  # how far the old one's numbers went is not known any more
+    recorder.decisions([np.ones(1, DECISION_DTYPE).tobytes()])
+    recorder.close()
+    assert live.with_suffix(".damaged").read_bytes() == data
+    assert (recorder.folder / f"{int(live.stem) + 1:08d}.olog").exists()
+    assert f"segment damaged {live.stem}.damaged" in run("incidents", str(state)).stdout
+
+
 def test_a_log_without_decisions(tmp_path: Path) -> None:
     Recorder(tmp_path, "robot_1").close()
     for command in (["summary"], ["incidents"], ["verify"], ["diff", str(tmp_path)]):
@@ -501,3 +531,21 @@ def test_only_the_newest_settings_are_kept_and_a_changed_file_is_none(tmp_path: 
     assert read_config(tmp_path, digest) == path.read_bytes()
     path.write_bytes(path.read_bytes().replace(b"amr", b"xyz"))
     assert read_config(tmp_path, digest) is None
+
+
+def test_a_clock_that_says_anything_keeps_no_tool_from_working(tmp_path: Path) -> None:
+    """Times before 1970, and beyond what ROS 2's int32 seconds can say."""
+    rows = drive(200)
+    rows["wall_ns"][50:100], rows["wall_ns"][100:150], rows["wall_ns"][150:] = 2**63 - 1, -5, -(2**63)
+    recorder = Recorder(tmp_path / "state", "robot_1")
+    recorder.decisions([row.tobytes() for row in rows])
+    recorder.close()
+    exports = [["export", f"--{kind}", str(tmp_path / f"out.{kind}")] for kind in ("mcap", "csv", "parquet")]
+    for command in (["summary"], ["incidents"], ["verify"], ["show", "--tick", "60"], *exports):
+        done = run(*command, str(tmp_path / "state"))
+        assert (done.returncode, done.stderr) == (0, ""), command
+    with (tmp_path / "out.mcap").open("rb") as file:
+        summary = make_reader(file).get_summary()
+    assert summary is not None
+    assert summary.statistics is not None
+    assert summary.statistics.message_end_time == (2**31 - 1) * 10**9
