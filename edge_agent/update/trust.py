@@ -345,7 +345,7 @@ _CODES: tuple[tuple[type[Exception], Code], ...] = (
 def _versions(repository: str, updater: Updater) -> dict[str, int]:
     """Versions of everything that ``updater`` has verified, named by the keys that sign it.
 
-    Out of python-tuf's memory: to read its files again would be a fifth of a check, and believe the disk a second time.
+    Out of python-tuf's memory: to read its files again would take longer, and believe the disk a second time.
     """
     verified = updater._trusted_set
     found = {f"{repository}/root/-": verified.root.version}
