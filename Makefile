@@ -52,7 +52,7 @@ campaign: setup
 	$(PYTHON) -m tools.mutation_c --equivalent
 
 policies: setup
-	$(PYTHON) -m outrider.cli train --config trainer/policies/config.yaml --seeds 5 --steps 8000000 \
+	$(PYTHON) -m outrider.cli train --config trainer/policies/config.yaml --seeds 5 --parallel 2 --steps 22000000 \
 		--out build/policies
 	$(PYTHON) tools/ship_policies.py build/policies
 

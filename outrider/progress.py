@@ -46,11 +46,17 @@ def progress_bar(title: str, total: float) -> Iterator[Callable[[float, str], No
 
 @contextlib.contextmanager
 def training_progress(steps: int) -> Iterator[Callable[[Any], None]]:
-    """A bar that takes ``CurvePoint``s of ``trainer.learning``."""
+    """A bar that takes what ``trainer.learning`` reports: ``CurvePoint``s, before them perhaps ``Lesson``s."""
     first: list[tuple[int, float]] = []
     with progress_bar("training", steps) as tell:
 
         def report(point: Any) -> None:
+            if hasattr(point, "teacher"):
+                tell(
+                    0,
+                    f"learning from {point.teacher}: round {point.number} of {point.of}, error {point.error:.3f}",
+                )
+                return
             if not first:
                 first.append((point.steps, point.seconds))
             done = point.steps - first[0][0]

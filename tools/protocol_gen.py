@@ -357,7 +357,7 @@ Revision {revision}, schema hash `0x{hash:08X}`: the first 32 bit of SHA-256 ove
   and in its range, or the frame is dropped.
 - Handshake: the host sends `hello` with a random nonce; the board answers with its revision and hash, the nonce and a
   session that is never used twice. Hashes differ: session 0, nothing else is taken. Then `time_request` a few times,
-  so that commands can say when they were sent on the board's clock.
+  one after the other's answer or 200 ms, so that commands can say when they were sent on the board's clock.
 - *Ordered* frames carry session and sequence, one counter for all of them; the board takes a sequence once, and only
   upwards. A host that asks again asks with a new sequence: every request can be repeated without harm.
 - A command lives until `expiry_us` after its decision, wherever it spent that time: `age_us` is what passed before it

@@ -21,7 +21,7 @@ from firmware_interface.emulator.process import Emulator
 from firmware_interface.errors import EmulatorError
 from firmware_interface.protocol import codec, frames
 
-ANSWER_MAX_S = 10.0
+ANSWER_MAX_S = 30.0
 START_MAX_S = 0.5
 COMMANDS_REFUSED = 5
 """So many commands must reach the stopped board before it counts as one that does not start by itself."""
@@ -152,7 +152,11 @@ class StopTrials:
         end_s = time.monotonic() + ANSWER_MAX_S
         while not holds():
             if time.monotonic() > end_s:
-                raise EmulatorError(f"the board did not get there within {ANSWER_MAX_S:g} s")
+                driver = "none" if self._driver is None else self._driver.process.poll()
+                raise EmulatorError(
+                    f"the board did not get there within {ANSWER_MAX_S:g} s: {self._emulator.counts()},"
+                    f" the driver's exit code {driver}, the last events {self._emulator.events[-5:]}"
+                )
             time.sleep(0.005)
 
     def _kill(self) -> None:

@@ -140,7 +140,7 @@ class LinkMachine:
         if self.state is LinkState.GREETING:
             self.state, self.session = LinkState.SYNCING, hello.session
             self.capabilities = hello.capabilities
-            self._time_ns = now_ns - TIME_EVERY_NS
+            self._started_ns, self._time_ns, self._asked_us = now_ns, now_ns - TIME_EVERY_NS, -1
         elif hello.session != self.session:
             self._lose("the board opened another session", events)
 
@@ -173,7 +173,12 @@ class LinkMachine:
         if now_ns - self._heard_ns > SILENT_MAX_NS:
             self._lose(f"nothing came for {SILENT_MAX_NS // MS} ms", events)
             return events
-        every_ns = TIME_FIRST_EVERY_NS if self.state is LinkState.SYNCING else TIME_EVERY_NS
+        if self.state is LinkState.SYNCING and now_ns - self._started_ns > GREETING_MAX_NS:
+            self._lose(f"no answer to the time within {TIME_EVERY_NS // MS} ms", events)
+            return events
+        # The next question drops the answer to the one before: on a line slower than that, no session would open.
+        hurried = self.state is LinkState.SYNCING and self._asked_us < 0
+        every_ns = TIME_FIRST_EVERY_NS if hurried else TIME_EVERY_NS
         if now_ns - self._time_ns >= every_ns:
             self._time_ns, self._asked_us = now_ns, now_ns // 1000
             self._send(codec.encode(frames.TimeRequest(self._asked_us)))

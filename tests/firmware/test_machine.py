@@ -196,6 +196,7 @@ def test_the_time_is_asked_often_at_first_then_now_and_then() -> None:
     for count in range(1, 4):
         host.after(0)
         assert host.count(frames.TimeRequest) == count
+        host.answer_time()
         host.after(TIME_FIRST_EVERY_NS - 1)
         assert host.count(frames.TimeRequest) == count
         host.now_ns += 1
@@ -249,3 +250,59 @@ def test_advice_names_the_older_side() -> None:
     for board, words in ((1, "the board is older"), (3, "this host is older"), (2, "same revision")):
         assert words in Mismatch(2, board, 0xBAD).advice()
         assert f"revision {board} (schema 00000BAD)" in Mismatch(2, board, 0xBAD).advice()
+
+
+def test_a_line_with_a_slow_answer_opens_too() -> None:
+    """As a serial adapter's does that hands bytes over every 16 ms."""
+    host, delay_ns = Host(), 16 * MS
+    host.greet()
+    asked_ns: list[int] = []
+    for _ in range(TIME_SAMPLES_MIN * (delay_ns // MS + 1)):
+        before = host.count(frames.TimeRequest)
+        assert host.after(MS) == []
+        asked_ns += [host.now_ns] * (host.count(frames.TimeRequest) - before)
+        if host.now_ns - asked_ns[-1] == delay_ns:
+            host.answer_time()
+    assert host.machine.state is LinkState.OPEN
+    assert len(asked_ns) == TIME_SAMPLES_MIN
+
+
+def test_a_lost_question_is_asked_again_and_no_answer_at_all_ends_the_session() -> None:
+    host = Host()
+    host.greet()
+    host.after(TIME_FIRST_EVERY_NS)
+    assert host.count(frames.TimeRequest) == 1
+    host.after(TIME_EVERY_NS - 1)
+    assert host.count(frames.TimeRequest) == 1
+    host.after(1)
+    assert host.count(frames.TimeRequest) == 2
+    waited_ns = TIME_FIRST_EVERY_NS + TIME_EVERY_NS
+    while waited_ns < GREETING_MAX_NS:
+        step_ns = min(HELLO_EVERY_NS, GREETING_MAX_NS - waited_ns)
+        host.hear(frames.Heartbeat(SESSION, 1))
+        assert host.after(step_ns) == []
+        waited_ns += step_ns
+    host.hear(frames.Heartbeat(SESSION, 1))
+    assert host.after(1) == [Lost("no answer to the time within 200 ms", True)]
+    assert host.machine.state is LinkState.CLOSED
+
+
+def test_an_open_link_is_not_ended_by_its_age() -> None:
+    host = Host().opened()
+    for _ in range(2 * GREETING_MAX_NS // HELLO_EVERY_NS):
+        host.hear(frames.Heartbeat(SESSION, 1))
+        assert host.after(HELLO_EVERY_NS) == []
+    assert host.machine.state is LinkState.OPEN
+
+
+def test_a_question_of_the_session_before_does_not_hold_up_the_next() -> None:
+    host = Host().opened()
+    host.hear(frames.Heartbeat(SESSION, 1))
+    host.after(TIME_EVERY_NS)
+    host.greet()
+    before = host.count(frames.TimeRequest)
+    host.after(0)
+    assert host.count(frames.TimeRequest) == before + 1
+    host.answer_time()
+    host.after(TIME_FIRST_EVERY_NS)
+    assert host.count(frames.TimeRequest) == before + 2

@@ -18,7 +18,14 @@ from tests.support.tiny_run import BATCH_STEPS, TINY
 from trainer.errors import RunError, TrainConfigError
 from trainer.learning.algorithms import algorithm_of
 from trainer.learning.checkpoint import load_policy, weights_hash
-from trainer.learning.config import ConstraintsConfig, Stage, StopConfig, load_train_config
+from trainer.learning.config import (
+    ConstraintsConfig,
+    PpoConfig,
+    Stage,
+    StopConfig,
+    TrainConfig,
+    load_train_config,
+)
 from trainer.learning.facts import differing_facts, run_provenance
 from trainer.learning.progress import TRIPS_WINDOW, Progress, next_multipliers
 from trainer.learning.replay import replay
@@ -80,6 +87,16 @@ def test_stage_is_learned_after_so_many_good_batches_in_a_row():
     bad.next_stage(1000)
     assert [bad.stage_learned(limited, 1099), bad.stage_learned(limited, 1100)] == [False, True]
     assert not bad.outcomes
+
+
+def test_stage_fades_from_its_own_beginning():
+    own = PpoConfig(learning_rate=1e-3, learning_rate_half_steps=100, log_std_start=0.0, std_half_steps=200)
+    config = TrainConfig(curriculum=(Stage(), Stage(ppo=own)))
+    assert config.in_stage(0, 0) is config
+    later = config.in_stage(1, 1000).ppo
+    assert [later.learning_rate_at(steps) for steps in (1000, 1100)] == [1e-3, 5e-4]
+    assert [later.std_max_at(steps) for steps in (1000, 1200)] == [1.0, 0.5]
+    assert later.learning_rate_at(10_000) == later.learning_rate_min == config.ppo.learning_rate_min
 
 
 def test_run_stops_at_its_goal_or_when_nothing_gets_better():

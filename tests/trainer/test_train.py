@@ -20,7 +20,15 @@ from tests.support.tiny_run import BATCH_STEPS, TINY
 from trainer.episodes.vec_env import BatchedVecEnv, require_numbers
 from trainer.errors import RunError, TrainConfigError
 from trainer.learning.checkpoint import load_policy, read_checkpoint, weights_hash
-from trainer.learning.config import ConstraintsConfig, NetworkConfig, Stage, StopConfig, load_train_config
+from trainer.learning.config import (
+    ConstraintsConfig,
+    ImitationConfig,
+    NetworkConfig,
+    PpoConfig,
+    Stage,
+    StopConfig,
+    load_train_config,
+)
 from trainer.learning.network import CLIP, VARIANCE_MIN
 from trainer.learning.run import RunFolder
 from trainer.learning.scene import make_simulation
@@ -187,9 +195,16 @@ def test_ctrl_c_leaves_a_whole_checkpoint_and_says_so(tmp_path, tiny_yaml):
 
 def test_killed_and_resumed_gives_the_same_weights(tmp_path):
     """Real SIGKILL at a random moment, in the midst of a curriculum and of moving multipliers."""
-    stages = (Stage(people=0, steps_max=1500), Stage(people=1, robots_rule_based=1))
+    own = PpoConfig(
+        steps_per_world=32, batch_size=128, epochs=2, log_std_start=-1.0, std_half_steps=4000, discount=0.95
+    )
+    stages = (
+        Stage(people=0, steps_max=1500),
+        Stage(people=1, robots_rule_based=1, ppo=own),
+    )
     limits = ConstraintsConfig(contacts_per_trip_max=0.0, reduced_mean_max=0.0)
-    config = msgspec.structs.replace(TINY, curriculum=stages, constraints=limits)
+    lesson = ImitationConfig(rounds=1, steps_per_round=20, epochs_last=2, critic_steps=2000)
+    config = msgspec.structs.replace(TINY, curriculum=stages, constraints=limits, imitation=lesson)
     whole, cut = (RunFolder.create(tmp_path / name, config) for name in ("whole", "cut"))
     steps = 12_800
     train(whole, steps)
@@ -333,6 +348,10 @@ def test_unknown_config_key_is_refused(tmp_path):
         ("difficulty: [0.5, 0.2]", "difficulty"),
         ("families: [maze]", "families"),
         ("curriculum: [{succes: 0.5}]", "succes"),
+        ("imitation: {teacher: nobody}", "no baseline 'nobody'"),
+        ("{algorithm: sac, imitation: {}}", "imitation works with ppo"),
+        ("{algorithm: dqn, curriculum: [{ppo: {}}]}", "settings of ppo"),
+        ("curriculum: [{ppo: {rate: 0.1}}]", "rate"),
         ("randomise: {friction: [2.0, 0.1]}", "friction"),
         ("{algorithm: sac, constraints: {reduced_mean_max: 0.1}}", "constraints do not work with sac"),
         ("dqn: {turns: []}", "turns"),

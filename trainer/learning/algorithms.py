@@ -15,8 +15,8 @@ from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from trainer.errors import TrainConfigError
-from trainer.learning.config import DqnConfig, NetworkConfig, OffPolicyConfig, TrainConfig
-from trainer.learning.network import Normaliser, WeightAverage, normalisers
+from trainer.learning.config import DqnConfig, NetworkConfig, OffPolicyConfig, PpoConfig, TrainConfig
+from trainer.learning.network import Normaliser, WeightAverage, actor_parameters, normalisers
 
 Settings = TypeVar("Settings", bound=msgspec.Struct)
 ALGORITHMS_GROUP, ENVIRONMENTS_GROUP = "outrider.algorithms", "outrider.environments"
@@ -81,9 +81,15 @@ class PpoAlgorithm:
         return environments * config.ppo.steps_per_world
 
     def before_batch(self, model: BaseAlgorithm, config: TrainConfig) -> None:
-        """The learning rate, and how much is still tried out."""
-        steps = int(model.num_timesteps)
-        model.lr_schedule = FloatSchedule(config.ppo.learning_rate_at(steps))
+        """The learning rate, and how much is still tried out; after imitation only the critic learns at first."""
+        _apply(model, config.ppo)
+        steps, rate = int(model.num_timesteps), config.ppo.learning_rate_at(int(model.num_timesteps))
+        if config.imitation is not None:
+            acts = steps >= config.imitation.critic_steps
+            rate = rate if acts else config.imitation.critic_learning_rate
+            for parameter in (*actor_parameters(model.policy), model.policy.log_std):
+                parameter.requires_grad_(acts)
+        model.lr_schedule = FloatSchedule(rate)
         with torch.no_grad():
             model.policy.log_std.clamp_(max=math.log(config.ppo.std_max_at(steps)))
 
@@ -93,6 +99,25 @@ class PpoAlgorithm:
             model.policy.average.update(model.policy, config.ppo.average_share)
         observations = model.rollout_buffer.observations
         update_normalisers(model, observations.reshape(-1, observations.shape[-1]))
+
+
+def _apply(model: BaseAlgorithm, ppo: PpoConfig) -> None:
+    """What a stage may set otherwise than the run; with another length of rollout goes another buffer."""
+    model.n_epochs, model.batch_size, model.ent_coef = ppo.epochs, ppo.batch_size, ppo.entropy
+    model.clip_range = FloatSchedule(ppo.clip_range)
+    rollout = ppo.steps_per_world, ppo.discount, ppo.gae_lambda
+    if (model.n_steps, model.gamma, model.gae_lambda) == rollout:
+        return
+    model.n_steps, model.gamma, model.gae_lambda = rollout
+    model.rollout_buffer = type(model.rollout_buffer)(
+        ppo.steps_per_world,
+        model.observation_space,
+        model.action_space,
+        device=model.device,
+        gamma=ppo.discount,
+        gae_lambda=ppo.gae_lambda,
+        n_envs=model.n_envs,
+    )
 
 
 class OffPolicy:

@@ -15,6 +15,7 @@ from sim.errors import SimConfigError
 from sim.tasks.delivery import RewardConfig
 from sim.tasks.randomise import Randomisation
 from sim.world.layout_config import Family
+from trainer.baselines.catalogue import tuned_config
 from trainer.errors import TrainConfigError
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
@@ -58,17 +59,21 @@ class PpoConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     std_min: Positive = 0.08
     average_share: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.2
     """The exported weights are a running mean over about this share of all batches so far; 0 exports the last ones."""
+    fades_from_steps: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Robot-steps of the run from which learning rate and spread fade; a stage's own ``ppo`` has its start."""
 
     def std_max_at(self, steps: int) -> float:
         """The highest spread of actions, in units of the robot's range, after ``steps`` robot-steps."""
         if self.std_half_steps is None:
             return math.inf
-        faded: float = math.exp(self.log_std_start) * 0.5 ** (steps / self.std_half_steps)
+        halvings = max(0, steps - self.fades_from_steps) / self.std_half_steps
+        faded: float = math.exp(self.log_std_start) * 0.5**halvings
         return max(self.std_min, faded)
 
     def learning_rate_at(self, steps: int) -> float:
         """The learning rate after ``steps`` robot-steps."""
-        faded: float = self.learning_rate * 0.5 ** (steps / self.learning_rate_half_steps)
+        halvings = max(0, steps - self.fades_from_steps) / self.learning_rate_half_steps
+        faded: float = self.learning_rate * 0.5**halvings
         return max(min(self.learning_rate_min, self.learning_rate), faded)
 
 
@@ -121,6 +126,25 @@ class ConstraintsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     multiplier_max: Positive = 50.0
 
 
+class ImitationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What ppo learns from a rule-based controller before it learns by trial: see ``trainer.learning.imitation``."""
+
+    teacher: str = "orca"
+    """A baseline with tuned settings."""
+    rounds: Count = 7
+    steps_per_round: Count = 400
+    """Control steps of all robots in each round,"""
+    keep_every: Count = 2
+    """of which every so many-th is learned from."""
+    epochs: Count = 10
+    epochs_last: Count = 30
+    batch_size: Count = 1024
+    learning_rate: Positive = 1e-3
+    critic_steps: Annotated[int, msgspec.Meta(ge=0)] = 250_000
+    """First robot-steps by trial in which only the critic learns: it knows nothing of the imitated policy yet."""
+    critic_learning_rate: Positive = 1e-3
+
+
 class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A stage of a curriculum: its floors and its crowd, and when it has been learned."""
 
@@ -132,6 +156,8 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     robots_broken: Few = 0
     randomise_scale: Share = 1.0
     """How much of the config's randomisation: 0 is none."""
+    ppo: PpoConfig | None = None
+    """Settings of ppo in this stage, whose schedules begin at its first step; None: the run's, on their way."""
     success: Share = 0.8
     """Moves on when the window's success was at least this for ``batches`` batches,"""
     batches: Count = 5
@@ -177,6 +203,7 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     randomise: Randomisation | None = None
     sim_threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
     network: NetworkConfig = NetworkConfig()
+    imitation: ImitationConfig | None = None
     ppo: PpoConfig = PpoConfig()
     sac: SacConfig = SacConfig()
     dqn: DqnConfig = DqnConfig()
@@ -209,11 +236,19 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             ),
         )
 
+    def in_stage(self, number: int, began: int) -> "TrainConfig":
+        """The config as stage ``number`` has it, which began after ``began`` robot-steps of the run."""
+        ppo = self.stages()[number].ppo
+        if ppo is None:
+            return self
+        return msgspec.structs.replace(self, ppo=msgspec.structs.replace(ppo, fades_from_steps=began))
+
     def check(self) -> None:
         """Refuse what no type can.
 
         Raises:
-            TrainConfigError: a range the wrong way round, or constraints with an algorithm that replays old rewards.
+            TrainConfigError: a range the wrong way round, settings that its algorithm does not take, or
+                a teacher without tuned settings.
         """
         if self.robot_model not in ROBOT_MODELS:
             raise TrainConfigError(
@@ -222,6 +257,17 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for stage in self.stages():
             if stage.difficulty[0] > stage.difficulty[1]:
                 raise TrainConfigError(f"difficulty is {list(stage.difficulty)}; expected [low, high]")
+        if self.algorithm != "ppo" and any(stage.ppo for stage in self.stages()):
+            raise TrainConfigError(f"a stage has settings of ppo; the algorithm is {self.algorithm}")
+        if self.imitation is not None and (
+            self.algorithm != "ppo" or self.environment != BUILT_IN_ENVIRONMENT
+        ):
+            raise TrainConfigError(
+                f"imitation works with ppo in the environment {BUILT_IN_ENVIRONMENT}; here are"
+                f" {self.algorithm} and {self.environment}"
+            )
+        if self.imitation is not None:
+            tuned_config(self.imitation.teacher)
         limited = self.constraints.contacts_per_trip_max, self.constraints.reduced_mean_max
         if limited != (None, None) and self.algorithm in ("sac", "dqn"):
             raise TrainConfigError(

@@ -68,14 +68,25 @@ class WeightAverage(torch.nn.Module):
         self.head = copy.deepcopy(policy.action_net).requires_grad_(False)
         self.register_buffer("updates", torch.tensor(0.0))
 
+    def restart(self, policy: ActorCriticPolicy) -> None:
+        """Forget what was; begin at the present weights."""
+        self.updates.zero_()
+        self.update(policy, 1.0)
+        self.updates.zero_()
+
     @torch.no_grad()
     def update(self, policy: ActorCriticPolicy, share: float) -> None:
         """Take in the present weights; the mean reaches back over about ``share`` of all updates so far."""
         self.updates += 1.0
         weight = 1.0 / max(1.0, share * float(self.updates))
-        now = [*policy.mlp_extractor.policy_net.parameters(), *policy.action_net.parameters()]
-        for mean, parameter in zip([*self.body.parameters(), *self.head.parameters()], now, strict=True):
+        own = [*self.body.parameters(), *self.head.parameters()]
+        for mean, parameter in zip(own, actor_parameters(policy), strict=True):
             mean.lerp_(parameter, weight)
+
+
+def actor_parameters(policy: ActorCriticPolicy) -> list[torch.nn.Parameter]:
+    """What the mean of the action depends on, of an actor-critic policy; its spread not included."""
+    return [*policy.mlp_extractor.policy_net.parameters(), *policy.action_net.parameters()]
 
 
 def normalisers(policy: torch.nn.Module) -> list[Normaliser]:

@@ -20,6 +20,7 @@ from trainer.learning.checkpoint import (
     restore,
     restore_weights,
 )
+from trainer.learning.imitation import Lesson, imitate
 from trainer.learning.logs import run_logger
 from trainer.learning.progress import Progress
 from trainer.learning.run import CurvePoint, Goal, RunFolder
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["CHECKPOINT_EVERY_S", "load_policy", "make_simulation", "train"]
 
 CHECKPOINT_EVERY_S = 20.0
-Report = Callable[[CurvePoint], None]
+Report = Callable[[CurvePoint | Lesson], None]
 
 
 def train(
@@ -50,7 +51,7 @@ def train(
         run: the folder.
         steps: robot-steps to take in this call, rounded up to whole batches; None to finish what was asked before.
         resume: go on from the checkpoint, bit for bit as if there had been no break.
-        report: called after each batch.
+        report: called after each round of imitation and each batch.
         seconds_max: stop earlier, after the first batch that ends beyond it.
         warm_start: begin with this run's weights, normaliser and optimiser.
         stop_early: whether the config's early stop counts.
@@ -79,6 +80,8 @@ def train(
     try:
         loop = _Loop(run, algorithm, before, resume, scale_out)
         try:
+            if before is None and run.config.imitation is not None:
+                imitate(loop.model, run.config, report)
             return loop.run_to(target, report, seconds_max, stop_early)
         finally:
             loop.close()
@@ -151,12 +154,11 @@ class _Loop:
         self, target: int, report: Report | None, seconds_max: float | None, stop_early: bool
     ) -> CurvePoint | None:
         """Batch after batch; a checkpoint now and then, and at the end."""
-        batch_steps = self.algorithm.batch_steps(self.config, self.environment.num_envs)
         seconds_before, started = self.progress.seconds, time.perf_counter()
         saved_s, point = 0.0, None
         with _interrupt_asked() as interrupted:
             while True:
-                self._batch(batch_steps)
+                self._batch()
                 spent_s = time.perf_counter() - started
                 self.progress.seconds = round(seconds_before + spent_s, 3)
                 point = self._point()
@@ -178,13 +180,15 @@ class _Loop:
                 if ends:
                     return point
 
-    def _batch(self, steps: int) -> None:
+    def _batch(self) -> None:
         """Collect and learn: afterwards nothing is under way, so that a checkpoint holds all there is."""
         progress, model, environment = self.progress, self.model, self.environment
+        config = self.config.in_stage(progress.stage, progress.stage_began)
+        steps = self.algorithm.batch_steps(config, environment.num_envs)
         environment.multipliers[:] = progress.multipliers
-        self.algorithm.before_batch(model, self.config)
+        self.algorithm.before_batch(model, config)
         model.learn(total_timesteps=steps, callback=self.watch, log_interval=None, reset_num_timesteps=False)
-        self.algorithm.after_batch(model, self.config)
+        self.algorithm.after_batch(model, config)
         self.reduced = environment.take_reduced_mean()
         progress.end_batch(self.config.constraints, self.reduced)
 

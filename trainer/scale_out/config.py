@@ -37,12 +37,18 @@ class ScaleOutConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Refuse a run that cannot be spread so.
 
         Raises:
-            TrainConfigError: the worlds cannot be divided evenly (fragments are of one size), or the algorithm learns
-                from a replay buffer.
+            TrainConfigError: the worlds cannot be divided evenly or a stage's rollouts are of another length (fragments
+                are of one size), or the algorithm learns from a replay buffer.
         """
         if config.algorithm in REPLAYING:
             raise TrainConfigError(
                 f"--ray collects rollouts; {config.algorithm} learns from a replay buffer. Use ppo, or leave --ray"
+            )
+        own = [stage.ppo.steps_per_world for stage in config.stages() if stage.ppo is not None]
+        if any(steps != config.ppo.steps_per_world for steps in own):
+            raise TrainConfigError(
+                "a stage has a steps_per_world of its own, and actors collect fragments of one size; give all stages"
+                " the same, or leave --ray"
             )
         if config.worlds % self.actors:
             raise TrainConfigError(
