@@ -40,8 +40,8 @@ campaign: setup
 	$(PYTHON) -m benchmarks.watchdogs --realtime
 	$(PYTHON) -m tools.coverage_cores
 	OUTRIDER_KILLS=100 $(PYTHON) -m pytest -s tests/system/test_kill.py
-	OUTRIDER_UPDATE_KILLS=1000 $(PYTHON) -m pytest -s tests/system/test_update_kills.py
-	OUTRIDER_HONEST_UPDATES=10000 $(PYTHON) -m pytest -s tests/system/test_honest_updates.py
+	OUTRIDER_TALLY=build/campaign OUTRIDER_UPDATE_KILLS=1000 $(PYTHON) -m pytest -s tests/system/test_update_kills.py
+	OUTRIDER_TALLY=build/campaign OUTRIDER_HONEST_UPDATES=10000 $(PYTHON) -m pytest -s tests/system/test_honest_updates.py
 	OUTRIDER_BAD_LINES=40 $(PYTHON) -m pytest -s tests/system/test_bad_lines.py
 	OUTRIDER_POWER_CUTS=2000 $(PYTHON) -m pytest -s --timeout 7200 tests/hub/test_power_cuts.py
 	OUTRIDER_POWER_EVERY=1 $(PYTHON) -m pytest -s --timeout 3600 tests/agent/test_update_power.py

@@ -209,20 +209,16 @@ def work(
                     del by_socket[before]
                     poller.register(agent.link.socket, zmq.POLLIN)
                     by_socket[agent.link.socket] = agent
-        if not online and all(agent.link.online for agent in agents):
-            online = True
-            out.put("online")
-        if not orders.empty():
-            if not (digest := orders.get()):
-                break
-            out.put(
-                (
-                    [a.name for a in agents if not _runs(a, digest)],
-                    [(a.trust_bytes, a.other_bytes) for a in agents],
-                )
-            )
-            for agent in agents:
-                agent.trust_bytes = agent.other_bytes = 0
+            if not online and all(agent.link.online for agent in agents):
+                online = True
+                out.put("online")
+            if not orders.empty():
+                if not (digest := orders.get()):
+                    break
+                wrong = [agent.name for agent in agents if not _runs(agent, digest)]
+                out.put((wrong, [(agent.trust_bytes, agent.other_bytes) for agent in agents]))
+                for agent in agents:
+                    agent.trust_bytes = agent.other_bytes = 0
     out.close()
     out.join_thread()
     os._exit(0)  # closing so many sockets one after the other takes seconds

@@ -5,6 +5,7 @@ robot's trust folder, and because onnxruntime's memory goes when it ends. Prints
 (answered on standard input, see ``fetchers``), at last the result. Ends by itself within CHECK_MAX_S.
 """
 
+import contextlib
 import os
 import resource
 import signal
@@ -29,6 +30,11 @@ from edge_agent.update.slots import BundleFacts
 from edge_agent.update.trust import RobotTrust
 
 CHECK_CPU_MAX_S = 30
+CPU_GRACE_S = 5
+"""Between the signal that says why (SIGXCPU) and the one that says nothing (SIGKILL), for who does not end by it."""
+OOM_PATH = Path("/proc/self/oom_score_adj")
+OOM_FIRST = b"1000"
+"""Where memory runs out the check goes, never control; a process may always make itself more likely to go."""
 NICENESS = 10
 
 
@@ -79,7 +85,9 @@ def main() -> None:
     """Entry point of the child."""
     os.nice(NICENESS)
     signal.alarm(CHECK_MAX_S)
-    resource.setrlimit(resource.RLIMIT_CPU, (CHECK_CPU_MAX_S, CHECK_CPU_MAX_S))
+    resource.setrlimit(resource.RLIMIT_CPU, (CHECK_CPU_MAX_S, CHECK_CPU_MAX_S + CPU_GRACE_S))
+    with contextlib.suppress(OSError):  # a container may not have it
+        OOM_PATH.write_bytes(OOM_FIRST)
     request = msgspec.json.decode(sys.argv[1], type=CheckRequest)
     sys.stdout.buffer.write(msgspec.json.encode(check(request)) + b"\n")
 

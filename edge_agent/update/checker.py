@@ -23,6 +23,10 @@ OUTPUT_MAX_BYTES = 256 * 1024
 GRACE_S = 5
 CHECK_KILLED = "check_killed"
 """Somebody ended the child, or memory ran out, or a busy machine gave it too little time: it may be tried again."""
+CHECK_COSTLY = "check_costly"
+"""The child has used up the CPU time that a check may take, however busy the machine: that is the bundle's doing."""
+OUTSIDE = (signal.SIGKILL, signal.SIGALRM, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""What ends a check that is not at fault; the last three go to all of an agent's processes when it is stopped."""
 LENGTH = struct.Struct("<I")
 """Before each answer on the child's standard input."""
 
@@ -146,8 +150,7 @@ class BundleChecker:
         try:
             return msgspec.json.decode(output, type=CheckResult)
         except msgspec.MsgspecError:
-            what = CHECK_KILLED if code in (-signal.SIGKILL, -signal.SIGALRM) else "check_failed"
-            return CheckResult(None, what, f"the checking process ended with code {code}")
+            return CheckResult(None, _why_ended(code), f"the checking process ended with code {code}")
 
     def cancel(self) -> None:
         """End a check that still runs."""
@@ -170,3 +173,9 @@ class BundleChecker:
             if self._said > OUTPUT_MAX_BYTES:
                 self._child.kill()
                 return
+
+
+def _why_ended(code: int) -> str:
+    if -code in OUTSIDE:
+        return CHECK_KILLED
+    return CHECK_COSTLY if code == -signal.SIGXCPU else "check_failed"

@@ -10,8 +10,12 @@ from edge_agent.update.checker import CHECK_KILLED, CheckResult
 from edge_agent.update.mailbox import Kind
 from edge_agent.update.orders import Accepted
 
-CHECK_KILLS_MAX = 3
-"""So often the check of one bundle may be killed from outside before the bundle is held to be at fault."""
+CHECK_KILLS_MAX = 20
+"""So often in a row the check of one bundle may be ended from outside before the bundle is held to be at fault.
+
+With waits up to BACKOFF_MAX_S in between that is some eight minutes. Three were too few: who kills a check, or
+starves it, is mostly not the bundle. What is its own doing (``check_costly``, ``check_failed``) is refused at once.
+"""
 MIRRORED = frozenset(Code)
 """What a bad mirror can bring about; a bundle's own faults are the bundle's, whoever served it."""
 Next = Literal["stage", "check_again", "ask_elsewhere", "refuse"]

@@ -182,7 +182,7 @@ class RobotTrust:
             if (self._folder / CURRENT).is_dir():
                 _link_tree(self._folder / CURRENT, self._work)
             image, director = (self._refresh(repository, now) for repository in REPOSITORIES)
-            self._seen_versions = self._versions()
+            self._seen_versions = {**_versions(IMAGE, image), **_versions(DIRECTOR, director)}
             floor.check_versions(self._seen_versions)
             yield image, director, floor
         except BaseException:
@@ -221,8 +221,9 @@ class RobotTrust:
             updater.refresh()
         except (RepositoryError, DownloadError, OSError) as error:
             raise self._named(error, repository) from None
+        newest = updater._trusted_set.root
         for path in (folder / "root_history").glob("*.json"):
-            check_root(repository, _signed(path))
+            check_root(repository, newest if path.name == f"{newest.version}.root.json" else _signed(path))
         return updater
 
     def _bootstrap(self, repository: str) -> bytes:
@@ -237,7 +238,7 @@ class RobotTrust:
 
     def _director_targets(self, director: Updater) -> dict[str, TargetFile]:
         """What the director lists: an order and at most one bundle; raises TrustError for anything else."""
-        found: Targets = _signed(self._work / DIRECTOR / "targets.json")
+        found: Targets = director._trusted_set.targets
         for path in found.targets:
             digest = path.removesuffix(BUNDLE_SUFFIX)
             if path != ORDER_TARGET and not (len(digest) == 64 and digest.isalnum() and path != digest):
@@ -282,18 +283,6 @@ class RobotTrust:
             raise TrustError(
                 Code.OTHER_BUNDLE, "the bundle says something else of itself than the image repository"
             )
-
-    def _versions(self) -> dict[str, int]:
-        """Versions of everything in the working copy, named by the keys that sign it."""
-        found = {}
-        for repository in REPOSITORIES:
-            folder = self._work / repository
-            root: Root = _signed(folder / "root.json")
-            found[f"{repository}/root/-"] = root.version
-            for role in ROLES:
-                keys = hash_of(sorted(root.roles[role].keyids))[:16]
-                found[f"{repository}/{role}/{keys}"] = _signed(folder / f"{role}.json").version
-        return found
 
     def _named(self, error: Exception, repository: str) -> TrustError:
         """What python-tuf refused, by our code."""
@@ -351,6 +340,19 @@ _CODES: tuple[tuple[type[Exception], Code], ...] = (
     (DownloadLengthMismatchError, Code.TOO_LONG),
     (DownloadHTTPError, Code.INCOMPLETE),
 )
+
+
+def _versions(repository: str, updater: Updater) -> dict[str, int]:
+    """Versions of everything that ``updater`` has verified, named by the keys that sign it.
+
+    Out of python-tuf's memory: to read its files again would take longer, and believe the disk a second time.
+    """
+    verified = updater._trusted_set
+    found = {f"{repository}/root/-": verified.root.version}
+    for role, signed in zip(ROLES, (verified.timestamp, verified.snapshot, verified.targets), strict=True):
+        keys = hash_of(sorted(verified.root.roles[role].keyids))[:16]
+        found[f"{repository}/{role}/{keys}"] = signed.version
+    return found
 
 
 def _signed(path: Path) -> Any:

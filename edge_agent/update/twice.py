@@ -9,17 +9,21 @@ from typing import TypeVar
 
 import msgspec
 
-from contracts.atomic import write_atomically
+from contracts.atomic import sync_folder, write_atomically
 
 T = TypeVar("T")
 COPY_SUFFIX = ".copy"
 
 
 def write_twice(path: Path, value: object) -> None:
-    """Write ``value`` as JSON to ``path``, then to its copy; raises OSError."""
+    """Write ``value`` as JSON to ``path``, then to its copy; raises OSError.
+
+    Both names become durable together, before this returns: a power cut earlier leaves each file whole, old or new.
+    """
     data = msgspec.json.encode(value)
     for place in (path, copy_of(path)):
-        write_atomically(place, data)
+        write_atomically(place, data, folder=False)
+    sync_folder(path.parent)
 
 
 def read_twice(path: Path, kind: type[T], bytes_max: int) -> T | None:

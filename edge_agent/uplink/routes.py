@@ -21,6 +21,8 @@ TURN_MAX_S = 0.25
 MIRROR_WAIT_MAX_S = 60.0
 """So long may it say Wait and bring nothing."""
 AVOIDED_S = 300.0
+CONNECTS_S = 3.0
+"""After a start a question waits so long for the mirror's connection: the hub's may stand a moment earlier."""
 
 
 class Link(Protocol):
@@ -44,7 +46,8 @@ class Routes:
         self._turn_ns = 0
         self._slowest_s = 0.0
         self._silences = 0
-        self._hub_next = False
+        self._hub_next = self._held = False
+        self._connect_until_ns = mono_ns() + int(CONNECTS_S * 1e9)
         self._put_off_ns: int | None = None
         self._avoid_until_ns = 0
         self._used = False
@@ -60,6 +63,9 @@ class Routes:
         elif shared and mirror is not None and self._usable() and mirror.send(message):
             self._waited_s = self._waited_s or 0.0
             self._used = True
+            return True
+        elif shared and self._connecting():
+            self._held = True
             return True
         return self._hub.send(message)
 
@@ -80,7 +86,10 @@ class Routes:
         return True
 
     def step(self, now_ns: int) -> bool:
-        """Whether a question to the mirror must be asked again, elsewhere: no answer came."""
+        """Whether a question must be asked again: no answer came from the mirror, or its connection stands now."""
+        if self._held and not self._connecting():
+            self._held = False
+            return True
         turn_s, self._turn_ns = (now_ns - self._turn_ns) / 1e9, now_ns
         if self._waited_s is None:
             return False
@@ -102,6 +111,10 @@ class Routes:
             return False
         self._avoid("what came from it was refused")
         return True
+
+    def _connecting(self) -> bool:
+        mirror = self._mirror
+        return mirror is not None and not mirror.online and self._mono_ns() < self._connect_until_ns
 
     def _usable(self) -> bool:
         return self._mirror is not None and self._mirror.online and self._mono_ns() >= self._avoid_until_ns

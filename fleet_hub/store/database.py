@@ -18,6 +18,7 @@ from fleet_hub.errors import DatabaseLostError, DataFolderError
 from fleet_hub.limits import DATABASE_BUSY_MS
 from fleet_hub.store.folder import DATABASE_FILE, DATABASE_URL_FILE
 from fleet_hub.store.lease import RENEW_S, Lease
+from fleet_hub.store.pipeline import Pipeline
 from fleet_hub.store.schema import COLUMNS, HUBS, MIGRATIONS, POSTGRESQL, SCHEMA_VERSION, SQLITE
 
 DRIVER = "postgresql+psycopg"
@@ -93,6 +94,7 @@ class Database:
         """
         self._shared, self._path = bool(url), url or str(path)
         self._lease: Lease | None = None
+        self._pipeline: Pipeline | None = None
         self._opened: Connection | None = None
         self._engine = _engine(url or URL.create("sqlite", database=str(path)))
         self._inside = False
@@ -101,7 +103,7 @@ class Database:
             self._connection = self._opened = self._engine.connect()
             if self._shared:
                 self._make_shared()
-                self._lease = Lease(self._connection, holder)
+                self._lease, self._pipeline = Lease(self._connection, holder), Pipeline(self._connection)
             else:
                 self._make_own()
         except SQLAlchemyError as error:
@@ -129,16 +131,17 @@ class Database:
         )
 
     def rows(self, query: str, *values: Value) -> list[tuple[Any, ...]]:
-        """All rows of a query."""
+        """All rows of a query, which sees every write before it."""
+        self._flush()
         return _rows(self._connection, query, values)
 
     def run(self, statement: str, *values: Value) -> None:
-        """Execute one statement."""
-        if self._lease is None or self._inside:
+        """Execute one statement; in PostgreSQL with all others of its transaction, at the latest when that ends."""
+        if self._pipeline is None:
             _execute(self._connection, statement, values)
             return
         with self.transaction():
-            _execute(self._connection, statement, values)
+            self._pipeline.add(*_in_words_of_postgresql(statement, values))
 
     def pragma(self, text: str) -> None:
         """A setting of SQLite; nothing elsewhere."""
@@ -154,8 +157,11 @@ class Database:
         self._begin()
         try:
             yield
+            self._flush()
         except BaseException:
             self._inside = False
+            if self._pipeline is not None:
+                self._pipeline.forget()
             with suppress(SQLAlchemyError):  # a lost database has rolled back by itself
                 _execute(self._connection, "ROLLBACK", ())
             raise
@@ -170,6 +176,7 @@ class Database:
         """Make durable what was held; nothing of it may have been told to anybody before."""
         if self._inside:
             self._inside = False
+            self._flush()
             _execute(self._connection, "COMMIT", ())
 
     def keep_lease(self) -> None:
@@ -189,6 +196,10 @@ class Database:
             if self._opened is not None:
                 self._opened.close()
         self._engine.dispose()
+
+    def _flush(self) -> None:
+        if self._pipeline is not None:
+            self._pipeline.flush()
 
     def _begin(self) -> None:
         _execute(self._connection, "BEGIN" if self._shared else "BEGIN IMMEDIATE", ())
@@ -301,10 +312,14 @@ def _engine(url: str | URL) -> Engine:
 
 def _execute(connection: Connection, statement: str, values: tuple[Value, ...]) -> Any:
     if connection.dialect.name == "postgresql":
-        statement = statement.replace("?", "%s")
-        # PostgreSQL's text holds no NUL, a robot's name of its version might.
-        values = tuple(one.replace("\0", "\ufffd") if isinstance(one, str) else one for one in values)
+        statement, values = _in_words_of_postgresql(statement, values)
     return connection.exec_driver_sql(statement, values)
+
+
+def _in_words_of_postgresql(statement: str, values: tuple[Value, ...]) -> tuple[str, tuple[Value, ...]]:
+    """psycopg's own mark for a value; PostgreSQL's text holds no NUL, a robot's name of its version might."""
+    safe = tuple(one.replace("\0", "\ufffd") if isinstance(one, str) else one for one in values)
+    return statement.replace("?", "%s"), safe
 
 
 def _rows(connection: Connection, query: str, values: tuple[Value, ...]) -> list[tuple[Any, ...]]:

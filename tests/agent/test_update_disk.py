@@ -2,6 +2,7 @@
 
 import os
 import random
+import resource
 import shutil
 import signal
 import sqlite3
@@ -20,8 +21,9 @@ from contracts.observation import ROUTING_LAYOUT
 from contracts.plan import Release
 from contracts.provenance import TrustedKeys
 from contracts.robot import AMR_SMALL
-from contracts.trust import TrustError
-from edge_agent.update.checker import CHECK_KILLED, BundleChecker
+from contracts.trust import DirectorFacts, TrustError, Wanted
+from edge_agent.update.check import CHECK_CPU_MAX_S, CPU_GRACE_S
+from edge_agent.update.checker import CHECK_COSTLY, CHECK_KILLED, BundleChecker
 from edge_agent.update.floor import FloorStore
 from edge_agent.update.job import CHECK_KILLS_MAX
 from edge_agent.update.mailbox import CommsMailbox, ControlMailbox, new_candidate
@@ -258,28 +260,63 @@ def test_a_hubs_full_disk(
         fleet.close()
 
 
-def test_a_killed_check_is_tried_again_but_not_for_ever(tmp_path: Path, keys: Path) -> None:
-    """The system kills it for want of memory, say: that is not the bundle's fault, until it is."""
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_check_is_tried_again_but_not_for_ever(
+    how: signal.Signals, tmp_path: Path, keys: Path
+) -> None:
+    """The system kills it for want of memory, or stops the agent: not the bundle's fault, until it is."""
+    last, ended = _checks_ended_by(how, tmp_path, keys)
+    assert ended == CHECK_KILLS_MAX
+    assert (last.state, last.code) == ("refused", CHECK_KILLED)
+
+
+def test_a_check_that_used_up_its_cpu_time_is_the_bundles_fault_at_once(tmp_path: Path, keys: Path) -> None:
+    """No busy machine does that: the limit counts what the check itself has used."""
+    last, ended = _checks_ended_by(signal.SIGXCPU, tmp_path, keys)
+    assert ended == 1
+    assert (last.state, last.code) == ("refused", CHECK_COSTLY)
+
+
+def _checks_ended_by(how: signal.Signals, state: Path, keys: Path) -> tuple[RolloutReport, int]:
+    """The last report of a robot whose every check is ended by that signal, and how many were."""
     bundle = make_bundle(keys)
     digest = digest_hex(bundle)
     said: list[FromRobot] = []
     own = keys / "robots" / "robot_1"
-    checker = BundleChecker(own, AMR_SMALL.name, tmp_path)
+    checker = BundleChecker(own, AMR_SMALL.name, state)
     updater = Updater(
-        tmp_path, checker, lambda m: bool(said.append(m)) or True, lambda *_a, **_k: None, own, "robot_1"
+        state, checker, lambda m: bool(said.append(m)) or True, lambda *_a, **_k: None, own, "robot_1"
     )
     updater.on_order(make_order(keys, make_plan(Release(digest, "routing", "v1", 1, len(bundle)))), 0)
     updater.on_chunk(Chunk(digest, 0, bundle), 0)
-    killed, now_ns = 0, 0
+    ended, now_ns = 0, 0
     while updater.state is not State.IDLE:
         if updater.state is State.CHECKING:
             assert checker._child is not None
-            checker._child.kill()
+            checker._child.send_signal(how)
             checker._child.wait()
-            killed += 1
+            ended += 1
         now_ns += 10**9
         updater.step(now_ns)
-    assert killed == CHECK_KILLS_MAX
     last = said[-1]
     assert isinstance(last, RolloutReport)
-    assert (last.state, last.code) == ("refused", CHECK_KILLED)
+    return last, ended
+
+
+def test_the_check_limits_itself_and_goes_first_where_memory_runs_out(tmp_path: Path, keys: Path) -> None:
+    """As the kernel sees the child while it waits for the hub: SIGXCPU comes before the SIGKILL that tells nothing."""
+    bundle = make_bundle(keys)
+    path = tmp_path / "bundle"
+    path.write_bytes(bundle)
+    wanted = Wanted(digest_hex(bundle), DirectorFacts("robot_1", 1, 0, "run", "ab" * 32))
+    checker = BundleChecker(keys / "robots" / "robot_1", AMR_SMALL.name, tmp_path / "state")
+    checker.start(path, 0, wanted)
+    try:
+        wait_for(checker.question, "the check's first question")
+        child = checker._child
+        assert child is not None
+        soft_s, hard_s = resource.prlimit(child.pid, resource.RLIMIT_CPU)
+        assert (soft_s, hard_s) == (CHECK_CPU_MAX_S, CHECK_CPU_MAX_S + CPU_GRACE_S)
+        assert Path(f"/proc/{child.pid}/oom_score_adj").read_text().strip() == "1000"
+    finally:
+        checker.cancel()

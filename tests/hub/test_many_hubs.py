@@ -5,9 +5,11 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import SQLAlchemyError
 
 from contracts.enrolment import EnrolCode, EnrolmentError
 from contracts.framelog import iterate_frames, list_segments
@@ -92,6 +94,35 @@ def test_an_open_transaction_keeps_the_lease_in_place(tmp_path: Path, url: str) 
     assert second.rows("SELECT robot FROM robot") == [("robot_1",)]
     first.close()
     second.close()
+
+
+@NEEDS_POSTGRES
+def test_writes_wait_for_each_other_but_nobody_sees_that(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sent together, in their order; a query sees those before it, a fault in one takes all of its transaction."""
+    monkeypatch.setattr("fleet_hub.store.pipeline.PENDING_MAX", 7)
+    database = Database(tmp_path / "none", url)
+    database.hold()
+    for number in range(10):  # more than may wait
+        database.run("INSERT INTO robot VALUES (?, 'd', ?, '', ?)", f"robot_{number}", "v\0", number)
+    database.run("UPDATE robot SET seen_wall_ns = seen_wall_ns * 2")
+    database.run("DELETE FROM robot WHERE seen_wall_ns > ?", 6)
+    assert database.rows("SELECT robot, seen_wall_ns FROM robot ORDER BY robot") == [
+        (f"robot_{number}", 2 * number) for number in range(4)
+    ]
+    database.commit()
+    with ExitStack() as stack:
+        stack.enter_context(pytest.raises(SQLAlchemyError, match="duplicate key"))
+        stack.enter_context(database.transaction())
+        database.run("DELETE FROM robot WHERE robot = 'robot_1'")
+        database.run("INSERT INTO robot VALUES ('robot_2', '', '', '', 0)")
+        database.run("DELETE FROM robot")
+    assert [name for (name,) in database.rows("SELECT robot FROM robot ORDER BY robot")] == [
+        f"robot_{number}" for number in range(4)
+    ]
+    database.run("DELETE FROM robot")  # it goes on after that
+    database.close()
 
 
 @NEEDS_POSTGRES

@@ -31,6 +31,7 @@ from edge_agent.update.checker import CheckResult
 from edge_agent.update.updater import State, Updater
 from edge_agent.uplink.routes import (
     AVOIDED_S,
+    CONNECTS_S,
     MIRROR_SILENT_S,
     MIRROR_WAIT_MAX_S,
     SILENT_TIMES,
@@ -388,3 +389,27 @@ def test_metadata_that_is_refused_is_asked_of_the_hub_once(
     refusals = [m for m in said if isinstance(m, RolloutReport) and m.state == "refused"]
     assert len(refusals) == 1
     assert len([m for m in said if isinstance(m, FetchChunk)]) == 1
+
+
+def test_the_first_question_waits_for_the_mirrors_connection_but_not_long() -> None:
+    hub, mirror, now = _Link(), _Link(), [0]
+    mirror.online = False
+    asked = FetchChunk(DIGEST, 0)
+    routes = Routes(hub, mirror, lambda: now[0], lambda *_a, **_k: None)
+    assert routes.send(asked)
+    assert not routes.step(now[0])
+    assert routes.send(Heartbeat(0))  # what is the hub's waits for nothing
+    assert (hub.sent, mirror.sent) == (1, 0)
+    mirror.online = True
+    assert routes.step(now[0])  # ask again
+    assert not routes.step(now[0])
+    assert routes.send(asked)
+    assert (hub.sent, mirror.sent) == (1, 1)
+    assert routes.heard(Chunk(DIGEST, 0, b"x"))
+    late = Routes(hub, mirror, lambda: now[0], lambda *_a, **_k: None)
+    mirror.online = False
+    assert late.send(asked)
+    now[0] += int(CONNECTS_S * NS)
+    assert late.step(now[0])
+    assert late.send(asked)
+    assert (hub.sent, mirror.sent) == (2, 1)

@@ -33,6 +33,7 @@ from fleet_hub.store.folder import DataFolder
 from outrider.verbs.keys import person as add_person
 from tests.recorder.support import WALL_NS, drive, run_logs, write_log
 from tests.support.fleet import Fleet, make_keys, wait_for
+from tests.support.postgres import MISSING, Postgres
 from trainer.release.papers import person_signer, sign_erase_act
 
 SPAN = (WALL_NS + int(10e9), WALL_NS + int(15e9))
@@ -236,7 +237,22 @@ def at_hub(fleet: Fleet, first_ns: int, last_ns: int) -> int:
     return int(((walls_ns >= first_ns) & (walls_ns <= last_ns)).sum())
 
 
-def test_from_the_hub_to_a_robot_that_was_away_and_back(fleet: Fleet, keys: Path) -> None:
+@pytest.fixture(
+    params=["sqlite", pytest.param("postgresql", marks=pytest.mark.skipif(bool(MISSING), reason=MISSING))]
+)
+def database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Where the hub keeps orders; a real server for PostgreSQL."""
+    kind = str(request.param)
+    if kind == "sqlite":
+        yield kind
+        return
+    server = Postgres()
+    monkeypatch.setenv("OUTRIDER_DATABASE", server.make("fleet"))
+    yield kind
+    server.close()
+
+
+def test_from_the_hub_to_a_robot_that_was_away_and_back(database: str, fleet: Fleet, keys: Path) -> None:
     fleet.start_hub("--listen", fleet.address)  # with its ingest
     fleet.start_comms()
     fleet.push(40)
@@ -258,7 +274,11 @@ def test_from_the_hub_to_a_robot_that_was_away_and_back(fleet: Fleet, keys: Path
     assert at_hub(fleet, 0, 2**62) == 60
     assert (view(fleet).robot_state, view(fleet).hub_records) == ("waiting", 60)
     fleet.kill_hub()
-    fleet.start_hub("--listen", fleet.address)
+    if database == "sqlite":
+        fleet.start_hub("--listen", fleet.address)
+    else:
+        fleet.start_standby()  # until the lease of the one before has run out
+        fleet.wait_until_serving()
     assert view(fleet).robot_state == "waiting"
 
     fleet.push(10)

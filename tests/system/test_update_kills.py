@@ -5,7 +5,8 @@ sent again than one chunk a cut. Half of the kills come at a random time, half j
 (``tests/support/dying``).
 
 ``OUTRIDER_UPDATE_KILLS=1000 pytest -s tests/system/test_update_kills.py`` is the campaign (``make
-campaign``); it prints what it did, and the seed that repeats its draws.
+campaign``); it prints what it did, and the seed that repeats its draws. ``OUTRIDER_TALLY=FOLDER`` lets it be run in
+several goes (``tests/support/tally``), each with draws of its own.
 """
 
 import json
@@ -30,7 +31,6 @@ from contracts.provenance import TrustedKeys
 from contracts.robot import AMR_SMALL
 from edge_agent.infer.starts import TRIES_MAX
 from edge_agent.update.floor import FloorStore
-from edge_agent.update.job import CHECK_KILLS_MAX
 from edge_agent.update.slots import SlotStore
 from fleet_hub.catalogue.catalogue import resolve
 from fleet_hub.errors import HubError
@@ -39,9 +39,11 @@ from fleet_hub.store.audit import read_entries, verify_chain
 from safety.config import MonitorConfig
 from tests.support.fleet import Fleet, large_policy, make_bundle, make_keys, make_plan, wait_for
 from tests.support.line import Line
+from tests.support.tally import Tally
 
 KILLS = int(os.environ.get("OUTRIDER_UPDATE_KILLS", "6"))
-SEED = int(os.environ.get("OUTRIDER_SEED", "5"))
+TALLY = Tally("update_kills", KILLS)
+SEED = int(os.environ.get("OUTRIDER_SEED", "5")) + TALLY.goes_before
 ROBOTS = ("robot_1", "robot_2")
 KILLS_A_ROLLOUT = 6
 WRITES_MAX = 24
@@ -76,7 +78,6 @@ class Campaign:
         self.again_bytes: list[int] = []
         self._interrupted: Counter[str] = Counter()
         self._control_kills: Counter[tuple[str, int]] = Counter()
-        self._check_kills: Counter[str] = Counter()
         self._trusted = TrustedKeys.load(fleet.keys / TRUSTED_FILE)
 
     def start(self) -> None:
@@ -90,7 +91,6 @@ class Campaign:
 
     def start_comms(self, robot: str, environment: dict[str, str] | None = None) -> None:
         """Over the line that can be cut."""
-        self._check_kills[robot] = 0
         self.fleet.start_comms(robot, address=self.lines[robot].address, environment=environment)
 
     def start_control(self, robot: str, environment: dict[str, str] | None = None) -> None:
@@ -113,9 +113,6 @@ class Campaign:
         who = kinds[self.killed.total()] if self.killed.total() < len(kinds) else self.draw.choice(kinds)
         if who == "control" and self._control_kills[robot, self.release] >= TRIES_MAX:
             who = "comms"  # a release under which control dies more often is dropped, rightly
-        if who == "check" and self._check_kills[robot] >= CHECK_KILLS_MAX - 2:
-            # One more, and a check that a busy machine gives too little time, and the bundle is held to be at fault.
-            who = "comms"  # counts anew when it starts
         at_write = self.draw.random() < 0.5
         time.sleep(self.draw.uniform(0.0, 0.5))
         getattr(self, f"_kill_{who}")(robot, at_write)
@@ -171,13 +168,11 @@ class Campaign:
                 robot,
                 self._armed(MODULES["check"], self.fleet.state(robot) / self.draw.choice(PLACES["check"])),
             )
-            self._check_kills[robot] = 1
             return
         end_s = time.monotonic() + DEATH_MAX_S
         while time.monotonic() < end_s:
             for child in psutil.Process(self.fleet.comms[robot].pid).children():
                 child.kill()
-                self._check_kills[robot] += 1
                 return
             time.sleep(0.005)
         self._kill_comms(robot, False)
@@ -331,8 +326,15 @@ def test_random_kills_leave_every_robot_with_a_policy_and_every_rollout_at_its_e
     try:
         campaign.start()
         campaign.roll_out(0)
-        while (left := KILLS - campaign.killed.total()) > 0:
+        while (left := TALLY.left) > 0:
+            killed, cuts = campaign.killed.copy(), campaign.cuts
             campaign.roll_out(min(left, KILLS_A_ROLLOUT))
+            new = campaign.killed - killed
+            TALLY.add(new.total(), **new, cuts=campaign.cuts - cuts, seed=SEED)
+            print(TALLY.text(), flush=True)
         print(campaign.report(time.monotonic() - began_s))
+    except BaseException as error:
+        TALLY.fail(error)
+        raise
     finally:
         campaign.close()
