@@ -11,6 +11,7 @@ from safety.movers import (
     ALIVE,
     COLUMNS,
     KNOWN,
+    LOOK_SLACK_S,
     PAST,
     RADIUS,
     RADIUS_MAX_M,
@@ -141,3 +142,17 @@ def test_the_disc_of_a_flat_face_still_covers_its_edges_where_it_did(half_m):
 
 def test_what_lies_along_the_line_of_sight_is_not_set_back():
     assert set_back(2.0, 1.8, 0.2) == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize(("apart_s", "looks"), [(0.14, False), (0.15, True), (0.25, True)])
+def test_a_scan_is_looked_back_at_where_it_is_less_than_the_slack_off(apart_s, looks):
+    """0.06 s before or after 0.2 s ago: exactly that is too far off."""
+    assert (abs(apart_s - 0.2) < LOOK_SLACK_S) is looks, "the case is what it says"
+    movers, ranges = Movers(MonitorConfig(), AMR_SMALL), np.full(AMR_SMALL.lidar.rays, 6.0, dtype=np.float32)
+    movers.take(ranges)
+    movers.advance(apart_s, (0.0, 0.0))
+    ranges = ranges.copy()
+    ranges[85:95] = 1.5
+    movers.take(ranges)
+    movers.settle()
+    assert bool(movers.tracks.size) is looks
