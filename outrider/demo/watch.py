@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
-SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (NaN|[+-]?Inf|[-+]?\d[\d.eE+-]*)$")
-LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+from outrider.demo.children import DemoError
+
 POLICY_METRIC = "outrider_hub_policy_"
 SHOWN = (
     "ticks", "trips", "trip_success_share", "trip_capped_seconds", "entropy_nats", "intervention_share",
@@ -21,14 +23,6 @@ AGENT_SHOWN = (
 )  # fmt: skip
 WAY = ("release", "order", "download", "check", "swap", "probation", "commit")
 """The spans of one update, in order; those from download on are the robot's."""
-
-
-class Sample(msgspec.Struct, frozen=True):
-    """One line of Prometheus's text format."""
-
-    name: str
-    labels: dict[str, str]
-    value: float
 
 
 class PolicyRow(msgspec.Struct, frozen=True):
@@ -50,13 +44,15 @@ class Step(msgspec.Struct, frozen=True):
 
 
 def parse_metrics(text: str) -> list[Sample]:
-    """Every sample of a scrape; a line that is none is left out."""
-    found = []
-    for line in text.splitlines():
-        if line.startswith("#") or not (match := SAMPLE.match(line)):
-            continue
-        found.append(Sample(match[1], dict(LABEL.findall(match[2] or "")), float(match[3])))
-    return found
+    """Every sample of a scrape.
+
+    Raises:
+        DemoError: it is not Prometheus's text format.
+    """
+    try:
+        return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    except ValueError as error:
+        raise DemoError(f"expected metrics in Prometheus's text format, came: {error}") from None
 
 
 def policy_rows(samples: Iterable[Sample]) -> list[PolicyRow]:
@@ -64,9 +60,8 @@ def policy_rows(samples: Iterable[Sample]) -> list[PolicyRow]:
     found: dict[str, dict[str, float]] = {}
     for sample in samples:
         if sample.name.startswith(POLICY_METRIC) and "policy" in sample.labels:
-            found.setdefault(sample.labels["policy"], {})[sample.name.removeprefix(POLICY_METRIC)] = (
-                sample.value
-            )
+            figure = sample.name.removeprefix(POLICY_METRIC)
+            found.setdefault(sample.labels["policy"], {})[figure] = float(sample.value)
     return [PolicyRow(policy, tuple(map(values.get, SHOWN))) for policy, values in sorted(found.items())]
 
 

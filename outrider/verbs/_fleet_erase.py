@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from outrider.cli import fail
-from outrider.verbs._members import Person, Why
 from outrider.verbs._operator import (
     DEFAULT_HUB,
     DEFAULT_KEYS,
     AsJson,
     HubAddress,
     Keys,
+    Person,
+    Why,
     clear_errors,
     clock_text,
+    hub_client,
     print_json,
 )
 
@@ -50,7 +52,6 @@ def erase(
 
     from contracts.erasure import EraseAct
     from contracts.messages import ErasuresView
-    from fleet_hub.client import HubClient
     from outrider.verbs.episodes import wall_ns
     from trainer.release.papers import person_signer, sign_erase_act
 
@@ -65,7 +66,7 @@ def erase(
             papers = [sign_erase_act(act, signer) for act in acts]
         except msgspec.ValidationError as error:
             raise fail(str(error), 2) from None
-        with HubClient(hub, keys) as client:
+        with hub_client(hub, keys) as client:
             taken = [client.order_erasure(paper).erasures[0] for paper in papers]
     _show(ErasuresView(tuple(taken)), as_json)
 
@@ -77,9 +78,7 @@ def erasures(
     as_json: AsJson = False,
 ) -> None:
     """Orders for erasure, newest first: how far robot and hub are, and where both receipts lie."""
-    from fleet_hub.client import HubClient
-
-    with clear_errors(), HubClient(hub, keys) as client:
+    with hub_client(hub, keys) as client:
         _show(client.erasures(robot), as_json)
 
 

@@ -13,8 +13,11 @@ from outrider.verbs._operator import (
     AsJson,
     HubAddress,
     Keys,
+    Person,
+    Why,
     clear_errors,
     clock_text,
+    hub_client,
     print_json,
 )
 
@@ -31,10 +34,6 @@ ALLOW_EXAMPLE = (
 REVOKE_EXAMPLE = """Example:  outrider fleet revoke robot_3 --as boris --why "stolen from the yard"
 
 And:  outrider fleet revoke lena --operator --as boris --why "has left" """
-Person = Annotated[
-    str, typer.Option("--as", envvar="OUTRIDER_PERSON", help="Who you are (KEYS/people).", show_default=False)
-]
-Why = Annotated[str, typer.Option(help="Why; kept in the audit log.", show_default=False)]
 
 
 def enrol(
@@ -62,7 +61,6 @@ def enrol(
     from contracts.papers import Voucher
     from contracts.provenance import TrustedKeys
     from contracts.trust import DIRECTOR, IMAGE
-    from fleet_hub.client import HubClient
     from fleet_hub.trust.ceremony import Ceremony
     from trainer.release.keys import load_signer
     from trainer.release.papers import sign_voucher
@@ -82,7 +80,7 @@ def enrol(
             TrustedKeys.load(keys / TRUSTED_FILE), ceremony.root_bytes(IMAGE), ceremony.root_bytes(DIRECTOR)
         )
         hub_key = read_key_file(party_folder(keys, "operator") / HUB_PUBLIC_FILE, CurvePublic).public
-        with HubClient(hub, keys) as client:
+        with hub_client(hub, keys) as client:
             client.act_on_fleet(act, paper)
     token = encode_token(Token(name, secret, hub_key, start))
     if as_json:
@@ -128,18 +126,15 @@ def members(
     as_json: AsJson = False,
 ) -> None:
     """Who may connect, who was cut off, and which tokens are out."""
-    from fleet_hub.client import HubClient
-
-    with clear_errors(), HubClient(hub, keys) as client:
+    with hub_client(hub, keys) as client:
         _show(client.members(name), as_json)
 
 
 def _act(keys: Path, hub: str, as_json: bool, person: str, why: str, **fields: Any) -> None:
-    from fleet_hub.client import HubClient
 
     with clear_errors():
         act = _signed(keys, person, why, **fields)
-        with HubClient(hub, keys) as client:
+        with hub_client(hub, keys) as client:
             _show(client.act_on_fleet(act), as_json)
 
 

@@ -1,13 +1,17 @@
 """What the operator's verbs share: where the hub is, which keys to use, and errors as one clear line."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from outrider.cli import failing_plainly
+
+if TYPE_CHECKING:
+    from fleet_hub.client import HubClient
 
 DEFAULT_HUB = "tcp://127.0.0.1:5755"
 Keys = Annotated[Path, typer.Option("--keys", envvar="OUTRIDER_KEYS", help="Folder with the fleet's keys.")]
@@ -15,6 +19,10 @@ HubAddress = Annotated[str, typer.Option("--hub", envvar="OUTRIDER_HUB", help="A
 SimTime = Annotated[bool, typer.Option("--sim-time", help="The sensors' stamps are a simulator's.")]
 NoAutostart = Annotated[bool, typer.Option("--no-autostart", help="Wait for the lifecycle transitions.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Person = Annotated[
+    str, typer.Option("--as", envvar="OUTRIDER_PERSON", help="Who you are (KEYS/people).", show_default=False)
+]
+Why = Annotated[str, typer.Option(help="Why; kept in the audit log.", show_default=False)]
 DEFAULT_KEYS = Path("keys")
 
 
@@ -24,6 +32,15 @@ def clear_errors() -> AbstractContextManager[None]:
     from fleet_hub.errors import HubError
 
     return failing_plainly(ContractError, HubError)
+
+
+@contextmanager
+def hub_client(hub: str, keys: Path) -> "Iterator[HubClient]":
+    """A connection to the hub with the operator's keys; errors as one line, also of what is done with it."""
+    from fleet_hub.client import HubClient
+
+    with clear_errors(), HubClient(hub, keys) as client:
+        yield client
 
 
 def clock_text(wall_ns: int) -> str:

@@ -18,8 +18,8 @@ from outrider.verbs._operator import (
     AsJson,
     HubAddress,
     Keys,
-    clear_errors,
     clock_text,
+    hub_client,
     print_json,
 )
 
@@ -40,9 +40,7 @@ def _group() -> None:
 @app.command()
 def status(keys: Keys = DEFAULT_KEYS, hub: HubAddress = DEFAULT_HUB, as_json: AsJson = False) -> None:
     """One line a robot: is it there, which policy, how many of its records are safe here, how far behind."""
-    from fleet_hub.client import HubClient
-
-    with clear_errors(), HubClient(hub, keys) as client:
+    with hub_client(hub, keys) as client:
         view = client.fleet()
     if as_json:
         print_json(view)

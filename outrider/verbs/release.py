@@ -12,8 +12,8 @@ from outrider.verbs._operator import (
     AsJson,
     HubAddress,
     Keys,
-    clear_errors,
     clock_text,
+    hub_client,
     print_json,
 )
 
@@ -37,14 +37,13 @@ def release(
 
     To release takes the keys of trainer and release manager: both sign the image repository's next targets.
     """
-    from fleet_hub.client import HubClient
 
     if (bundle is not None) + listed + (stick is not None) != 1:
         raise fail("give a bundle file, --list or --stick DIR", 2)
     if stick is not None:
         _write_stick(stick, keys, hub, as_json)
         return
-    with clear_errors(), HubClient(hub, keys) as client:
+    with hub_client(hub, keys) as client:
         releases = [client.release(bundle)] if bundle else list(client.releases())
     if as_json:
         print_json(releases if listed else releases[0])
@@ -59,10 +58,9 @@ def release(
 
 
 def _write_stick(folder: Path, keys: Path, hub: str, as_json: bool) -> None:
-    from fleet_hub.client import HubClient
     from fleet_hub.trust.stick import write_stick
 
-    with clear_errors(), HubClient(hub, keys) as client:
+    with hub_client(hub, keys) as client:
         given = write_stick(folder, client.file, [status.robot for status in client.fleet().robots])
     if as_json:
         print_json(given)

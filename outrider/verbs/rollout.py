@@ -13,8 +13,10 @@ from outrider.verbs._operator import (
     AsJson,
     HubAddress,
     Keys,
-    clear_errors,
+    Person,
+    Why,
     clock_text,
+    hub_client,
     print_json,
 )
 
@@ -45,10 +47,6 @@ outrider rollout abort 3 --revert --as boris --why "robots hesitate at dock 4" "
 
 PlanFile = Annotated[Path, typer.Argument(help="The plan, YAML.", show_default=False)]
 Number = Annotated[int, typer.Argument(help="Number of the rollout; the newest when left out.")]
-Person = Annotated[
-    str, typer.Option("--as", envvar="OUTRIDER_PERSON", help="Who you are (KEYS/people).", show_default=False)
-]
-Why = Annotated[str, typer.Option(help="Why; kept in the audit log.", show_default=False)]
 
 
 @plans.command()
@@ -64,10 +62,9 @@ def check(
     plan: PlanFile, keys: Keys = DEFAULT_KEYS, hub: HubAddress = DEFAULT_HUB, as_json: AsJson = False
 ) -> None:
     """Check a plan against catalogue and fleet: who would get what, and who must still approve it."""
-    from fleet_hub.client import HubClient
     from outrider.verbs._plans import load_plan
 
-    with clear_errors(), HubClient(hub, keys) as client:
+    with hub_client(hub, keys) as client:
         _, data, _ = load_plan(plan, client)
         _show_plan(client.check_plan(data), as_json)
 
@@ -82,10 +79,9 @@ def approve(
     as_json: AsJson = False,
 ) -> None:
     """Sign a plan's digest. It takes an approver, and another person who is releaser or safety officer."""
-    from fleet_hub.client import HubClient
     from outrider.verbs._plans import load_plan
 
-    with clear_errors(), HubClient(hub, keys) as client:
+    with hub_client(hub, keys) as client:
         _, data, digest = load_plan(plan, client)
         view = client.check_plan(data)
         if not as_json:
@@ -115,13 +111,12 @@ def start(
     """Start an approved plan; or, with --release and --to, one stage that the people given approve here."""
     from contracts.plan import encode_plan
     from fleet_hub.catalogue.catalogue import resolve
-    from fleet_hub.client import HubClient
     from outrider.verbs._plans import load_plan, quick_plan
 
     people = person or []
     if bool(release) == (plan is not None and not release):
         raise fail("give a plan file, or --release and --to", 2)
-    with clear_errors(), HubClient(hub, keys) as client:
+    with hub_client(hub, keys) as client:
         if release:
             given = [*(to or []), *([str(plan)] if plan else []), *(more or [])]
             robots = tuple(name for text in given for name in text.split(",") if name)
@@ -159,9 +154,7 @@ def status(
     from rich.console import Console
     from rich.live import Live
 
-    from fleet_hub.client import HubClient
-
-    with clear_errors(), HubClient(hub, keys) as client:
+    with hub_client(hub, keys) as client:
         view = client.rollout(rollout)
         if watch and not as_json and Console().is_terminal:
             with Live(_pictured(view), refresh_per_second=4) as live:
@@ -226,9 +219,7 @@ def abort(
 def _act_on(
     number: int, action: str, person: str, why: str, keys: Path, hub: str, as_json: bool, revert: bool = False
 ) -> None:
-    from fleet_hub.client import HubClient
-
-    with clear_errors(), HubClient(hub, keys) as client:
+    with hub_client(hub, keys) as client:
         view = client.rollout(number)
         act = _act(action, person, why, view.plan_digest, view.rollout, revert)
         _show(client.act(_signed(keys, act)), as_json)

@@ -1,45 +1,33 @@
 """``outrider sim generate|families|import-map|check|render|run``: warehouses as files, as pictures, at work."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from outrider.cli import USAGE_ERROR, fail, failing_plainly
+from outrider.cli import USAGE_ERROR, fail
+from outrider.verbs._operator import AsJson, print_json
+from outrider.verbs._sim import (
+    FloorFile,
+    PhysicsKind,
+    Robots,
+    clear_errors,
+    floor_facts,
+    load_floor,
+    make_run,
+    one_line,
+)
+from outrider.verbs._sim_run import RUN_EXAMPLES, run_floor
 
 if TYPE_CHECKING:
-    from navigation.warehouse import Warehouse
-    from sim.physics.boards import BoardDrive
     from sim.world.generate import Family
     from sim.world.run import FloorRun
 
 app = typer.Typer(no_args_is_help=True, help="Warehouses: generate, import, check, render, run (with ROS 2).")
 
-FloorFile = Annotated[
-    Path, typer.Argument(help="A warehouse's YAML file, or small, standard or dense.", show_default=False)
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Seed = Annotated[
-    int | None, typer.Option("--seed", help="Of orders and people; of the floor too without --layout.", min=0)
-]
-Robots = Annotated[int, typer.Option("--robots", help="How many robots.", min=1, max=32)]
-PhysicsKind = Annotated[str, typer.Option("--physics", help="planar or wheeled.")]
 FRAMES_PER_S = 10
 FILM_STEPS = 2
 FILM_MAX_S = 600.0
-FORCED_EXIT = 130
-BOARDS_PRIORITY = -5
-"""The simulator is the boards' hardware: it goes before what drives no wheels, where permitted."""
-
-
-def clear_errors() -> AbstractContextManager[None]:
-    """Turn the rooms' errors into one line and exit code 1."""
-    from navigation.errors import NavigationError
-    from sim.errors import SimError
-
-    return failing_plainly(NavigationError, SimError)
 
 
 @app.command(
@@ -87,7 +75,7 @@ def generate(
             typer.echo(text, nl=False)
             return
         write_atomically(out, text.encode())
-    typer.echo(f"{out}: {_one_line(warehouse)}")
+    typer.echo(f"{out}: {one_line(warehouse)}")
 
 
 def _family(name: str) -> "Family":
@@ -174,18 +162,18 @@ def import_map(
         floor = make_floor(file, stations_file, seed, people, read_image)
         write_atomically(out, floor.dump(file.name).encode())
     x_m, y_m = floor.offset_m
-    typer.echo(f"{out}: {_one_line(floor.warehouse)}")
+    typer.echo(f"{out}: {one_line(floor.warehouse)}")
     typer.echo(f"grid {floor.grid_m:g} m; ROS map frame = this frame + ({x_m:.3f}, {y_m:.3f}) m")
 
 
 @app.command(epilog="Example:  outrider sim check floor.yaml")
 def check(file: FloorFile, as_json: AsJson = False) -> None:
     """Say whether robots can work on a floor, and if not, what to change."""
-    warehouse = _load(file)
+    warehouse = load_floor(file)
     if as_json:
-        _print_json(_facts(warehouse))
+        print_json(floor_facts(warehouse))
         return
-    typer.echo(f"{file}: good; {_one_line(warehouse)}")
+    typer.echo(f"{file}: good; {one_line(warehouse)}")
 
 
 @app.command(
@@ -216,9 +204,9 @@ def render(
         raise fail(f"--duration is {duration:g}; at most {FILM_MAX_S:g} s are drawn", USAGE_ERROR)
     if not out.parent.is_dir():
         raise fail(f"{out.parent}: no such folder; make it first")
-    warehouse = _load(file)
+    warehouse = load_floor(file)
     with clear_errors():
-        run = _make_run(warehouse, seed, robots, physics, False)
+        run = make_run(warehouse, seed, robots, physics, False)
         try:
             if ending == ".png":
                 _render_still(run, out, duration, width, perspective)
@@ -227,197 +215,6 @@ def render(
         finally:
             run.close()
     typer.echo(f"{out}: {out.stat().st_size} bytes")
-
-
-@app.command(
-    epilog="Examples:  outrider sim run --seed 7 --robots 3 --ros --out run\n\n"
-    "outrider sim run --layout standard --ros --rate 4 --duration 120\n\noutrider sim run --seed 7 --gui\n\n"
-    "outrider sim run --layout standard --ros --physics wheeled --serial ports\n\n"
-    "outrider sim run --seed 7 --randomise --fault robot_1:dead_lidar@10-20 --fault robot_2:slipping_wheel@30"
-)
-def run(
-    layout: Annotated[
-        Path | None,
-        typer.Option(help="A warehouse's YAML file, or small, standard or dense.", show_default=False),
-    ] = None,
-    seed: Seed = None,
-    robots: Robots = 3,
-    ros: Annotated[
-        bool, typer.Option("--ros", help="Drive through ROS 2; without it the rule-based controller drives.")
-    ] = False,
-    serial: Annotated[
-        Path | None,
-        typer.Option(
-            help="With --ros: a motor controller for each robot turns its wheels; their ports in this folder.",
-            show_default=False,
-        ),
-    ] = None,
-    keys: Annotated[
-        Path | None,
-        typer.Option(
-            help="With --serial: key folder; the motor controllers take firmware signed with its release key.",
-            show_default=False,
-        ),
-    ] = None,
-    rate: Annotated[float, typer.Option(help="Simulated seconds per second.")] = 1.0,
-    physics: PhysicsKind = "planar",
-    gui: Annotated[bool, typer.Option("--gui", help="Open PyBullet's window.")] = False,
-    model: Annotated[str, typer.Option(help="Robot model: amr_small or tugger.")] = "amr_small",
-    randomise: Annotated[
-        bool, typer.Option("--randomise", help="Draw lags, noise, drift and manners for each robot.")
-    ] = False,
-    fault: Annotated[
-        list[str] | None,
-        typer.Option(help="ROBOT:FAULT@FROM-UNTIL in simulated s; may be given several times."),
-    ] = None,
-    duration: Annotated[
-        float | None, typer.Option(help="Simulated seconds; without it until Ctrl-C.", min=0.05)
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for deliveries, trajectories and summary.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Let robots deliver on a floor, in real time or faster, until the time is over or Ctrl-C."""
-    if layout is None and seed is None:
-        raise fail("which floor? give --layout FILE or --seed N", USAGE_ERROR)
-    if keys is not None and serial is None:
-        raise fail("--keys is for motor controllers: it needs --serial FOLDER", USAGE_ERROR)
-    if serial is not None and (not ros or randomise or fault):
-        raise fail(
-            "--serial needs --ros, and neither --randomise nor --fault: they act on cmd_vel", USAGE_ERROR
-        )
-    with clear_errors():
-        warehouse = _load(layout) if layout is not None else _generate(seed or 0)
-        floor = _make_run(warehouse, seed or 0, robots, physics, gui, model, randomise, tuple(fault or ()))
-        summary = _run(floor, ros, rate, duration, out, serial, keys)
-    if as_json:
-        _print_json(summary)
-        return
-    contacts = sum(sum(robot["contacts"].values()) for robot in summary["robots"].values())
-    typer.echo(
-        f"{summary['simulated_s']:.1f} s simulated in {summary['wall_s']:.1f} s:"
-        f" {summary['deliveries']} deliveries,"
-        f" {contacts} contacts, {summary['late_steps']} late steps"
-    )
-
-
-def _run(
-    floor: "FloorRun",
-    ros: bool,
-    rate: float,
-    duration: float | None,
-    out: Path | None,
-    serial: Path | None,
-    keys: Path | None,
-) -> dict[str, Any]:
-    try:
-        with _stop_signals() as stopped:
-            if ros:
-                return _run_with_ros(floor, rate, duration, out, stopped, serial, keys)
-            from sim.world.solo import run_alone
-
-            return run_alone(floor, rate, duration, out, stopped)
-    finally:
-        floor.close()
-
-
-def _run_with_ros(
-    floor: "FloorRun",
-    rate: float,
-    duration: float | None,
-    out: Path | None,
-    stopped: Callable[[], bool],
-    serial: Path | None,
-    keys: Path | None,
-) -> dict[str, Any]:
-    try:
-        from sim.ros.bridge import FloorBridge
-    except ImportError as error:
-        raise fail(f"no ROS 2 here ({error}); run tools/setup.py, or source a ROS distribution") from None
-
-    with _boards(floor, serial, rate, keys) as boards:
-        bridge = FloorBridge(floor, rate, out, boards)
-        try:
-            typer.echo(
-                f"outrider sim: {_one_line(floor.warehouse)}; {len(floor.names)} robots, rate {rate:g}",
-                err=True,
-            )
-            bridge.run(stopped, duration)
-        finally:
-            summary = bridge.close()
-    return summary
-
-
-@contextmanager
-def _boards(
-    floor: "FloorRun", folder: Path | None, rate: float, keys: Path | None
-) -> "Iterator[BoardDrive | None]":
-    """A motor controller for each robot, with its port in ``folder``; nothing without one."""
-    if folder is None:
-        yield None
-        return
-    import os
-
-    from contracts.errors import ContractError
-    from firmware_interface.emulator.fleet import BoardFleet
-    from firmware_interface.errors import FirmwareError
-    from outrider.verbs.firmware import board_key
-    from sim.physics.boards import BoardDrive, check_run
-
-    check_run(floor)
-    with suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, BOARDS_PRIORITY)
-    with failing_plainly(FirmwareError, ContractError):
-        key = board_key(keys) if keys else b""
-    with failing_plainly(FirmwareError), BoardFleet(floor.names, folder, rate, key=key) as fleet:
-        for name, port in fleet.ports.items():
-            typer.echo(f"{name}: motor controller on {port}", err=True)
-        yield BoardDrive(floor, fleet)
-
-
-@contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Ask for an end at SIGINT or SIGTERM; a third one ends at once."""
-    import os
-    import signal
-
-    count = 0
-
-    def on_signal(_number: int, _frame: object) -> None:
-        nonlocal count
-        count += 1
-        if count > 2:
-            os._exit(FORCED_EXIT)
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: count > 0
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _make_run(
-    warehouse: "Warehouse", seed: int, robots: int, physics: str, gui: bool, model: str = "amr_small",
-    randomise: bool = False, faults: tuple[str, ...] = (),
-) -> "FloorRun":  # fmt: skip
-    from contracts.robot import ROBOT_MODELS
-    from sim.tasks.randomise import Randomisation
-    from sim.world.run import FloorRun, parse_fault
-
-    if physics not in ("planar", "wheeled"):
-        raise fail(f"--physics is '{physics}'; use planar or wheeled", USAGE_ERROR)
-    if model not in ROBOT_MODELS:
-        raise fail(f"--model is '{model}'; there are: {', '.join(ROBOT_MODELS)}", USAGE_ERROR)
-    return FloorRun(
-        warehouse,
-        seed,
-        robots,
-        "planar" if physics == "planar" else "wheeled",
-        gui,
-        ROBOT_MODELS[model],
-        randomise=Randomisation() if randomise else None,
-        faults=tuple(parse_fault(text) for text in faults),
-    )
 
 
 def _render_still(run: "FloorRun", out: Path, duration: float, width: int, perspective: bool) -> None:
@@ -465,49 +262,4 @@ def _render_film(run: "FloorRun", out: Path, duration: float, width: int) -> Non
             )
 
 
-def _load(file: Path) -> "Warehouse":
-    from navigation.route import check_reachable
-    from navigation.warehouse import load_warehouse
-    from sim.world.library import find_layout
-
-    with clear_errors():
-        warehouse = load_warehouse(find_layout(file))
-        check_reachable(warehouse, str(file))
-        return warehouse
-
-
-def _generate(seed: int) -> "Warehouse":
-    from sim.world.generate import generate_warehouse
-
-    return generate_warehouse(seed)
-
-
-def _facts(warehouse: "Warehouse") -> dict[str, Any]:
-    from navigation.warehouse import StationKind
-
-    return {
-        "name": warehouse.name,
-        "hash": warehouse.hash(),
-        "width_m": warehouse.width_m,
-        "height_m": warehouse.height_m,
-        "shelves": len(warehouse.shelves),
-        "pallets": len(warehouse.pallets),
-        "lanes": len(warehouse.lanes),
-        "people": warehouse.people,
-        **{kind.value: len(warehouse.stations_of(kind)) for kind in StationKind},
-    }
-
-
-def _one_line(warehouse: "Warehouse") -> str:
-    facts = _facts(warehouse)
-    more = "".join(f", {facts[name]} {name}" for name in ("pallets", "lanes") if facts[name])
-    return (
-        f"{facts['name']}, {facts['width_m']:g} x {facts['height_m']:g} m, {facts['shelves']} shelves,"
-        f" {facts['pick']} pick, {facts['drop']} drop, {facts['charge']} charge, {facts['people']} people{more}"
-    )
-
-
-def _print_json(value: object) -> None:
-    import msgspec
-
-    typer.echo(msgspec.json.encode(value).decode())
+app.command("run", epilog=RUN_EXAMPLES)(run_floor)

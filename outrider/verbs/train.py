@@ -242,6 +242,8 @@ def _replay(recorded: Path, out: Path, as_json: bool) -> None:
 def _interrupted(kept: Path | None, several: bool) -> str:
     if several:
         return f"interrupted; go on with the same command, --out {kept}"
-    if kept is None or not (kept / "checkpoint.zip").exists():
+    if kept is None or not kept.exists():
+        return "interrupted before anything was written"
+    if not (kept / "checkpoint.zip").exists():
         return f"interrupted before the first checkpoint; remove {kept} and train anew"
     return f"interrupted; the checkpoint is whole, go on with --resume {kept}"

@@ -9,6 +9,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from fleet_hub.errors import AddressBusyError
 from fleet_hub.observe.metrics import POLICIES_MAX, HubFigures, MetricsServer, metrics_text
@@ -18,10 +19,11 @@ from tests.support.fleet import Fleet, free_port, wait_for
 def scrape(port: int, path: str = "/metrics") -> dict[str, float]:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
         assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
-        lines = answer.read().decode().splitlines()
-    return {
-        name: float(value) for name, value in (ln.rsplit(" ", 1) for ln in lines if not ln.startswith("#"))
-    }
+        text = answer.read().decode()
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    as_prometheus_reads = [s.value for f in text_string_to_metric_families(text) for s in f.samples]
+    assert as_prometheus_reads == [float(line.rsplit(" ", 1)[1]) for line in lines]
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
 
 
 def test_a_hub_at_work(tmp_path: Path, keys: Path) -> None:

@@ -9,6 +9,7 @@ from contracts.canonical import hash_of
 from navigation.action import encode_command
 from tests.support.tiny_run import TINY
 from trainer.baselines.catalogue import build, tuned_config
+from trainer.errors import TrainConfigError
 from trainer.learning.algorithms import algorithm_of
 from trainer.learning.checkpoint import load_policy, weights_hash
 from trainer.learning.config import ImitationConfig, NetworkConfig
@@ -95,3 +96,10 @@ def test_at_first_only_the_critic_learns(tmp_path):
     train(run, 1, resume=True)
     moved = load_policy(run).policy
     assert not torch.equal(moved.action_net.weight, taught.policy.action_net.weight)
+
+
+def test_weights_of_a_parent_and_of_a_teacher_are_one_too_many(tmp_path):
+    parent = RunFolder.create(tmp_path / "parent", TINY)
+    with pytest.raises(TrainConfigError, match="leave imitation out"):
+        RunFolder.create(tmp_path / "run", CONFIG, (parent,))
+    assert not (tmp_path / "run").exists()

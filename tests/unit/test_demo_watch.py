@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from contracts.tracing import Span, SpanFile, span_id, trace_id
 from edge_agent.recorder.metrics import metrics_text as agent_text
@@ -10,6 +11,7 @@ from fleet_hub.observe.metrics import HubFigures
 from fleet_hub.observe.metrics import metrics_text as hub_text
 from fleet_hub.observe.rollup import PolicyFigures, RobotSums
 from outrider.demo import watch
+from outrider.demo.children import DemoError
 
 IDLE = HubFigures(
     robots=3, robots_online=3, robots_by_policy={"2.0.0": 3}, records_stored=9, records_duplicate=0,
@@ -40,8 +42,13 @@ def test_a_robots_figures_are_added_up_over_their_labels() -> None:
         'outrider_decisions_total{verdict="pass"}': 90.0, 'outrider_decisions_total{verdict="limit"}': 10.0,
         "outrider_tick_worst_seconds": 0.0125,
     }  # fmt: skip
-    found = watch.agent_figures(watch.parse_metrics(agent_text(samples, "robot_1") + "no sample\n"))
+    found = watch.agent_figures(watch.parse_metrics(agent_text(samples, "robot_1")))
     assert found == {"outrider_decisions_total": 100.0, "outrider_tick_worst_seconds": 0.0125}
+
+
+def test_a_line_that_is_no_sample_is_named() -> None:
+    with pytest.raises(DemoError, match=r"text format, came: .*'many'"):
+        watch.parse_metrics(agent_text({"outrider_log_bytes": 1.0}, "robot_1") + "outrider_log_bytes many\n")
 
 
 def write(path: Path, *spans: tuple[int, str, str, int, int, str]) -> None:

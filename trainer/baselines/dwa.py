@@ -1,15 +1,11 @@
 """The dynamic window approach over a batch of robots: the text of ``navigation.controllers.dwa``, compiled."""
 
-from typing import Any
-
 import numba
-import numpy as np
-import numpy.typing as npt
 
 from contracts.robot import RobotModel
 from navigation.controllers import dwa, recovery
 from navigation.controllers.dwa import DwaConfig, dwa_numbers
-from navigation.controllers.sight import over_blind_sectors
+from trainer.baselines.compiled import CompiledBatch
 
 recover = numba.njit(cache=True)(recovery.recover)
 closing_speeds = numba.njit(cache=True)(dwa.closing_speeds)
@@ -29,8 +25,8 @@ def _command_all(observations, numbers, recoveries, memory, out):  # type: ignor
             choose(observation, closing, numbers, memory[robot], out[robot])
 
 
-class DwaBatch:
-    """``DwaController`` for many robots at once (a ``trainer.evaluation.controllers.Controller``).
+class DwaBatch(CompiledBatch):
+    """``DwaController`` for many robots at once.
 
     Args:
         model: the robot.
@@ -40,19 +36,4 @@ class DwaBatch:
     """
 
     def __init__(self, model: RobotModel, tick_s: float, config: DwaConfig, name: str = "dwa") -> None:
-        self.name = name
-        self._model = model
-        self._numbers: Any = dwa_numbers(config, model, tick_s)
-        self._recovery = (*recovery.recovery_numbers(config), tick_s)
-        self.begin(0)
-
-    def begin(self, robots: int) -> None:
-        """Forget everything; ``robots`` robots from now on."""
-        self._memory = np.zeros((robots, recovery.MEMORY))
-
-    def commands(self, observations: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """Commands float64[n, 2] for observations float32[n, 83]."""
-        observations = over_blind_sectors(observations, self._model)
-        out = np.zeros((len(observations), 2))
-        _command_all(observations, self._numbers, self._recovery, self._memory, out)
-        return out
+        super().__init__(name, model, tick_s, _command_all, dwa_numbers(config, model, tick_s), config)

@@ -1,13 +1,11 @@
 """Pure pursuit over a batch of robots: the text of ``navigation.controllers.pure_pursuit``, compiled."""
 
 import numba
-import numpy as np
-import numpy.typing as npt
 
 from contracts.robot import RobotModel
 from navigation.controllers import pure_pursuit, recovery
 from navigation.controllers.pure_pursuit import PurePursuitConfig, pursuit_settings
-from navigation.controllers.sight import over_blind_sectors
+from trainer.baselines.compiled import CompiledBatch
 
 recover = numba.njit(cache=True)(recovery.recover)
 pursue = numba.njit(cache=True)(pure_pursuit.pursue)
@@ -25,8 +23,8 @@ def _command_all(observations, settings, recoveries, memory, out):  # type: igno
             pursue(observation, settings, out[robot])
 
 
-class PurePursuitBatch:
-    """``PurePursuitController`` for many robots at once (a ``trainer.evaluation.controllers.Controller``).
+class PurePursuitBatch(CompiledBatch):
+    """``PurePursuitController`` for many robots at once.
 
     Args:
         model: the robot.
@@ -38,19 +36,4 @@ class PurePursuitBatch:
     def __init__(
         self, model: RobotModel, tick_s: float, config: PurePursuitConfig, name: str = "pure_pursuit"
     ) -> None:
-        self.name = name
-        self._model = model
-        self._settings = pursuit_settings(config, model)
-        self._recovery = (*recovery.recovery_numbers(config), tick_s)
-        self.begin(0)
-
-    def begin(self, robots: int) -> None:
-        """Forget everything; ``robots`` robots from now on."""
-        self._memory = np.zeros((robots, recovery.MEMORY))
-
-    def commands(self, observations: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """Commands float64[n, 2] for observations float32[n, 83]."""
-        observations = over_blind_sectors(observations, self._model)
-        out = np.zeros((len(observations), 2))
-        _command_all(observations, self._settings, self._recovery, self._memory, out)
-        return out
+        super().__init__(name, model, tick_s, _command_all, pursuit_settings(config, model), config)

@@ -1,6 +1,5 @@
 """The search for a baseline's best settings (Optuna, TPE), with a log from which it goes on where it stopped."""
 
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,13 @@ from sim.tasks.delivery import TRIP_MAX_S
 from trainer.baselines.catalogue import SEARCH, Range, build, check_config, config_type
 from trainer.baselines.trips import CONTROL_HZ, Course, TripsConfig, TripsResult
 from trainer.errors import RunError
+from trainer.source_tree import git
 
 CONTACT_COST_S = TRIP_MAX_S
 """Added for each contact, on top of the failed trip's cap."""
 STARTUP_TRIALS = 10
 """Drawn at random before the estimator is asked."""
 LOG_MAX_BYTES = 64 * 1024 * 1024
-ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("contracts", "navigation", "safety", "sim", "trainer/baselines", ":!trainer/baselines/tuned")
 """What the value of a trial depends on, as git's paths."""
 Params = dict[str, float]
@@ -137,43 +136,53 @@ def tune(
         TrainConfigError: no such baseline.
         RunError: the log in ``folder`` is damaged or of another search.
     """
-    kind = config_type(name)
+    config_type(name)  # an unknown one is refused before a folder is made
     course = course or TripsConfig()
-    ranges = SEARCH[name]
-    header = Header(name, _commit(), optuna.__version__, seed, course, CONTACT_COST_S, ranges)
+    header = Header(name, _commit(), optuna.__version__, seed, course, CONTACT_COST_S, SEARCH[name])
     log = SearchLog(folder, header)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study()
-    for past in log.trials:
-        study.add_trial(
-            optuna.trial.create_trial(
-                params=dict(past.params), distributions=_distributions(ranges), value=past.value
-            )
-        )
+    study = _study(log)
     floors = Course(course) if len(log.trials) < trials else None
     while floors is not None and len(log.trials) < trials:
-        number = len(log.trials)
-
-        def tell(share: float, number: int = number) -> None:
-            if progress is not None:
-                best = f"best {log.best.value:.2f} s" if log.best else ""
-                progress(number + share, best)
-
-        # One sampler a trial, seeded by its number: what it draws does not depend on when the search began.
-        study.sampler = optuna.samplers.TPESampler(
-            seed=seed * 1_000_003 + number, n_startup_trials=STARTUP_TRIALS
-        )
-        if number == 0:
-            study.enqueue_trial({key: getattr(kind(), key) for key in ranges})
-        asked = study.ask(_distributions(ranges))
-        params: Params = dict(asked.params)
-        controller = build(name, check_config(name, params), AMR_SMALL, 1.0 / CONTROL_HZ, seed)
-        result = floors.drive(controller, tell)
-        value = rate(result)
-        study.tell(asked, value)
-        log.add(Trial(number, params, value, result))
+        log.add(_try_next(study, log, floors, progress))
     log.write_best()
     return log
+
+
+def _study(log: SearchLog) -> optuna.Study:
+    """A search that knows the log's trials."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study()
+    known = _distributions(log.header.ranges)
+    for past in log.trials:
+        study.add_trial(
+            optuna.trial.create_trial(params=dict(past.params), distributions=known, value=past.value)
+        )
+    return study
+
+
+def _try_next(study: optuna.Study, log: SearchLog, floors: Course, progress: Progress | None) -> Trial:
+    """Ask for settings, drive them, tell what they are worth."""
+    name, ranges, seed = log.header.name, log.header.ranges, log.header.search_seed
+    number = len(log.trials)
+
+    def tell(share: float) -> None:
+        if progress is not None:
+            progress(number + share, f"best {log.best.value:.2f} s" if log.best else "")
+
+    # One sampler a trial, seeded by its number: what it draws does not depend on when the search began.
+    study.sampler = optuna.samplers.TPESampler(
+        seed=seed * 1_000_003 + number, n_startup_trials=STARTUP_TRIALS
+    )
+    if number == 0:
+        defaults = config_type(name)()
+        study.enqueue_trial({key: getattr(defaults, key) for key in ranges})
+    asked = study.ask(_distributions(ranges))
+    params: Params = dict(asked.params)
+    controller = build(name, check_config(name, params), AMR_SMALL, 1.0 / CONTROL_HZ, seed)
+    result = floors.drive(controller, tell)
+    value = rate(result)
+    study.tell(asked, value)
+    return Trial(number, params, value, result)
 
 
 def rate(result: TripsResult) -> float:
@@ -192,16 +201,5 @@ def _distributions(ranges: dict[str, Range]) -> dict[str, Any]:
 
 def _commit() -> str:
     """The last commit that changed what a trial depends on; committing results of a search changes nothing."""
-    head = _git("log", "-1", "--format=%H", "--", *SOURCES)
-    return f"{head}-dirty" if head and _git("status", "--porcelain", "--", *SOURCES) else head
-
-
-def _git(*arguments: str) -> str:
-    """Git's answer, run in the source tree; empty where there is none."""
-    try:
-        answer = subprocess.run(
-            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return answer.stdout.strip() if answer.returncode == 0 else ""
+    head = git("log", "-1", "--format=%H", "--", *SOURCES)
+    return f"{head}-dirty" if head and git("status", "--porcelain", "--", *SOURCES) else head

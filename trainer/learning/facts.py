@@ -2,7 +2,6 @@
 
 import os
 import platform
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +11,11 @@ from contracts.manifest import TrainingFacts
 from contracts.observation import ROUTING_LAYOUT
 from trainer.baselines.catalogue import tuned_config
 from trainer.learning.config import BUILT_IN_ENVIRONMENT, TrainConfig
+from trainer.source_tree import ROOT, git
 
 if TYPE_CHECKING:
     from trainer.learning.run import RunFolder
 
-ROOT = Path(__file__).resolve().parents[2]
 LOCK_FILE = "requirements.lock"
 NOT_COMPARED = ("command_line",)
 
@@ -30,8 +29,8 @@ def run_facts(config: TrainConfig, parents: tuple["RunFolder", ...] = ()) -> dic
 
     lock = ROOT / LOCK_FILE
     return {
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain")),
+        "commit": git("rev-parse", "HEAD"),
+        "dirty": bool(git("status", "--porcelain")),
         "lock_hash": digest_hex(lock.read_bytes()) if lock.is_file() else "",
         "config_hash": config.hash(),
         "reward_hash": config.reward.hash(),
@@ -115,13 +114,3 @@ def cpu_name() -> str:
         return platform.processor() or platform.machine()
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, platform.machine())
-
-
-def _git(*arguments: str) -> str:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

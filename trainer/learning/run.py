@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from contracts.canonical import digest_hex
-from trainer.errors import RunError
+from trainer.errors import RunError, TrainConfigError
 from trainer.learning.config import TrainConfig
 
 CONFIG_FILE, FACTS_FILE, CURVE_FILE, CHECKPOINT_FILE, GOAL_FILE = (
@@ -63,9 +63,15 @@ class RunFolder:
 
         Raises:
             RunError: there is a run already; resume it or choose another folder.
+            TrainConfigError: weights of both a parent and a teacher.
         """
         from trainer.learning.facts import run_facts
 
+        if parents and config.imitation is not None:
+            raise TrainConfigError(
+                f"the weights would come from {parents[0].path} and from the teacher {config.imitation.teacher}; leave"
+                " imitation out of the config, or --from"
+            )
         if (path / CONFIG_FILE).exists():
             raise RunError(
                 f"{path} holds a run already; continue it with --resume {path}, or choose another --out"
