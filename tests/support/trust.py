@@ -130,7 +130,7 @@ class World:
     def target(self, number: int, facts: Any, **changes: Any) -> TargetFile:
         """A target about bundle ``number``; ``changes`` are lies."""
         digest, length = digest_hex(self.bundles[number]), len(self.bundles[number])
-        values = {"path": target_path(digest), "digest": digest, "length": length} | changes
+        values: dict[str, Any] = {"path": target_path(digest), "digest": digest, "length": length} | changes
         return make_target(facts=facts, **values)
 
     def direct(self, *targets: TargetFile, order: bytes = b"", robot: str = ROBOT) -> None:
