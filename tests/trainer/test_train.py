@@ -125,7 +125,6 @@ def test_time_limit_ends_a_run(copy):
     train(copy, 10_000_000, resume=True, seconds_max=0.5)
     goal = copy.goal()
     assert goal is not None
-    assert goal.ended_early
     assert copy.curve()[-1].steps < goal.target_steps
 
 
