@@ -135,7 +135,7 @@ def evaluate(
             config = msgspec.structs.replace(config, floors=len(warehouses))
         else:
             warehouses = unseen_floors(config.floors, config.families, config.difficulty)
-        _make_folder(out)
+        _try_folder(out)
         with progress_bar("evaluating", 1.0) as tell:
             drives = drive_all(contenders, config, warehouses, tell, jobs or os.cpu_count() or 1)
         result = summarise(drives, config, reference, margin, layouts is not None, loaded.notes)
@@ -166,10 +166,14 @@ def _baselines(text: str) -> list["Contender"]:
     return [baseline(name) for name in names]
 
 
-def _make_folder(out: Path | None) -> None:
-    """Refused before hours of driving, not after."""
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+def _try_folder(out: Path | None) -> None:
+    """Refused before hours of driving, not after; what ends in the middle leaves no folder behind."""
+    if out is None:
+        return
+    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
+    out.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        folder.rmdir()
 
 
 def _hold(result: "Evaluation", gates: list["Gate"], failed: list[str]) -> None:
@@ -193,6 +197,7 @@ def _write(out: Path, result: "Evaluation", drives: "Drives", heat: int) -> None
 
     stream = io.BytesIO()
     np.savez_compressed(stream, **trip_columns(drives))  # type: ignore[arg-type]
+    out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "trips.npz", stream.getvalue())
     write_atomically(out / "evaluation.json", msgspec.json.format(msgspec.json.encode(result)))
     plot_evaluation(result, drives, out / "evaluation.png")
@@ -211,11 +216,12 @@ def _fidelity(
 
     if len(policies) != 1:
         raise TrainConfigError(f"--fidelity takes one policy, {len(policies)} were given")
-    _make_folder(out)
+    _try_folder(out)
     with progress_bar("fidelity", 1.0) as tell:
         report = measure_fidelity(policies[0], keys, config, quick, tell)
     text = markdown(report)
     if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
         write_atomically(out / "fidelity.json", msgspec.json.format(msgspec.json.encode(report)))
         write_atomically(out / "fidelity.md", text.encode())
     typer.echo(msgspec.json.encode(report).decode() if as_json else text)

@@ -18,6 +18,7 @@ from contracts.observation import OBSERVATION_SIZE
 from edge_agent.infer.policy import Policy
 from edge_agent.recorder.drawing import BARS, Canvas, bars, draw_beams
 from edge_agent.recorder.reading import load_log, open_log
+from edge_agent.recorder.recorder import Recorder
 from edge_agent.recorder.ros_messages import DEFINITIONS, definition, schema_name
 from edge_agent.recorder.screen import LogScreen
 from tests.recorder.support import drive, run_logs, stop_at, write_log
@@ -230,3 +231,21 @@ def test_replay_gives_the_same_bits_and_shows_what_differs(tmp_path: Path, keys:
     path.write_bytes(b"no bundle")
     done = run_logs("replay", str(tmp_path / "good"), "--bundle", str(path))
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def test_a_clock_that_says_anything_keeps_no_tool_from_working(tmp_path: Path) -> None:
+    """Times before 1970, and beyond what ROS 2's int32 seconds can say."""
+    rows = drive(200)
+    rows["wall_ns"][50:100], rows["wall_ns"][100:150], rows["wall_ns"][150:] = 2**63 - 1, -5, -(2**63)
+    recorder = Recorder(tmp_path / "state", "robot_1")
+    recorder.decisions([row.tobytes() for row in rows])
+    recorder.close()
+    exports = [["export", f"--{kind}", str(tmp_path / f"out.{kind}")] for kind in ("mcap", "csv", "parquet")]
+    for command in (["summary"], ["incidents"], ["verify"], ["show", "--tick", "60"], *exports):
+        done = run_logs(*command, str(tmp_path / "state"))
+        assert (done.returncode, done.stderr) == (0, ""), command
+    with (tmp_path / "out.mcap").open("rb") as file:
+        summary = make_reader(file).get_summary()
+    assert summary is not None
+    assert summary.statistics is not None
+    assert summary.statistics.message_end_time == (2**31 - 1) * 10**9
