@@ -257,9 +257,8 @@ def _good_checksums(view: memoryview, start: int, stride: int, count: int) -> in
         )
     named = np.ndarray((count,), _HEADS, view, start, (stride,))["checksum"]
     bodies = struct.Struct(f"<8x{stride - 8}s").iter_unpack(view[start : start + count * stride])
-    found = list(
-        starmap(crc32, bodies)
-    )  # no line of Python a frame: the hub does this with all that a fleet says
+    # No line of Python a frame: the hub does this with all that a fleet says.
+    found = list(starmap(crc32, bodies))
     fits = named == np.array(found, np.uint32)
     return count if fits.all() else int(fits.argmin())
 

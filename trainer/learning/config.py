@@ -16,7 +16,6 @@ from sim.errors import SimConfigError
 from sim.tasks.delivery import RewardConfig
 from sim.tasks.randomise import Randomisation
 from sim.world.layout_config import Family
-from trainer.baselines.catalogue import tuned_config
 from trainer.errors import TrainConfigError
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
@@ -260,15 +259,8 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise TrainConfigError(f"difficulty is {list(stage.difficulty)}; expected [low, high]")
         if self.algorithm != "ppo" and any(stage.ppo for stage in self.stages()):
             raise TrainConfigError(f"a stage has settings of ppo; the algorithm is {self.algorithm}")
-        if self.imitation is not None and (
-            self.algorithm != "ppo" or self.environment != BUILT_IN_ENVIRONMENT
-        ):
-            raise TrainConfigError(
-                f"imitation works with ppo in the environment {BUILT_IN_ENVIRONMENT}; here are"
-                f" {self.algorithm} and {self.environment}"
-            )
         if self.imitation is not None:
-            tuned_config(self.imitation.teacher)
+            self._check_teacher(self.imitation.teacher)
         limited = self.constraints.contacts_per_trip_max, self.constraints.reduced_mean_max
         if limited != (None, None) and self.algorithm in ("sac", "dqn"):
             raise TrainConfigError(
@@ -277,6 +269,16 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
         if not (self.dqn.speeds and self.dqn.turns):
             raise TrainConfigError("dqn.speeds and dqn.turns need a value each")
+
+    def _check_teacher(self, teacher: str) -> None:
+        from trainer.baselines.catalogue import tuned_config  # brings the compiler, which few configs need
+
+        if self.algorithm != "ppo" or self.environment != BUILT_IN_ENVIRONMENT:
+            raise TrainConfigError(
+                f"imitation works with ppo in the environment {BUILT_IN_ENVIRONMENT}; here are"
+                f" {self.algorithm} and {self.environment}"
+            )
+        tuned_config(teacher)
 
 
 def train_config(document: Any) -> TrainConfig:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from contracts.canonical import digest_hex, hash_of
 from contracts.manifest import TrainingFacts
 from contracts.observation import ROUTING_LAYOUT
-from trainer.baselines.catalogue import tuned_config
 from trainer.learning.config import BUILT_IN_ENVIRONMENT, TrainConfig
 from trainer.source_tree import ROOT, git
 
@@ -28,7 +27,7 @@ def run_facts(config: TrainConfig, parents: tuple["RunFolder", ...] = ()) -> dic
     import torch
 
     lock = ROOT / LOCK_FILE
-    return {
+    facts = {
         "commit": git("rev-parse", "HEAD"),
         "dirty": bool(git("status", "--porcelain")),
         "lock_hash": digest_hex(lock.read_bytes()) if lock.is_file() else "",
@@ -50,7 +49,12 @@ def run_facts(config: TrainConfig, parents: tuple["RunFolder", ...] = ()) -> dic
         "torch_threads": 1,
         "sim_threads": config.sim_threads,
         "command_line": sys.argv,
-    } | ({"teacher_hash": hash_of(tuned_config(config.imitation.teacher))} if config.imitation else {})
+    }
+    if config.imitation is not None:
+        from trainer.baselines.catalogue import tuned_config
+
+        facts["teacher_hash"] = hash_of(tuned_config(config.imitation.teacher))
+    return facts
 
 
 def floor_hashes(config: TrainConfig) -> list[list[str]]:
