@@ -8,6 +8,7 @@ import pytest
 
 from contracts.robot import AMR_SMALL, TUGGER
 from safety.config import MonitorConfig
+from safety.monitor import SafetyMonitor
 from safety.movers import (
     ALIVE,
     COLUMNS,
@@ -28,6 +29,7 @@ from safety.movers import (
 from sim.sensors.lidar import ray_table
 from sim.simulation import Simulation, SimulationConfig
 from sim.tasks.randomise import Randomisation
+from sim.twin.guard import guard_settings, roll_out_one
 from sim.twin.movers import advance_one, mover_arrays, share_one, take_one
 from sim.world.generate import generate_mixed
 
@@ -74,6 +76,46 @@ def test_the_compiled_movers_are_the_monitors(model, hz):
     simulation.close()
     assert followed > 50
     assert 0.002 < np.mean(np.array(shares) < 1.0) < 0.9, "the cases are worth something"
+
+
+@pytest.mark.parametrize("model", [AMR_SMALL, TUGGER], ids=lambda model: model.name)
+def test_the_compiled_ruling_over_a_turn_of_a_rolling_base_is_the_monitors(model):
+    """The same command to 1e-9, over some hundred steps of robots among people; each of the three answers is given."""
+    settings = SimulationConfig(
+        worlds=4, robots=1, people=30, control_hz=20, guarded=False, randomise=Randomisation()
+    )
+    simulation = Simulation(generate_mixed(4, 78), settings, seed=4, model=model)
+    cosines, sines = ray_table(model.lidar)
+    numbers, guard = mover_numbers(CONFIG, model), guard_settings(CONFIG, model)
+    discs, compiled = np.array(model.footprint_offsets_m), mover_arrays((4, 1), model.lidar.rays)
+    monitors = [SafetyMonitor(model, CONFIG) for _ in range(4)]
+    rng, answers = np.random.default_rng(6), {"as asked": 0, "less": 0, "none": 0}
+    for step in range(300):
+        for world, monitor in enumerate(monitors):
+            velocity, ranges = simulation.disturbance.measured[world, 0], simulation.ranges[world, 0]
+            if simulation.outcome[world, 0] > 1:
+                continue
+            monitor._movers.advance(simulation.step_s, tuple(velocity.tolist()))
+            monitor._admission.see(ranges)
+            advance_one(compiled, world, 0, simulation.step_s, velocity)
+            asked = (0.0, float(rng.choice([0.0, rng.uniform(-1.8, 1.8)])))
+            written = monitor._rolled_out(asked, tuple(velocity.tolist()), 0.05)
+            command = np.array(asked)
+            roll_out_one(
+                guard, ranges, cosines, sines, compiled, world, 0, numbers, discs, command, velocity, 0.05
+            )
+            assert np.abs(command - written).max() < 1e-9, step
+            if asked[1] != 0.0:
+                kind = "as asked" if written[1] == asked[1] else "less" if written[1] != 0.0 else "none"
+                answers[kind] += 1
+            monitor._movers.take(ranges)
+            monitor._movers.settle()
+            compiled_after(compiled, world, numbers, ranges, cosines, sines)
+        simulation.step(
+            np.zeros((4, 1, 2), dtype=np.float32), rng.uniform([-0.2, -1.0], [1.2, 1.0], (4, 1, 2))
+        )
+    simulation.close()
+    assert min(answers.values()) > 2, answers
 
 
 def compiled_after(compiled, world, numbers, ranges, cosines, sines):
