@@ -40,9 +40,9 @@ NOT_FOR_THE_EDGE = {
     "tests/recorder/test_fleet_erasure.py": "asks the hub's store, which needs pyarrow and DuckDB",
 }
 SETUP_MAX_S = 300.0
-EDGE_TESTS_MAX_S = 300.0
+EDGE_TESTS_MAX_S = 600.0
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def outside() -> dict[str, str]:
@@ -68,7 +68,7 @@ def edge_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def installed(python: Path) -> set[str]:
     """Normal names of all distributions in a venv."""
-    done = run([str(python), "-m", "pip", "list", "--format", "json"], 60.0, python.parent, outside())
+    done = run([str(python), "-m", "pip", "list", "--format", "json"], 100.0, python.parent, outside())
     assert done.returncode == 0, done.stderr
     return {normal(row["name"]) for row in json.loads(done.stdout)}
 
@@ -89,7 +89,7 @@ def test_the_lock_brings_no_simulator_trainer_or_ros(edge_python: Path) -> None:
     assert {"outrider", "onnxruntime", "numpy"} <= names
     assert forbidden_in(names) == []
     code = f"from importlib.util import find_spec; print([n for n in {FORBIDDEN} if find_spec(n)])"
-    done = run([str(edge_python), "-c", code], 60.0, edge_python.parent, outside())
+    done = run([str(edge_python), "-c", code], 100.0, edge_python.parent, outside())
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
@@ -106,8 +106,8 @@ def test_the_extra_brings_none_of_it_either(edge_python: Path, tmp_path: Path) -
 
 def test_the_command_is_there_and_says_what_is_missing(edge_python: Path, tmp_path: Path) -> None:
     outrider = str(edge_python.parent / "outrider")
-    assert run([outrider, "--version"], 30.0, tmp_path, outside()).stdout.startswith("outrider ")
-    done = run([outrider, "demo", "--out", str(tmp_path / "demo")], 30.0, tmp_path, outside())
+    assert run([outrider, "--version"], 100.0, tmp_path, outside()).stdout.startswith("outrider ")
+    done = run([outrider, "demo", "--out", str(tmp_path / "demo")], 100.0, tmp_path, outside())
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "ROS 2 is not set up here" in done.stderr
@@ -118,7 +118,7 @@ def test_the_edge_tests_pass_there(edge_python: Path, tmp_path: Path) -> None:
     for path in NOT_FOR_THE_EDGE:
         assert (ROOT / path).exists(), f"{path} is gone: strike it from the list"
     pip = [str(edge_python), "-m", "pip", "install", "-q", "-c", str(ROOT / "requirements.lock")]
-    done = run([*pip, *TEST_TOOLS], 120.0, tmp_path, outside())
+    done = run([*pip, *TEST_TOOLS], 300.0, tmp_path, outside())
     assert done.returncode == 0, done.stderr
     assert forbidden_in(installed(edge_python)) == []
     command = [str(edge_python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *EDGE_TESTS]
