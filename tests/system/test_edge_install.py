@@ -29,6 +29,7 @@ NOT_FOR_THE_EDGE = {
     "tests/unit/test_ros_map.py": "reads pictures as the simulator does",
     "tests/unit/test_demo_watch.py": "about the demonstration, which reads metrics with the hub's parser",
     "tests/unit/test_verbs.py": "about all verbs, those of simulator and trainer among them",
+    "tests/unit/test_help.py": "the same",
     "tests/unit/test_benchmarks.py": "about the benchmarks, which no robot has",
     "tests/property/test_safety.py": "compares with the simulator's motion, lidar and compiled guard",
     "tests/recorder/test_tech.py": "about what a field tech's computer has: textual, pyarrow, rosbags",
