@@ -294,7 +294,7 @@ def measure_intake(work: Path, keys: Path, port: int, quick: bool) -> None:
     ratios = [mine / other for mine, other in zip(full, bare, strict=True)]
     about = f"times bare PUSH/PULL of single records, turn by turn: {', '.join(f'{r:.2f}' for r in ratios)}"
     report("intake.vs_bare_pushpull", statistics.median(ratios), "times", "higher", None, about)
-    about = f"the hub's largest resident memory while {ROBOTS} robots sent {turns * ROBOTS * batches[-1].first_seq:,} records"
+    about = f"the hub's largest resident memory over {turns} turns of {len(frames):,} records"
     report("intake.hub_rss_mb", rss_mb, "MB", "lower", None, about)
 
 
