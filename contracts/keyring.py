@@ -20,13 +20,16 @@ from typing import Annotated, TypeVar
 import msgspec
 
 from contracts.errors import KeyFileError
+from contracts.key_files import CARD_FILE as CARD_FILE
+from contracts.key_files import CURVE_FILE as CURVE_FILE
+from contracts.key_files import HUB_PUBLIC_FILE as HUB_PUBLIC_FILE
+from contracts.key_files import MIRROR_PUBLIC_FILE as MIRROR_PUBLIC_FILE
+from contracts.key_files import ROBOT_KEY_FILE as ROBOT_KEY_FILE
+from contracts.key_files import TRUSTED_FILE as TRUSTED_FILE
+from contracts.key_files import party_folder as party_folder
 
 KEY_FILE_MAX_BYTES = 4 * 1024 * 1024
-CURVE_FILE = "curve.json"
-HUB_PUBLIC_FILE = "hub_public.json"
-MIRROR_PUBLIC_FILE = "mirror_public.json"
 MIRRORS_FOLDER = "mirrors"
-TRUSTED_FILE = "trusted_release_keys.json"
 AUTHORIZED_FOLDER = "authorized"
 ROBOTS_FILE = "robots.json"
 OPERATORS_FILE = "operators.json"
@@ -34,8 +37,6 @@ ACCESS_SOURCE = "access.yaml"
 ACCESS_FILE = "access.dsse.json"
 PEOPLE_FOLDER = "people"
 CARDS_FOLDER = "cards"
-CARD_FILE = "card.dsse.json"
-ROBOT_KEY_FILE = "robot.pem"
 
 ROBOT_ID_PATTERN = "^[a-z0-9][a-z0-9_-]{0,62}$"
 Z85Key = Annotated[str, msgspec.Meta(min_length=40, max_length=40)]
@@ -84,9 +85,3 @@ def read_key_file(path: Path, kind: type[S], private: bool = False) -> S:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise KeyFileError(f"{path} holds no {kind.__name__}: {error}; make it anew") from None
-
-
-def party_folder(keys: Path, *party: str) -> Path:
-    """The party's own folder inside a fleet's key folder, or ``keys`` when it is that folder itself."""
-    inside = keys.joinpath(*party)
-    return inside if inside.is_dir() else keys

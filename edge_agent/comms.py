@@ -14,7 +14,7 @@ from typing import Annotated
 
 import msgspec
 
-from contracts.errors import ContractError, RingError
+from contracts.errors import ContractError, KeyFileError, RingError
 from contracts.keyring import MIRROR_PUBLIC_FILE, ROBOT_ID_PATTERN, party_folder
 from contracts.messages import (
     Ack,
@@ -83,16 +83,18 @@ class Comms:
         self._was_online = False
         self.recorder = Recorder(state, config.robot_id)
         seed = zlib.crc32(config.robot_id.encode())
-        self.link = HubLink(config.hub_endpoint, keys, self._hello, seed)
+        try:
+            self.link, self.mirror = self._open_links(keys, seed)
+        except (
+            KeyFileError
+        ) as error:  # the supervisor starts it again and again: once more in the robot's own log
+            self.recorder.event("keys_unusable", why=str(error))
+            self.recorder.close()
+            raise
         audit = Audit(self.link.send, self.recorder.event, seed, config.audit_interval_s)
         self.uplink = Uplink(self.recorder, self.link.send, audit)
         self.erasures = Erasures(self.recorder, state, keys, self.link.send)
         self.clock = HubClock(state, keys, config.robot_id, self.link.send, self.recorder.event)
-        self.mirror: HubLink | None = None
-        if config.mirror_endpoint:
-            self.mirror = HubLink(
-                config.mirror_endpoint, keys, self._hello, seed + 1, server_file=MIRROR_PUBLIC_FILE
-            )
         self.routes = Routes(self.link, self.mirror, time.monotonic_ns, self.recorder.event)
         checker = BundleChecker(keys, config.robot_model, state, hub_time=lambda: self.clock.verified)
         self._spans = open_sink(config.traces, "outrider-agent")
@@ -101,6 +103,20 @@ class Comms:
             state, checker, self.routes.send, self.recorder.event, keys, config.robot_id,
             trace=self.trace, trusted_ns=self.clock.now_wall_ns, other_way=self.routes.other_way,
         )  # fmt: skip
+
+    def _open_links(self, keys: Path, seed: int) -> tuple[HubLink, HubLink | None]:
+        """To the hub, and to the mirror where there is one; raises KeyFileError."""
+        link = HubLink(self._config.hub_endpoint, keys, self._hello, seed)
+        if not self._config.mirror_endpoint:
+            return link, None
+        try:
+            mirror = HubLink(
+                self._config.mirror_endpoint, keys, self._hello, seed + 1, server_file=MIRROR_PUBLIC_FILE
+            )
+        except KeyFileError:
+            link.close()
+            raise
+        return link, mirror
 
     def stop(self) -> None:
         """Let ``run`` flush and return; safe in a signal handler."""

@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+from contracts.key_files import missing_files, party_folder
 from edge_agent.errors import AgentError, AgentRunningError, ConfigError
 from edge_agent.heartbeat import read_heartbeat, remove_ring
 
@@ -67,7 +68,8 @@ class Child:
             if self.age_s > STEADY_S:
                 self._backoff_s = BACKOFF_MIN_S
             return
-        say(f"{self.name} ended with code {code}; starts again in {self._backoff_s:g} s")
+        where = f"; {self._log} says why" if self._log else ""
+        say(f"{self.name} ended with code {code}; starts again in {self._backoff_s:g} s{where}")
         self._process, self._restart_s = None, now_s + self._backoff_s
         self._backoff_s = min(2.0 * self._backoff_s, BACKOFF_MAX_S)
 
@@ -245,6 +247,12 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--mirror is {arguments.mirror!r}; it must be an address such as tcp://host:5756")
     if not arguments.no_hub and "://" not in arguments.hub:
         raise ConfigError(f"--hub is {arguments.hub!r}; it must be an address such as tcp://host:5755")
+    folder = party_folder(Path(arguments.keys), "robots", arguments.robot)
+    if missing := missing_files(folder, not arguments.no_hub, bool(arguments.mirror)):
+        raise ConfigError(
+            f"no {', '.join(missing)} of {arguments.robot} in {folder};"
+            " `outrider agent enrol` or `outrider keys init` makes them"
+        )
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

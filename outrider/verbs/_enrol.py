@@ -10,7 +10,8 @@ from outrider.verbs._operator import DEFAULT_HUB, AsJson, clear_errors
 
 ENROL_EXAMPLE = """Example:  outrider agent enrol outrider1-lKdyb2... --hub tcp://hub:5755 --state state
 
-The token comes from `outrider fleet enrol`. Then:  outrider agent run --keys state/keys --state state ..."""
+The token comes from `outrider fleet enrol`. Then:  outrider agent run --robot robot_7 --layout floor.yaml \\
+--state state --keys state/keys --hub tcp://hub:5755"""
 
 
 def enrol(

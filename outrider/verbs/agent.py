@@ -15,13 +15,13 @@ import typer
 from outrider.cli import fail
 from outrider.verbs._enrol import ENROL_EXAMPLE, enrol
 from outrider.verbs._operator import DEFAULT_HUB, DEFAULT_KEYS, AsJson, Keys, NoAutostart, SimTime, check_name
-from outrider.verbs.filter import filter_commands
+from outrider.verbs.filter import FILTER_EXAMPLE, filter_commands
 
 if TYPE_CHECKING:
     from edge_agent.ros.client import RobotClient
 
 app = typer.Typer(no_args_is_help=True, help="Run a robot's agent; enrol it, arm it, stop it, load a policy.")
-app.command("filter")(filter_commands)
+app.command("filter", epilog=FILTER_EXAMPLE)(filter_commands)
 app.command(epilog=ENROL_EXAMPLE)(enrol)
 Robot = Annotated[
     str, typer.Argument(help="The robot's name, which is its ROS namespace.", show_default=False)
@@ -83,6 +83,7 @@ def run(
     if forgiven is not None:
         arguments += ["--forgiven", str(forgiven)]
     _check_files(layout, safety, keys, robot)
+    _check_keys(keys, robot, mirror)
     if safety is not None:
         arguments += ["--safety", str(safety)]
     flags = {
@@ -114,7 +115,31 @@ def _check_files(layout: Path, safety: Path | None, keys: Path, robot: str) -> N
         raise fail(str(error), 2) from None
 
 
-@app.command()
+def _check_keys(keys: Path, robot: str, mirror: str) -> None:
+    """Refuse here what comms would refuse at each of its starts; what is missing altogether, the supervisor names."""
+    from contracts.errors import KeyFileError
+    from contracts.keyring import (
+        CURVE_FILE,
+        HUB_PUBLIC_FILE,
+        MIRROR_PUBLIC_FILE,
+        CurvePair,
+        CurvePublic,
+        party_folder,
+        read_key_file,
+    )
+
+    own = party_folder(keys, "robots", robot)
+    try:
+        if (own / CURVE_FILE).exists():
+            read_key_file(own / CURVE_FILE, CurvePair, private=True)
+        for name in (HUB_PUBLIC_FILE, MIRROR_PUBLIC_FILE)[: 1 + bool(mirror)]:
+            if (own / name).exists():
+                read_key_file(own / name, CurvePublic)
+    except KeyFileError as error:
+        raise fail(str(error), 2) from None
+
+
+@app.command(epilog="Example:  outrider agent arm robot_1 --reason 'shift begins' --wait 20")
 def arm(
     robot: Robot,
     reason: Why = "operator",
@@ -131,14 +156,14 @@ def arm(
         _report(robot, answer)
 
 
-@app.command()
+@app.command(epilog="Example:  outrider agent disarm robot_1")
 def disarm(robot: Robot, reason: Why = "operator", timeout: Timeout = 5.0) -> None:
     """Forbid motion until the robot is armed again."""
     with _client(robot, timeout) as client:
         _report(robot, client.arm(reason, arm=False))
 
 
-@app.command()
+@app.command(epilog="Example:  outrider agent stop robot_1 --emergency --reason 'somebody on the floor'")
 def stop(
     robot: Robot,
     emergency: Annotated[bool, typer.Option("--emergency", help="Latched until it is reset.")] = False,
@@ -150,14 +175,14 @@ def stop(
         _report(robot, client.stop(reason, emergency))
 
 
-@app.command()
+@app.command(epilog="Example:  outrider agent reset robot_1 --reason 'floor is clear'")
 def reset(robot: Robot, reason: Why = "operator", timeout: Timeout = 5.0) -> None:
     """Release an emergency stop. The robot stays disarmed."""
     with _client(robot, timeout) as client:
         _report(robot, client.reset(reason))
 
 
-@app.command()
+@app.command(epilog="Example:  outrider agent mode robot_1 shadow")
 def mode(
     robot: Robot,
     to: Annotated[str, typer.Argument(help="controller, shadow, assist or fallback.", show_default=False)],
@@ -174,7 +199,7 @@ def mode(
         _report(robot, client.set_mode(known[to], reason))
 
 
-@app.command()
+@app.command(epilog="Example:  outrider agent approve robot_1 --seconds 20")
 def approve(
     robot: Robot,
     seconds: Annotated[float, typer.Option(help="How long; 0 ends the approval.", min=0, max=60)] = 10.0,
@@ -186,7 +211,7 @@ def approve(
         _report(robot, client.approve(seconds, reason))
 
 
-@app.command()
+@app.command(epilog="Example:  outrider agent load robot_1 /var/lib/outrider/v2.outrider")
 def load(
     robot: Robot,
     bundle: Annotated[Path, typer.Argument(help="A bundle on the robot's own disk.", show_default=False)],
@@ -200,7 +225,7 @@ def load(
     typer.echo(f"{robot}: {answer.message} ({answer.digest[:12]})")
 
 
-@app.command()
+@app.command(epilog="Example:  outrider agent status robot_1 --json")
 def status(robot: Robot, timeout: Timeout = 5.0, as_json: AsJson = False) -> None:
     """Whether it is armed, what holds it, which policy drives, how its ticks go."""
     with _client(robot, timeout) as client:

@@ -57,7 +57,7 @@ def show(
             )
 
 
-@app.command(epilog="Example:  outrider audit verify --data hub --head $(cat noted_hash)")
+@app.command(epilog='Example:  outrider audit verify --data hub --head "$(cat noted_hash)"')
 def verify(
     head: Annotated[str, typer.Option(help="A hash noted earlier: it must still be in the chain.")] = "",
     data: Data = None,

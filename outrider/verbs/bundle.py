@@ -15,7 +15,7 @@ app = typer.Typer(no_args_is_help=True, help="Export, pack, inspect and verify p
 BundleFile = Annotated[Path, typer.Argument(help="The bundle file.")]
 
 
-@app.command()
+@app.command(epilog="Example:  outrider bundle inspect v1.outrider")
 def inspect(bundle: BundleFile, keys: Keys = DEFAULT_KEYS, as_json: AsJson = False) -> None:
     """Show what a bundle says, after its signatures have been verified."""
     import msgspec
@@ -35,7 +35,7 @@ def inspect(bundle: BundleFile, keys: Keys = DEFAULT_KEYS, as_json: AsJson = Fal
     typer.echo(f"golden rows   {len(checked.golden_observations)}")
 
 
-@app.command()
+@app.command(epilog="Example:  outrider bundle verify v1.outrider --keys keys")
 def verify(
     bundle: BundleFile,
     keys: Keys = DEFAULT_KEYS,
@@ -68,7 +68,9 @@ def verify(
     )
 
 
-@app.command()
+@app.command(
+    epilog="Example:  outrider bundle export runs/first --out v1.outrider --version 1.0.0 --counter 1"
+)
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
     out: Annotated[Path, typer.Option(help="Where to write the bundle.")],
@@ -104,7 +106,11 @@ def export(
     typer.echo(f"{out}: {name}@{version} counter {counter}, {len(bundle)} bytes, signed\n{digest}")
 
 
-@app.command(name="pack")
+@app.command(
+    name="pack",
+    epilog="Example:  outrider bundle pack --onnx net.onnx --spec net.yaml --out v1.outrider --version 1.0.0 "
+    "--counter 1",
+)
 def pack_own(
     onnx: Annotated[Path, typer.Option(help="The network, from any framework.")],
     spec: Annotated[Path, typer.Option(help="Its description, YAML; see docs/bring-your-own-policy.md.")],

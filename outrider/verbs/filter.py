@@ -8,6 +8,8 @@ import typer
 from outrider.cli import fail
 from outrider.verbs._operator import DEFAULT_KEYS, Keys, NoAutostart, SimTime, check_name
 
+FILTER_EXAMPLE = "Example:  outrider agent filter --robot robot_1 --state /var/lib/outrider/robot_1"
+
 
 def filter_commands(
     robot: Annotated[

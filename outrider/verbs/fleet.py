@@ -27,9 +27,9 @@ app = typer.Typer(no_args_is_help=True, help="What the robots run and have repor
 app.command(epilog=ENROL_EXAMPLE)(enrol)
 app.command(epilog=ALLOW_EXAMPLE)(allow)
 app.command(epilog=REVOKE_EXAMPLE)(revoke)
-app.command()(members)
+app.command(epilog="Example:  outrider fleet members robot_3")(members)
 app.command(epilog=ERASE_EXAMPLE)(erase)
-app.command()(erasures)
+app.command(epilog="Example:  outrider fleet erasures robot_3")(erasures)
 
 
 @app.callback()
@@ -37,7 +37,7 @@ def _group() -> None:
     """What the robots run and have reported; who may connect."""
 
 
-@app.command()
+@app.command(epilog="Example:  outrider fleet status --hub tcp://hub:5755")
 def status(keys: Keys = DEFAULT_KEYS, hub: HubAddress = DEFAULT_HUB, as_json: AsJson = False) -> None:
     """One line a robot: is it there, which policy, how many of its records are safe here, how far behind."""
     with hub_client(hub, keys) as client:

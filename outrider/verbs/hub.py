@@ -17,7 +17,9 @@ Two hubs, one serves and one stands by (docs/operations/hubs.md), the same on bo
 outrider hub run --data /srv/fleet --database postgresql+psycopg://outrider@db/fleet --name hub_a"""
 MIRROR_EXAMPLE = """Example:  outrider hub mirror north --upstream tcp://hub:5755 --listen tcp://*:5756 --data mirror
 
-Its keys:  outrider hub mirror-keys north. Robots:  outrider agent run --mirror tcp://north:5756 ..."""
+Its keys:  outrider hub mirror-keys north
+
+Robots use it with `outrider agent run --mirror tcp://north:5756` and their other options."""
 MIRROR_KEYS_EXAMPLE = """Example:  outrider hub mirror-keys north --robots robot_1,robot_2
 
 A second one behind it:  outrider hub mirror-keys hall_3 --behind north"""
@@ -142,14 +144,11 @@ def mirror_keys(
 READY = {"dashboard.json": "outrider-dashboard.json", "alerts.yaml": "outrider-alerts.yaml"}
 
 
-@app.command()
+@app.command(epilog="Example:  outrider hub monitoring /etc/prometheus/outrider")
 def monitoring(
     folder: Annotated[Path, typer.Argument(help="Where to put the two files; made when it is not there.")],
 ) -> None:
-    """Write a Grafana dashboard to import and alert rules for Prometheus, of what this version exports.
-
-    outrider hub monitoring /etc/prometheus/outrider
-    """
+    """Write a Grafana dashboard to import and alert rules for Prometheus, of what this version exports."""
     from importlib.resources import files
 
     from contracts.atomic import write_atomically

@@ -10,7 +10,17 @@ import typer
 from outrider.cli import fail
 from outrider.verbs._operator import DEFAULT_KEYS, AsJson, Keys, check_name, clear_errors
 from outrider.verbs.sign_safety import EXAMPLE, sign_safety
-from outrider.verbs.trust_keys import ROTATE_EXAMPLE, make_trust, revoke, rotate, status, trust
+from outrider.verbs.trust_keys import (
+    REVOKE_EXAMPLE,
+    ROTATE_EXAMPLE,
+    STATUS_EXAMPLE,
+    TRUST_EXAMPLE,
+    make_trust,
+    revoke,
+    rotate,
+    status,
+    trust,
+)
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Signer
@@ -21,10 +31,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 app = typer.Typer(no_args_is_help=True, help="Make the keys of a fleet, name its people.")
 app.command("sign-safety", epilog=EXAMPLE)(sign_safety)
-app.command()(trust)
-app.command()(status)
+app.command(epilog=TRUST_EXAMPLE)(trust)
+app.command(epilog=STATUS_EXAMPLE)(status)
 app.command(epilog=ROTATE_EXAMPLE)(rotate)
-app.command(epilog=ROTATE_EXAMPLE.replace("rotate", "revoke"))(revoke)
+app.command(epilog=REVOKE_EXAMPLE)(revoke)
 PEOPLE_EXAMPLE = """Example:  outrider keys person anna --roles approver
 
 And:  outrider keys person boris --roles releaser,safety_officer"""
@@ -35,7 +45,7 @@ def _group() -> None:
     """Make the keys of a fleet."""
 
 
-@app.command()
+@app.command(epilog="Example:  outrider keys init keys --robots robot_1,robot_2")
 def init(
     folder: Annotated[Path, typer.Argument(help="Where to put them; must not hold keys yet.")],
     robots: Annotated[str, typer.Option(help="Names of the robots, comma-separated.")],
@@ -107,7 +117,7 @@ def person(
         typer.echo(f"private key: {path}; move it to {name}'s machine")
 
 
-@app.command()
+@app.command(epilog="Example:  outrider keys access --keys keys")
 def access(keys: Keys = DEFAULT_KEYS) -> None:
     """Sign the access file again after access.yaml was edited: roles changed, somebody gone. Raises its version."""
     from contracts.papers import AccessFile

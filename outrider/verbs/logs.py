@@ -281,7 +281,7 @@ def verify(
 ) -> None:
     """Hold a log against its seals: is it as the robot wrote it? Exit code 1 when not, and where.
 
-    outrider logs verify STATE --key $(outrider logs verify HUB_COPY --json | jq -r '.[0].key')
+    outrider logs verify STATE --key "$(outrider logs verify HUB_COPY --json | jq -r '.[0].key')"
     """
     import msgspec
 

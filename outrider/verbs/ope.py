@@ -85,7 +85,9 @@ def estimate(
         raise typer.Exit(ALL_REFUSED)
 
 
-@app.command()
+@app.command(
+    epilog="Example:  outrider ope collect --run runs/first --out log.npz --episodes 400 --steps-max 100"
+)
 def collect(
     out: Annotated[Path, typer.Option(help="Where to write the episodes, .npz.")],
     run: Run = None,

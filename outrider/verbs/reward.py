@@ -65,7 +65,7 @@ def audit(
         typer.echo(f"{out}: audit.json and {len(exported)} trips with pictures")
 
 
-@app.command()
+@app.command(epilog="Example:  outrider reward show --run runs/first")
 def show(config: Config = None, run: Run = None, as_json: AsJson = False) -> None:
     """Print the terms of a reward and its hash: the defaults, a config's or a run's."""
     import msgspec

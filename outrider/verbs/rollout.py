@@ -50,7 +50,7 @@ PlanFile = Annotated[Path, typer.Argument(help="The plan, YAML.", show_default=F
 Number = Annotated[int, typer.Argument(help="Number of the rollout; the newest when left out.")]
 
 
-@plans.command()
+@plans.command(epilog="Example:  outrider rollout plan example --release router@2.0.0 > plan.yaml")
 def example(release: Annotated[str, typer.Option(help="NAME@VERSION.")] = "router@2.0.0") -> None:
     """Print a plan with every kind of stage."""
     from outrider.verbs._plans import example as text
@@ -58,7 +58,7 @@ def example(release: Annotated[str, typer.Option(help="NAME@VERSION.")] = "route
     typer.echo(text(release), nl=False)
 
 
-@plans.command()
+@plans.command(epilog="Example:  outrider rollout plan check plan.yaml")
 def check(
     plan: PlanFile, keys: Keys = DEFAULT_KEYS, hub: HubAddress = DEFAULT_HUB, as_json: AsJson = False
 ) -> None:
@@ -143,7 +143,7 @@ def start(
     _show(view, as_json)
 
 
-@app.command()
+@app.command(epilog="Example:  outrider rollout status 3 --watch")
 def status(
     rollout: Number = 0,
     watch: Annotated[bool, typer.Option("--watch", help="Stay until every robot has ended.")] = False,
@@ -174,7 +174,7 @@ def status(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(epilog='Example:  outrider rollout pause 3 --as boris --why "look at dock 4 first"')
 def pause(
     person: Person,
     why: Why,
@@ -187,7 +187,7 @@ def pause(
     _act_on(rollout, "pause", person, why, keys, hub, as_json)
 
 
-@app.command()
+@app.command(epilog='Example:  outrider rollout resume 3 --as boris --why "dock 4 is clear"')
 def resume(
     person: Person,
     why: Why,

@@ -21,7 +21,7 @@ zones: [{kind: keep_out, corners_m: [[6, 4], [8, 4], [8, 7], [6, 7]]}]
 
 Then:  outrider keys sign-safety settings.yaml --out safety.dsse.json
 
-And:  outrider agent run --safety safety.dsse.json ..."""
+The robot takes it with `outrider agent run --safety safety.dsse.json` and its other options."""
 
 
 def sign_safety(

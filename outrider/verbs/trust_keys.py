@@ -7,9 +7,12 @@ import typer
 
 from outrider.verbs._operator import DEFAULT_KEYS, AsJson, Keys, clear_errors, print_json
 
+TRUST_EXAMPLE = "Example:  outrider keys trust --keys keys"
+STATUS_EXAMPLE = "Example:  outrider keys status --keys keys"
 ROTATE_EXAMPLE = """Example:  outrider keys rotate image_timestamp
 
 Or:  PYKCS11LIB=/usr/lib/x86_64-linux-gnu/libykcs11.so outrider keys rotate image_root_1 --hsm hsm:2"""
+REVOKE_EXAMPLE = 'Example:  outrider keys revoke image_root_1 --why "a laptop was stolen"'
 Hardware = Annotated[str, typer.Option("--hsm", help="A key in hardware, such as hsm:2?label=YubiKey.")]
 KeyName = Annotated[str, typer.Argument(help="The key, as `outrider keys status` names it.")]
 

@@ -2,20 +2,25 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 
+from contracts.key_files import COMMS_FILES, ROOT_FILES, UPDATE_FILES
 from contracts.ring import RING_FOLDER, RingWriter
+from contracts.trust import DIRECTOR, IMAGE
 from edge_agent import heartbeat
 from edge_agent.comms import CommsConfig
 from edge_agent.config import ControlConfig, decode_settings
 from edge_agent.errors import AgentRunningError, ConfigError
+from edge_agent.recorder.reading import load_log
 from edge_agent.supervisor import check_arguments, parse, take_lock, write_configs
-from tests.support.agent import LAYOUT, ROOT
+from tests.support.agent import LAYOUT, ROOT, wait_for
 
 GOOD = {"robot_id": "robot_1", "state_dir": "s", "keys_dir": "k", "layout_path": "f.yaml", "ring_name": "r"}
 
@@ -68,11 +73,93 @@ def test_wrong_options_are_refused_and_leave_no_folder(
     with pytest.raises(ConfigError, match=hint):
         check_arguments(parse(arguments(tmp_path, *more)))
     command = [sys.executable, "-m", "edge_agent.supervisor", *arguments(tmp_path, *more)]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=30)
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=100)
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
     assert hint in ended.stderr
     assert not (tmp_path / "s").exists()
+
+
+def agent_run(tmp_path: Path, keys: Path, *more: str) -> list[str]:
+    """``outrider agent run`` with these keys."""
+    words = [
+        "--robot",
+        "robot_1",
+        "--layout",
+        str(LAYOUT),
+        "--state",
+        str(tmp_path / "s"),
+        "--keys",
+        str(keys),
+    ]
+    return [sys.executable, "-m", "outrider.cli", "agent", "run", *words, *more]
+
+
+def own_keys(tmp_path: Path, keys: Path) -> Path:
+    """A copy of what robot_1 has."""
+    return Path(shutil.copytree(keys / "robots" / "robot_1", tmp_path / "own"))
+
+
+def refused(command: list[str]) -> str:
+    """The one line of a start that is refused."""
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=100)
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1), ended.stderr
+    return ended.stderr
+
+
+def test_a_start_without_keys_is_refused_by_name(tmp_path: Path, keys: Path) -> None:
+    assert (f"{IMAGE}.root.json", f"{DIRECTOR}.root.json") == ROOT_FILES
+    own = own_keys(tmp_path, keys)
+    (tmp_path / "empty").mkdir()
+    hub = ("--hub", "tcp://127.0.0.1:1")
+    every = ", ".join((*COMMS_FILES, *UPDATE_FILES))
+    assert f"no {every} of robot_1 in {tmp_path / 'empty'}; " in refused(
+        agent_run(tmp_path, tmp_path / "empty", *hub)
+    )
+    check_arguments(parse([*arguments(tmp_path), "--keys", str(own)]))
+    for name in (*COMMS_FILES, *UPDATE_FILES):
+        (own / name).rename(tmp_path / "aside")
+        with pytest.raises(ConfigError, match=f"no {name} of robot_1"):
+            check_arguments(parse([*arguments(tmp_path)[:-1], "--keys", str(own), *hub]))
+        (tmp_path / "aside").rename(own / name)
+    (own / "curve.json").chmod(0o644)
+    assert "run `chmod 600" in refused(agent_run(tmp_path, own, *hub))
+    (own / "curve.json").chmod(0o600)
+    mirror = (*hub, "--mirror", "tcp://127.0.0.1:2")
+    assert "no mirror_public.json of robot_1" in refused(agent_run(tmp_path, own, *mirror))
+    (own / "mirror_public.json").write_text("{}")
+    assert "mirror_public.json holds no CurvePublic" in refused(agent_run(tmp_path, own, *mirror))
+    assert not (tmp_path / "s").exists()
+
+
+def test_keys_that_go_while_it_runs_are_named_where_one_looks(tmp_path: Path, keys: Path) -> None:
+    """The supervisor's line leads to comms.log, which names the file; so does the robot's own record."""
+    own, state = own_keys(tmp_path, keys), tmp_path / "s"
+    with (tmp_path / "said").open("w") as said:
+        running = subprocess.Popen(agent_run(tmp_path, own, "--no-hub"), stderr=said, cwd=ROOT)
+    try:
+        wait_for(lambda: list((state / "log").glob("*.olog")), "comms")
+        (own / "curve.json").unlink()
+        before = comms_of(running.pid)
+        before.kill()
+        wait_for(lambda: "no key at" in (state / "comms.log").read_text(), "the reason in comms.log")
+        wait_for(lambda: "comms.log says why" in (tmp_path / "said").read_text(), "where to look")
+        told = [e for _, e in load_log(state / "log").events if e.name == "keys_unusable"]
+        assert str(own / "curve.json") in str(told[0].detail["why"])
+    finally:
+        running.terminate()
+        assert running.wait(60) == 0
+
+
+def comms_of(supervisor: int) -> psutil.Process:
+    """Its comms process."""
+
+    def found() -> psutil.Process | None:
+        children = psutil.Process(supervisor).children()
+        return next((one for one in children if "edge_agent.comms" in one.cmdline()), None)
+
+    process: psutil.Process = wait_for(found, "comms runs")
+    return process
 
 
 def test_two_agents_on_one_state_folder_are_refused(tmp_path: Path) -> None:
@@ -100,7 +187,7 @@ def test_the_supervisor_reads_the_heartbeat_that_control_writes() -> None:
 def test_the_supervisor_imports_neither_numpy_nor_rclpy() -> None:
     code = "import sys, edge_agent.supervisor; print({'numpy', 'rclpy', 'zmq', 'typer'} & set(sys.modules))"
     answer = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=30
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=100
     )
     assert answer.stdout == "set()\n", answer.stderr
 
@@ -117,7 +204,9 @@ print(prepare(False, (4000,), said.append), said[-1])
 """
     if os.geteuid() != 0:
         pytest.skip("only root can become somebody who may do nothing")
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/", timeout=30)
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd="/", timeout=100
+    )
     first, second = answer.stdout.splitlines()
     assert first.startswith("['cores 0'] 3"), answer
     assert all(what in first for what in ("priority -10", "SCHED_FIFO 40", "locked memory"))

@@ -48,7 +48,7 @@ def test_a_candidate_that_ends_the_process_is_tried_twice(
     def control(at_call: int) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-m", "tests.support.crashing_control", str(tmp_path)]
         command += [str(keys / "robots" / "robot_1"), how, str(at_call)]
-        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=100)
 
     for tried in range(1, TRIES_MAX + 1):
         ended = control(at_call)
@@ -82,7 +82,9 @@ def test_one_crash_is_forgiven_when_the_next_trial_passes(tmp_path: Path, keys: 
     command = [sys.executable, "-m", "tests.support.crashing_control", str(tmp_path)]
     command += [str(keys / "robots" / "robot_1"), "segfault"]
     for at_call, code in ((35, -11), (WHOLE_TRIAL, 0)):
-        ended = subprocess.run([*command, str(at_call)], capture_output=True, text=True, cwd=ROOT, timeout=60)
+        ended = subprocess.run(
+            [*command, str(at_call)], capture_output=True, text=True, cwd=ROOT, timeout=100
+        )
         assert ended.returncode == code, ended.stderr
     assert "policy v2 accepted" in ended.stdout
     assert json.loads(marks.read_bytes()) == {}
@@ -102,7 +104,7 @@ def test_a_committed_policy_that_ends_the_process_gives_way_to_the_one_before(
     command += [str(keys / "robots" / "robot_1"), "segfault", "1", "0.2"]
     codes = []
     for _ in range(TRIES_MAX + 1):
-        ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
+        ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=100)
         codes.append(ended.returncode)
     assert codes == [-11, -11, 0]
     assert "committed policy v2 is not used: the control process ended" in ended.stdout
@@ -119,7 +121,7 @@ def test_where_no_mark_can_be_written_no_candidate_runs_and_the_committed_one_do
     (tmp_path / "slots" / STARTS_FILE / "in_the_way").mkdir(parents=True)
     command = [sys.executable, "-m", "tests.support.crashing_control", str(tmp_path)]
     command += [str(keys / "robots" / "robot_1"), "exit", str(WHOLE_TRIAL)]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=100)
     assert ended.returncode == 0, ended.stderr
     assert "candidate v3 refused: its start cannot be noted" in ended.stdout
     assert ended.stdout.endswith("drives v1\n")

@@ -17,7 +17,7 @@ pytest.importorskip("outrider_msgs", reason="ros_ws is not built: run 'make setu
 
 from contracts.decision import Reason, Verdict
 from edge_agent.ros.rivals import OWN_FILE
-from tests.support.agent import ROOT, LiveAgent, wait_for
+from tests.support.agent import ROOT, WAIT_MAX_S, LiveAgent, wait_for
 from tests.support.domain import domain_id
 
 BOUND_S = 2.0
@@ -96,7 +96,7 @@ def test_the_monitor_alone_is_not_armed_beside_who_bypasses_it(
         [sys.executable, "-m", "outrider.cli", *words], cwd=ROOT, stderr=subprocess.DEVNULL
     )
     try:
-        with RobotClient(robot, 20.0) as client:
+        with RobotClient(robot, WAIT_MAX_S) as client:
             answer = wait_for(
                 lambda: (found := client.arm("test")) and "publishes" in found.message and found,
                 "the refusal",
@@ -105,4 +105,4 @@ def test_the_monitor_alone_is_not_armed_beside_who_bypasses_it(
             assert "cmd_vel_in" in answer.message
     finally:
         running.terminate()
-        assert running.wait(20) == 0
+        assert running.wait(WAIT_MAX_S) == 0

@@ -277,7 +277,7 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     program = unit_settings()["ExecStart"].split()[0]
     unit = tmp_path / UNIT.name
     unit.write_text(UNIT.read_text().replace(program, sys.executable))
-    ended = subprocess.run([analyze, "verify", str(unit)], capture_output=True, text=True, timeout=60)
+    ended = subprocess.run([analyze, "verify", str(unit)], capture_output=True, text=True, timeout=100)
     told = [line for line in ended.stderr.splitlines() if str(unit) in line or "outrider-agent@" in line]
     left = [line for line in told if not any(f"'{name}'" in line for name in NEWER_THAN_252)]
     assert (ended.returncode, left) == (0, []), ended.stderr

@@ -207,7 +207,7 @@ def test_an_unsigned_file_ends_the_start_in_one_line_and_leaves_nothing(tmp_path
 
     def start(module: str, *words: str) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-m", module, *words]
-        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=100)
 
     ended = start(
         "outrider.cli", "agent", "run", "--robot", "robot_1", "--layout", str(LAYOUT), "--state", str(state),
@@ -234,7 +234,7 @@ def test_the_verb_signs_what_a_robot_takes_and_nothing_looser(tmp_path: Path, ke
             str(out),
         ]
         return subprocess.run(
-            [*command, "--keys", str(keys), *words], capture_output=True, text=True, cwd=ROOT, timeout=60
+            [*command, "--keys", str(keys), *words], capture_output=True, text=True, cwd=ROOT, timeout=100
         )
 
     for text, hint in (

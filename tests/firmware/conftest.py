@@ -15,7 +15,7 @@ from firmware_interface.emulator.build import Kind, build, signature_flags
 from firmware_interface.emulator.process import Emulator
 from firmware_interface.link.client import FirmwareLink
 from firmware_interface.transport.ports import open_port
-from tests.support.firmware import PUBLIC, Pair
+from tests.support.firmware import OPEN_MAX_S, PUBLIC, Pair
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +45,7 @@ def emulator(program: Path, tmp_path: Path) -> Iterator[Emulator]:
 @pytest.fixture
 def link(emulator: Emulator) -> Iterator[FirmwareLink]:
     with FirmwareLink(lambda: open_port(emulator.port)) as opened:
-        opened.wait_open()
+        opened.wait_open(OPEN_MAX_S)
         yield opened
 
 

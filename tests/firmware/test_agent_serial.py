@@ -27,7 +27,7 @@ class SerialAgent(LiveAgent):
 
 def drive(agent: SerialAgent) -> None:
     """Arm until it drives: on a busy machine a late tick may stop the board at once, as it should."""
-    for _ in range(5):
+    for _ in range(20):
         agent.client().arm("test")
         end_s = time.monotonic() + 3.0
         while time.monotonic() < end_s:
@@ -73,11 +73,17 @@ def test_the_agent_drives_the_board_and_a_killed_control_stops_it(
     assert emulator.counts()["state"] == State.DISARMED
 
     start = emulator.mark()
-    drive(agent)
-    emulator.wait_for("asked", start, on=1)
-    emulator.ask("bumper 1")
-    wait_for(lambda: not agent.status()["safety"].armed, "the agent learns that the board has stopped", 5.0)
-    assert "bumper" in agent.status()["policy"].detail
+    for _ in range(5):  # where a late tick stops the board first, that is what the agent tells
+        drive(agent)
+        emulator.wait_for("asked", start, on=1)
+        emulator.ask("bumper 1")
+        wait_for(lambda: not agent.status()["safety"].armed, "the agent learns that the board has stopped")
+        told = wait_for(lambda: (d := agent.status()["policy"].detail) and "stopped" in d and d, "why it has")
+        if "bumper" in told:
+            break
+        emulator.ask("bumper 0")
+        agent.client().reset("test")
+    assert "bumper" in told
     refused = agent.client().arm("test")
     assert not refused.success
     assert "motor controller" in refused.message

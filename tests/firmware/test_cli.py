@@ -81,7 +81,7 @@ def test_emulate_runs_until_interrupted(tmp_path: Path, program: Path) -> None:
     assert json.loads(process.stdout.readline())["port"] == str(port)
     assert port.is_symlink()
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=10)
+    process.communicate(timeout=100)
     assert process.returncode == 130
     assert not port.is_symlink()
 

@@ -24,8 +24,10 @@ from sim.errors import SimConfigError
 from sim.physics.boards import Battery, BoardDrive, check_run
 from sim.world.library import find_layout
 from sim.world.run import STEP_S, FloorRun
+from tests.support.fleet import wait_for
 
-WAIT_STEPS = 400
+WAIT_STEPS = 1200
+TRIES_MAX = 10
 EXPIRY_US = 200_000
 """As long as it may be: here a busy test and not a frozen host is late."""
 STANDING = np.zeros((2, 2))
@@ -71,6 +73,9 @@ class Rig:
             if self.link.open and status is not None and status.state == State.DISARMED:
                 with contextlib.suppress(FirmwareError):
                     self.link.arm()
+            elif self.link.open and status is not None and status.faults == Fault.SENSOR:
+                with contextlib.suppress(FirmwareError):
+                    self.link.clear_faults()
             return holds()
 
         self.until(held)
@@ -109,14 +114,23 @@ def test_the_robot_moves_as_the_board_says_and_the_board_feels_it(rig: Rig) -> N
     assert np.abs(rig.wheels()).max() < 0.1, "nobody has armed it"
     rig.drive_until(lambda: rig.speed()[1] > 0.7)
     assert abs(rig.speed()[0]) < 0.1
-    wheels = rig.link.wait_frame(frames.Wheels)
-    assert wheels.right_radps == pytest.approx(-wheels.left_radps, abs=0.3)
-    assert wheels.right_radps == pytest.approx(0.8 * 0.2 / 0.08, abs=0.4)
-    assert rig.link.wait_frame(frames.Imu).turn_rate_z_radps == pytest.approx(0.8, abs=0.15)
-    battery = rig.link.wait_frame(frames.Battery)
-    assert 24.0 < battery.voltage_v < 25.2
-    assert battery.current_a > 0.5
-    assert battery.charge < 1.0
+
+    def felt() -> bool:
+        wheels, imu = rig.link.latest(frames.Wheels), rig.link.latest(frames.Imu)
+        battery = rig.link.latest(frames.Battery)
+        assert wheels is not None
+        assert imu is not None
+        assert battery is not None
+        assert 24.0 < battery.voltage_v < 25.2
+        return (
+            wheels.right_radps == pytest.approx(-wheels.left_radps, abs=0.3)
+            and wheels.right_radps == pytest.approx(0.8 * 0.2 / 0.08, abs=0.4)
+            and imu.turn_rate_z_radps == pytest.approx(0.8, abs=0.15)
+            and battery.current_a > 0.5
+            and battery.charge < 1.0
+        )
+
+    rig.drive_until(felt)
     rig.drive_until(lambda: abs(math.remainder(rig.run.state.pose[0, 0, 2] - start[0, 2], math.tau)) > 0.3)
     assert np.abs(rig.run.state.pose[0, 1] - start[1]).max() < 0.01, "the other robot has a board of its own"
 
@@ -151,9 +165,9 @@ def test_a_killed_board_stops_its_robot_and_comes_back_disarmed(rig: Rig, tmp_pa
     rig.command = (0.0, 0.8)
     rig.drive_until(lambda: rig.speed()[1] > 0.4)
     found = json.loads((tmp_path / "ports" / PORTS_FILE).read_bytes())
-    before = found["robot_1"]["pid"]
+    before, sessions = found["robot_1"]["pid"], rig.link.statistics.sessions
     os.kill(before, signal.SIGKILL)
-    rig.until(lambda: not rig.link.open)
+    rig.until(lambda: not rig.link.open or rig.link.statistics.sessions > sessions)
     rig.until(lambda: np.abs(rig.wheels()).max() < 0.1)
     rig.until(lambda: rig.link.open)
     for _ in range(5):
@@ -175,23 +189,32 @@ def test_in_a_faster_simulation_the_boards_clock_goes_as_fast(program: Path, tmp
         rig.until(lambda: rig.link.open)
         rig.command = (0.0, 0.8)
         rig.drive_until(lambda: rig.speed()[1] > 0.7)
-        first, first_s = rig.link.wait_frame(frames.Wheels), time.monotonic()
-        for _ in range(10):
-            rig.step()
-        last, last_s = rig.link.wait_frame(frames.Wheels), time.monotonic()
-        assert (last.time_us - first.time_us) / 1e6 == pytest.approx(2.0 * (last_s - first_s), abs=0.1)
-        assert rig.link.statistics.clock_error_us < 50_000, "it knows the board's clock"
+
+        def twice_as_fast() -> bool:
+            """Unless this process stood still between a frame's coming and its look at the clock."""
+            first, first_s = rig.link.wait_frame(frames.Wheels, 30.0), time.monotonic()
+            for _ in range(10):
+                rig.step()
+            last, last_s = rig.link.wait_frame(frames.Wheels, 30.0), time.monotonic()
+            told_s = (last.time_us - first.time_us) / 1e6
+            return bool(told_s == pytest.approx(2.0 * (last_s - first_s), abs=0.1))
+
+        assert any(twice_as_fast() for _ in range(TRIES_MAX))
+        rig.until(lambda: rig.link.statistics.clock_error_us < 50_000)
     finally:
         rig.close()
 
 
 def test_a_board_that_hears_nothing_of_its_robot_stops(rig: Rig) -> None:
     rig.until(lambda: rig.link.open)
-    time.sleep(1.3)
-    assert rig.link.wait_frame(frames.Status).faults & Fault.SENSOR
-    for _ in range(3):
-        rig.step()
-    assert rig.link.clear_faults() == 0
+    wait_for(lambda: (s := rig.link.latest(frames.Status)) and s.faults & Fault.SENSOR, "the fault")
+
+    def cleared() -> bool:
+        with contextlib.suppress(FirmwareError):
+            return rig.link.clear_faults() == 0
+        return False
+
+    rig.until(cleared)
 
 
 @pytest.mark.parametrize(

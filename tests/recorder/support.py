@@ -10,11 +10,14 @@ import numpy.typing as npt
 from typer.testing import CliRunner
 
 from contracts.decision import DECISION_DTYPE, FLAG_ARMED, Mode, Reason, Source, Verdict
+from edge_agent.recorder.reading import find_folders, load_log
 from edge_agent.recorder.recorder import Recorder
+from tests.support.fleet import Fleet, wait_for
 
 WALL_NS = 1_790_000_000_000_000_000
 TICK_NS = 50_000_000
 DIGEST = bytes([0xAA]) * 32
+ENDS_MAX = 5
 CONFIG = bytes([0xC0]) * 8
 
 
@@ -79,3 +82,24 @@ def write_log(
         pass
     recorder.close()
     return recorder
+
+
+def settled(fleet: Fleet, robot: str = "robot_1") -> bool:
+    """Whether comms is there, has taken everything out of the ring, and the hub has all of that."""
+    with fleet.client() as client:
+        status = next(one for one in client.fleet().robots if one.robot == robot)
+    if not status.online or fleet.ring_waiting(robot):
+        return False
+    return load_log(fleet.state(robot) / "log").records <= status.durable_seq
+
+
+def end_with_all_at_the_hub(fleet: Fleet, robot: str = "robot_1") -> None:
+    """End comms, which has 3 s for its last words: where the machine stood still in them, it gets others."""
+    for _ in range(ENDS_MAX):
+        wait_for(lambda: settled(fleet, robot), f"everything of {robot} at the hub")
+        assert fleet.end_comms(robot) == 0
+        (hub_folder,) = find_folders(fleet.folder / "data" / "telemetry", robot)
+        if load_log(hub_folder).records == load_log(fleet.state(robot) / "log").records:
+            return
+        fleet.start_comms(robot)
+    raise AssertionError(f"comms ended {ENDS_MAX} times before the hub had its last words")

@@ -72,7 +72,7 @@ def test_a_writer_that_dies_leaves_its_decisions() -> None:
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     try:
-        assert subprocess.run([sys.executable, "-c", script], timeout=30, check=False).returncode == -9
+        assert subprocess.run([sys.executable, "-c", script], timeout=100, check=False).returncode == -9
         reader = RingReader(name)
         assert ticks(reader.peek(10)) == [0, 1, 2, 3, 4]
         writer = RingWriter(name)

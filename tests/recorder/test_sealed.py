@@ -1,6 +1,5 @@
 """Sealed segments: the same bits back, whole blocks out of any cut, and every change is found and named."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -209,7 +208,7 @@ def test_dropped_parts_leave_the_seal_whole_and_the_numbers_complete(tmp_path: P
 
 
 def test_killed_while_sealing_loses_nothing(tmp_path: Path) -> None:
-    """kill -9 at random moments of a process that does nothing but seal, until it is done."""
+    """kill -9 at random moments of a process that does nothing but seal, so many steps and then stands still."""
     rows = drive(3000)
     recorder = write_log(tmp_path, rows, seal=False)
     live = len(list_segments(recorder.folder))
@@ -221,19 +220,25 @@ def test_killed_while_sealing_loses_nothing(tmp_path: Path) -> None:
         f"state = Path({str(tmp_path)!r})\n"
         "sealer = s.Sealer(state / 'log', load_or_make_key(state), lambda segment: None)\n"
         "print('ready', flush=True)\n"
-        "while sealer.step(None): pass\n"
+        "for _ in range(int(sys.stdin.readline())): sealer.step(None)\n"
+        "sys.stdin.readline()\n"
     )
-    kills, rng = 0, np.random.default_rng(0)
-    for _ in range(6):
-        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    rng = np.random.default_rng(0)
+    for steps in rng.integers(1, 13, 6):  # all segments take more than 80
+        command = [sys.executable, "-c", script]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert process.stdin
         assert process.stdout
         process.stdout.readline()
+        process.stdin.write(f"{steps}\n")
+        process.stdin.flush()
         time.sleep(rng.uniform(0.0, 0.12))
-        os.kill(process.pid, signal.SIGKILL)
-        kills += process.wait(timeout=10) == -9
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        process.stdin.close()
         process.stdout.close()
         assert load_log(recorder.folder).decisions.tobytes() == rows.tobytes()
-    assert kills > 0
+        assert list_segments(recorder.folder), "in the midst of it"
     sealer = Sealer(recorder.folder, load_or_make_key(tmp_path), lambda _: None)
     while sealer.step(None):
         pass

@@ -10,6 +10,7 @@ import signal
 import time
 
 from edge_agent.recorder.reading import find_folders, load_log
+from tests.recorder.support import end_with_all_at_the_hub
 from tests.support.fleet import Fleet, wait_for
 
 KILLS = int(os.environ.get("OUTRIDER_UPLINK_KILLS", "10"))
@@ -17,7 +18,6 @@ SEED = int(os.environ.get("OUTRIDER_SEED", "6"))
 ROBOTS = ("robot_1", "robot_2")
 PUSHED_MAX = 120
 """Decisions of a robot between two kills; the ring has room for 1,024, so that none of them may be missing."""
-CATCH_UP_S = 60.0
 
 
 def check(fleet: Fleet, ticks: dict[str, list[int]]) -> int:
@@ -36,15 +36,6 @@ def check(fleet: Fleet, ticks: dict[str, list[int]]) -> int:
         assert not hub.lost
         records += hub.records
     return records
-
-
-def settled(fleet: Fleet, robot: str) -> bool:
-    """Whether its comms is there, has taken everything out of the ring, and the hub has all of that."""
-    with fleet.client() as client:
-        status = next(one for one in client.fleet().robots if one.robot == robot)
-    if not status.online or fleet.ring_waiting(robot):
-        return False
-    return load_log(fleet.state(robot) / "log").records <= status.durable_seq
 
 
 def test_random_kills_of_hub_and_agent_lose_double_and_reorder_nothing(fleet: Fleet) -> None:
@@ -79,8 +70,7 @@ def test_random_kills_of_hub_and_agent_lose_double_and_reorder_nothing(fleet: Fl
     for robot in ROBOTS:
         fleet.push(1, robot)  # who takes it out of the ring is up and running
         ticks[robot].append(fleet.pushed)
-        wait_for(lambda robot=robot: settled(fleet, robot), f"{robot} stored", CATCH_UP_S)
-        assert fleet.end_comms(robot) == 0
+        end_with_all_at_the_hub(fleet, robot)
         assert fleet.ring(robot).dropped == 0
     records = check(fleet, ticks)
     took_s = time.monotonic() - began_s

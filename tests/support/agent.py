@@ -42,7 +42,9 @@ RATE_HZ = 20
 PERIOD_NS = 1_000_000_000 // RATE_HZ
 START = (1.5, 2.0, 0.0)
 GOAL = (8.0, 4.2)
-WAIT_MAX_S = 25.0
+WAIT_MAX_S = 60.0
+"""Nobody waits longer than it takes: so much for a machine that stands still now and then."""
+NO_ODOMETRY = "no odometry that says it stands"
 
 
 _NO_CLOCK: Any = None
@@ -203,11 +205,11 @@ class Bench:
 def wait_for(condition: Callable[[], Any], what: str, max_s: float = WAIT_MAX_S) -> Any:
     """Poll until ``condition`` is true; AssertionError when it never is."""
     end_s = time.monotonic() + max_s
-    while time.monotonic() < end_s:
+    while True:
         if value := condition():
             return value
+        assert time.monotonic() < end_s, f"{what} did not happen within {max_s:g} s"
         time.sleep(0.02)
-    raise AssertionError(f"{what} did not happen within {max_s:g} s")
 
 
 class LiveAgent:
@@ -269,6 +271,10 @@ class LiveAgent:
         found: dict[str, Any] = self.client().status()
         return found
 
+    def settled(self, ask: Callable[[], Any]) -> Any:
+        """What ``ask`` is answered, asked again where a busy machine had not brought the odometry in time."""
+        return wait_for(lambda: NO_ODOMETRY not in str(answer := ask()) and answer, "an answer with odometry")
+
     def arm(self) -> None:
         """Arm, once the robot stands, and wait until it drives."""
 
@@ -277,7 +283,8 @@ class LiveAgent:
                 answer = self.client().arm("test")
             except RobotSilentError:  # it asked one that was killed, and that DDS still knows of
                 return False
-            assert answer.success or "moves" in answer.message, answer.message
+            passing = "moves" in answer.message or NO_ODOMETRY in answer.message  # or it is late
+            assert answer.success or passing, answer.message
             return bool(answer.success)
 
         wait_for(armed, "arming", 2.0 * WAIT_MAX_S)

@@ -112,7 +112,7 @@ class Peer:
         pair = read_key_file(party / CURVE_FILE, CurvePair)
         return cls(fleet, pair.public.encode(), pair.secret.encode())
 
-    def say(self, message: Any, wait_ms: int = 3000) -> object:
+    def say(self, message: Any, wait_ms: int = 30_000) -> object:
         """Send one message; the answer, None for none."""
         self._socket.send(encode(message))
         return decode_from_hub(self._socket.recv()) if self._socket.poll(wait_ms) else None

@@ -12,6 +12,8 @@ from firmware_interface.protocol import codec, frames
 from firmware_interface.protocol.frames import AnyFrame
 
 MS = 1_000_000
+OPEN_MAX_S = 30.0
+"""A machine that stands still for a second loses a session, and has another after that."""
 BOARD = "host-emulator"
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 PUBLIC = KEY.public_key().public_bytes_raw()

@@ -15,6 +15,8 @@ from contracts.keyring import CURVE_FILE, HUB_PUBLIC_FILE, CurvePair, CurvePubli
 from contracts.messages import FromHub, Hello, Welcome, decode_from_hub, encode
 from contracts.observation import ROUTING_LAYOUT
 
+ANSWER_MAX_S = 30.0
+
 
 class RawRobot:
     """A robot's key and socket, and nothing that keeps it from misbehaving."""
@@ -42,19 +44,35 @@ class RawRobot:
         self.socket.close()
         self._context.term()
 
-    def ask(self, message: Any, kind: type[Any], max_s: float = 10.0) -> Any:
+    def ask(self, message: Any, kind: type[Any], max_s: float = ANSWER_MAX_S) -> Any:
         """Say something; the next answer of that kind, whatever else comes before it."""
         self.socket.send(encode(message))
+        answer = self._next(kind, max_s)
+        assert answer is not None, f"{self.name} got no {kind.__name__} within {max_s:g} s"
+        return answer
+
+    def ask_again(self, message: Any, kind: type[Any], every_s: float = 2.0, max_s: float = 60.0) -> Any:
+        """As ``ask``, over and over: who cannot answer at the moment may say nothing, as a mirror does."""
         end_s = time.monotonic() + max_s
-        while (left_ms := int((end_s - time.monotonic()) * 1000)) > 0 and self.socket.poll(left_ms):
+        while True:
+            self.socket.send(encode(message))
+            if (answer := self._next(kind, every_s)) is not None:
+                return answer
+            assert time.monotonic() < end_s, f"{self.name} got no {kind.__name__} within {max_s:g} s"
+
+    def _next(self, kind: type[Any], max_s: float) -> Any:
+        """The next answer of that kind; None when none comes."""
+        end_s = time.monotonic() + max_s
+        while self.socket.poll(max(0, int((end_s - time.monotonic()) * 1000))):
             answer: FromHub = decode_from_hub(self.socket.recv())
             if isinstance(answer, kind):
                 return answer
-        raise AssertionError(f"{self.name} got no {kind.__name__} within {max_s} s")
+        return None
 
-    def hello(self) -> None:
+    def hello(self, max_s: float = ANSWER_MAX_S) -> None:
         """Be known."""
-        self.ask(Hello(self.name, "a" * 32, "b" * 32, 0, "amr_small", ROUTING_LAYOUT.hash(), "", ""), Welcome)
+        said = Hello(self.name, "a" * 32, "b" * 32, 0, "amr_small", ROUTING_LAYOUT.hash(), "", "")
+        self.ask(said, Welcome, max_s)
 
 
 class CutLine:

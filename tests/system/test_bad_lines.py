@@ -52,7 +52,7 @@ class Asking(Robot):
 @pytest.mark.timeout(60.0 + END_MAX_S * RELEASES)
 def test_updates_come_to_their_end_over_bad_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.support.fleet.POLICY_ONNX", large_policy(1_000_000))
-    fleet = Fleet(tmp_path, make_keys(tmp_path / "keys", ",".join(NAMES)), answer_max_s=30.0)
+    fleet = Fleet(tmp_path, make_keys(tmp_path / "keys", ",".join(NAMES)))
     fleet.start_hub()
     draw, tally, pool = random.Random(SEED), Tally(), ThreadPoolExecutor(2)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()

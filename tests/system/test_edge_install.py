@@ -29,6 +29,7 @@ NOT_FOR_THE_EDGE = {
     "tests/unit/test_ros_map.py": "reads pictures as the simulator does",
     "tests/unit/test_demo_watch.py": "about the demonstration, which reads metrics with the hub's parser",
     "tests/unit/test_verbs.py": "about all verbs, those of simulator and trainer among them",
+    "tests/unit/test_help.py": "the same",
     "tests/unit/test_benchmarks.py": "about the benchmarks, which no robot has",
     "tests/property/test_safety.py": "compares with the simulator's motion, lidar and compiled guard",
     "tests/recorder/test_tech.py": "about what a field tech's computer has: textual, pyarrow, rosbags",
@@ -40,9 +41,9 @@ NOT_FOR_THE_EDGE = {
     "tests/recorder/test_fleet_erasure.py": "asks the hub's store, which needs pyarrow and DuckDB",
 }
 SETUP_MAX_S = 300.0
-EDGE_TESTS_MAX_S = 300.0
+EDGE_TESTS_MAX_S = 600.0
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def outside() -> dict[str, str]:
@@ -68,7 +69,7 @@ def edge_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def installed(python: Path) -> set[str]:
     """Normal names of all distributions in a venv."""
-    done = run([str(python), "-m", "pip", "list", "--format", "json"], 60.0, python.parent, outside())
+    done = run([str(python), "-m", "pip", "list", "--format", "json"], 100.0, python.parent, outside())
     assert done.returncode == 0, done.stderr
     return {normal(row["name"]) for row in json.loads(done.stdout)}
 
@@ -89,7 +90,7 @@ def test_the_lock_brings_no_simulator_trainer_or_ros(edge_python: Path) -> None:
     assert {"outrider", "onnxruntime", "numpy"} <= names
     assert forbidden_in(names) == []
     code = f"from importlib.util import find_spec; print([n for n in {FORBIDDEN} if find_spec(n)])"
-    done = run([str(edge_python), "-c", code], 60.0, edge_python.parent, outside())
+    done = run([str(edge_python), "-c", code], 100.0, edge_python.parent, outside())
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
@@ -106,8 +107,8 @@ def test_the_extra_brings_none_of_it_either(edge_python: Path, tmp_path: Path) -
 
 def test_the_command_is_there_and_says_what_is_missing(edge_python: Path, tmp_path: Path) -> None:
     outrider = str(edge_python.parent / "outrider")
-    assert run([outrider, "--version"], 30.0, tmp_path, outside()).stdout.startswith("outrider ")
-    done = run([outrider, "demo", "--out", str(tmp_path / "demo")], 30.0, tmp_path, outside())
+    assert run([outrider, "--version"], 100.0, tmp_path, outside()).stdout.startswith("outrider ")
+    done = run([outrider, "demo", "--out", str(tmp_path / "demo")], 100.0, tmp_path, outside())
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "ROS 2 is not set up here" in done.stderr
@@ -118,7 +119,7 @@ def test_the_edge_tests_pass_there(edge_python: Path, tmp_path: Path) -> None:
     for path in NOT_FOR_THE_EDGE:
         assert (ROOT / path).exists(), f"{path} is gone: strike it from the list"
     pip = [str(edge_python), "-m", "pip", "install", "-q", "-c", str(ROOT / "requirements.lock")]
-    done = run([*pip, *TEST_TOOLS], 120.0, tmp_path, outside())
+    done = run([*pip, *TEST_TOOLS], 300.0, tmp_path, outside())
     assert done.returncode == 0, done.stderr
     assert forbidden_in(installed(edge_python)) == []
     command = [str(edge_python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *EDGE_TESTS]

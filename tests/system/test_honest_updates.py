@@ -102,7 +102,7 @@ class Campaign:
         for number, (name, model) in enumerate(self.models.items()):
             sign_card(name, SITES[number % len(SITES)], model, keys)
         mirror_keys("site", keys, robots=",".join(self.names[::2]))
-        self.fleet, self._port = Fleet(folder, keys, answer_max_s=30.0), free_port()
+        self.fleet, self._port = Fleet(folder, keys), free_port()
         self.fleet.start_hub()
         self._mirror = self._start_mirror()
         site = Site(self.fleet.address, f"tcp://127.0.0.1:{self._port}", keys, folder / "states")

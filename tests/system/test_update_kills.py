@@ -321,7 +321,7 @@ def test_random_kills_leave_every_robot_with_a_policy_and_every_rollout_at_its_e
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.support.fleet.POLICY_ONNX", large_policy())
-    campaign = Campaign(Fleet(tmp_path, make_keys(tmp_path / "keys"), answer_max_s=30.0))
+    campaign = Campaign(Fleet(tmp_path, make_keys(tmp_path / "keys")))
     began_s = time.monotonic()
     try:
         campaign.start()

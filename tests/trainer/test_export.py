@@ -207,7 +207,7 @@ def test_same_run_same_bytes_in_every_process(trained, tmp_path):
             [sys.executable, "-c", BUNDLE, str(trained.path), str(keys)],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=100,
             check=True,
             cwd=Path(__file__).parents[2],
         )

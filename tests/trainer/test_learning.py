@@ -184,7 +184,6 @@ def test_several_seeds_are_trained_and_finished_later(tmp_path, tiny_yaml, capsy
         train_seeds(msgspec.structs.replace(TINY, people=2), tmp_path / "runs", 2, 300)
 
 
-@pytest.mark.timeout(180)
 def test_workers_of_a_killed_parent_put_their_run_away_and_take_no_other(tmp_path):
     code = (
         "from pathlib import Path; from trainer.learning.seeds import train_seeds\n"

@@ -334,7 +334,7 @@ def test_nothing_but_a_connection_imports_ray():
         "import sys, trainer.learning.train, trainer.scale_out.remote_worlds, outrider.verbs.train;"
         " sys.exit('ray' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], timeout=100)
     assert done.returncode == 0
 
 
