@@ -25,7 +25,8 @@ lint: setup
 	.venv/bin/lint-imports
 
 test: lint
-	$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"
+	$(PYTHON) -m pytest -m alone
 
 bench: setup
 	$(PYTHON) -m benchmarks.run_all $(if $(QUICK),--quick)

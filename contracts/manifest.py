@@ -1,5 +1,7 @@
 """The bundle's manifest: what a policy is, what it was made for, and within which limits it may drive."""
 
+import math
+from collections.abc import Mapping
 from typing import Annotated
 
 import msgspec
@@ -18,6 +20,9 @@ ONNX_OUTPUT = "command"
 """Name of the network's first output: float32[same, 2], m/s and rad/s in the base frame."""
 ONNX_ENTROPY = "entropy"
 """Name of the second output, of a network that has one: float32[same, 1], nats (``contracts.decision``)."""
+ONNX_ENTROPY_NOTE = "outrider.action_entropy_nats"
+"""Key of the file's metadata that bears ``Manifest.action_entropy_nats``, for a network without its bundle."""
+ENTROPY_MAX_NATS = 1e6
 
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 PolicyName = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")]
@@ -107,6 +112,27 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     action_entropy_nats: float | None = None
     """Of the policy's action distribution where it is the same for every observation; None where it is not, or where
     there is none."""
+
+
+def noted_entropy_nats(notes: Mapping[str, str]) -> float | None:
+    """What an ONNX file's metadata say of its policy's entropy; None where they say nothing.
+
+    Raises:
+        BundleManifestInvalidError: what they say is no number, or one beyond ENTROPY_MAX_NATS.
+    """
+    text = notes.get(ONNX_ENTROPY_NOTE)
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not abs(value) <= ENTROPY_MAX_NATS:
+        raise BundleManifestInvalidError(
+            f"{ONNX_ENTROPY_NOTE} in the network's metadata: expected nats, came {text[:64]!r};"
+            " correct it or leave it out"
+        )
+    return value
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

@@ -107,6 +107,16 @@ class Admission:
             return 0.0, wanted
         return speed * share, wanted * share
 
+    def room(self, motion: tuple[float, float], scan_age_s: float) -> float:
+        """The share, 0 to 1, of ``motion`` (m/s, rad/s) at which a base on that arc can still brake."""
+        reaction_s, share = self._config.reaction_s + scan_age_s, 1.0
+        self._known.clear()
+        for offset_m in self._offsets_m:
+            arc = Arc(*motion, offset_m)
+            if (pace := arc.pace) > 0.0:
+                share = min(share, self._cap(arc, self._free(arc), reaction_s) / pace)
+        return share
+
     def _free(self, arc: Arc) -> float:
         """Free distance in m along an arc; the full reach for a disc that stands still. Of equal ones asked once."""
         free_m = self._known.get(arc)

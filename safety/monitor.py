@@ -27,6 +27,8 @@ __all__ = ["NS", "Inputs", "Ruling", "SafetyMonitor"]
 CHANGE_MIN = 1e-9
 ROUNDING = 1e-6
 """A policy's limit in float32 may lie this far beyond the model's, m/s or rad/s: clipped, but no one's fault."""
+ROLLING_MPS = 0.15
+"""Measured speed in m/s above which a base that is to stand does not stand yet."""
 TICK_MAX_S = 0.2
 """A longer gap between ticks does not let the command grow any further."""
 Pair = tuple[float, float]
@@ -258,6 +260,7 @@ class SafetyMonitor:
             speed, turn_rate = admitted
             admitted = (speed * share, turn_rate * share if share > 0.0 else turn_rate)
             reason = Reason.MOVING_OBSTACLE
+        admitted = self._rolled_out(admitted, inputs.velocity, age_s)
         if self._fields.any:
             self._look_into_fields(clean, inputs.scan_ns)
             admitted, field = self._fields.limit(admitted)
@@ -268,6 +271,30 @@ class SafetyMonitor:
             reason = zone or reason
         verdict = Verdict.PASS if reason is Reason.CLEAR else Verdict.LIMIT
         return Ruling(admitted, verdict, reason, free_m)
+
+    def _rolled_out(self, admitted: Pair, velocity: Pair, age_s: float) -> Pair:
+        """A command to turn on the spot, to a base that still rolls: the turn bends the way on which it brakes.
+
+        It turns as asked where it can brake on that arc as well. Else as it turns now or not at all, if that leaves it
+        more room, or as much.
+        """
+        rolls, wanted = velocity[0], admitted[1]
+        if admitted[0] != 0.0 or wanted == 0.0 or abs(rolls) <= ROLLING_MPS:
+            return admitted
+        turn_rate, most = wanted, -1.0
+        present = (
+            math.copysign(min(abs(wanted), abs(velocity[1])), wanted) if wanted * velocity[1] > 0.0 else 0.0
+        )
+        for asked in (wanted, present, 0.0):
+            if (room := self._room((rolls, asked), age_s)) >= most:
+                turn_rate, most = asked, room
+            if most >= 1.0:
+                break
+        return 0.0, turn_rate
+
+    def _room(self, motion: Pair, age_s: float) -> float:
+        """The share of ``motion``, m/s and rad/s, at which a base on that arc can still brake for all that is there."""
+        return min(self._admission.room(motion, age_s), self.share_beside_movers(motion, age_s))
 
     def _look_into_fields(self, clean: npt.NDArray[np.float32], scan_ns: int) -> None:
         """Let the fields see each scan once; invalid rays are in none: for blind sectors the admission stops."""

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Take trained seeds into trainer/policies: each network as ONNX, and what it was trained from.
+"""Take trained seeds into trainer/policies: each network as ONNX, its entropy noted, and what it was trained from.
 
 .venv/bin/python tools/ship_policies.py build/policies
 """
@@ -30,7 +30,8 @@ def main() -> int:
     record = {}
     for folder in folders:
         run = RunFolder.open(folder)
-        network = export_onnx(DeployedPolicy(load_policy(run), run.config.robot))
+        policy = DeployedPolicy(load_policy(run), run.config.robot)
+        network = export_onnx(policy)
         write_atomically(POLICIES / f"{folder.name}.onnx", network)
         last = run.curve()[-1]
         record[folder.name] = {
@@ -38,9 +39,11 @@ def main() -> int:
             "trained": msgspec.to_builtins(run_provenance(run)),
             "last_point": msgspec.to_builtins(last),
             "cpu": run.facts()["cpu"],
+            "entropy_nats": policy.entropy_nats,
         }
         print(
-            f"{folder.name}: {len(network)} bytes, {last.steps:,} steps, success {last.success:.1%} in training"
+            f"{folder.name}: {len(network)} bytes, {last.steps:,} steps, success {last.success:.1%} in training,"
+            f" entropy {policy.entropy_nats} nats"
         )
     write_atomically(POLICIES / "runs.json", msgspec.json.format(msgspec.json.encode(record)) + b"\n")
     return 0

@@ -5,7 +5,8 @@ import numpy.typing as npt
 import onnxruntime
 
 from contracts.bundle import VerifiedBundle
-from contracts.manifest import ONNX_ENTROPY, ONNX_INPUT, ONNX_OUTPUT
+from contracts.errors import BundleManifestInvalidError
+from contracts.manifest import ONNX_ENTROPY, ONNX_INPUT, ONNX_OUTPUT, noted_entropy_nats
 from contracts.observation import COMMAND_SIZE, OBSERVATION_SIZE
 from edge_agent.errors import PolicyRejectedError
 from navigation.novelty import Novelty
@@ -24,7 +25,8 @@ class Policy:
         version: of the release, for people.
         release_counter: of the release.
         novelty: of its observations, where the release says what is usual.
-        entropy_nats: of its action distribution, where that is the same for every observation.
+        entropy_nats: of its action distribution, where that is the same for every observation; without it, what
+            the file itself notes (``contracts.manifest.ONNX_ENTROPY_NOTE``).
 
     Raises:
         PolicyRejectedError: onnxruntime does not take it.
@@ -44,9 +46,13 @@ class Policy:
         self.digest_bytes = np.frombuffer(bytes.fromhex(digest), dtype=np.uint8)
         self._input = np.zeros((1, OBSERVATION_SIZE), dtype=np.float32)
         self._output = np.zeros((1, COMMAND_SIZE), dtype=np.float32)
-        self._entropy = np.full((1, 1), np.nan if entropy_nats is None else entropy_nats, dtype=np.float32)
+        self._entropy = np.full((1, 1), np.nan, dtype=np.float32)
         try:
             self._session = onnxruntime.InferenceSession(network, _options(), ["CPUExecutionProvider"])
+            if entropy_nats is None:
+                entropy_nats = noted_entropy_nats(self._session.get_modelmeta().custom_metadata_map)
+            if entropy_nats is not None:
+                self._entropy.fill(entropy_nats)
             self._binding = self._session.io_binding()
             place = ("cpu", 0, np.float32)
             self._binding.bind_input(ONNX_INPUT, *place, self._input.shape, self._input.ctypes.data)
@@ -55,6 +61,8 @@ class Policy:
                 self._binding.bind_output(
                     ONNX_ENTROPY, *place, self._entropy.shape, self._entropy.ctypes.data
                 )
+        except BundleManifestInvalidError as error:
+            raise PolicyRejectedError(str(error)) from None
         except Exception as error:
             raise PolicyRejectedError(f"onnxruntime does not load the policy: {str(error)[:200]}") from None
         self._row = self._input[0]

@@ -135,7 +135,10 @@ def _members(report: Report, outcome: Outcome) -> None:
 
 
 def _training(report: Report, demo: Demo) -> None:
-    report.section("Training", "On the compiled twin, behind the same safety monitor as on the robot.")
+    report.section(
+        "Training",
+        "Taught by a tuned ORCA, then by trial; on the compiled twin, behind the same safety monitor as on the robot.",
+    )
     curve = RunFolder.open(demo.run_folder).curve()
     report.picture(figures.training_curve(curve, demo.settings.steps_v1), "training curve")
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 import psutil
+import yaml
 from rich.console import Console
 
 from firmware_interface.emulator.build import build, signature_flags
@@ -35,6 +36,7 @@ from outrider.demo.settings import (
 )
 from outrider.demo.watch import POLICY_METRIC
 
+TRAINING = Path(__file__).with_name("training.yaml")
 VERSIONS = ("1.0.0", "2.0.0")
 WAIT_MAX_S = 90.0
 POLL_S = 0.05
@@ -150,7 +152,8 @@ class Demo:
                 pack_images(children, self.firmware, self.keys)
         for version, steps in zip(VERSIONS, (settings.steps_v1, settings.steps_v2), strict=True):
             with self._stage(f"train {version} on the twin ({steps:,} robot-steps)"):
-                where = ("--out",) if version == VERSIONS[0] else ("--resume",)
+                new = ("--config", str(self._training_config()), "--out")
+                where = new if version == VERSIONS[0] else ("--resume",)
                 arguments = ("train", *where, str(self.run_folder), "--steps", str(steps))
                 self.console.print(
                     "      " + children.run(*arguments, quiet=False).strip(), highlight=False, soft_wrap=True
@@ -175,6 +178,14 @@ class Demo:
             )
             for line in out.strip().splitlines():
                 self.console.print("      " + line, highlight=False, soft_wrap=True)
+
+    def _training_config(self) -> Path:
+        """The config of this demonstration's training, as a file in its folder."""
+        config = yaml.safe_load(TRAINING.read_text(encoding="utf-8"))
+        config["imitation"]["rounds"] = self.settings.lessons
+        path = self.folder / "training.yaml"
+        path.write_text(yaml.safe_dump(config), encoding="utf-8")
+        return path
 
     def _start_fleet(self, children: Children) -> None:
         settings = self.settings

@@ -18,8 +18,10 @@ MARKER_FILE = ".outrider-demo"
 class DemoSettings(msgspec.Struct, frozen=True):
     """Embedded defaults; ``SHORT`` is the form the test suite runs."""
 
-    steps_v1: int = 1_900_000
+    steps_v1: int = 600_000
     steps_v2: int = 1_300_000
+    lessons: int = 5
+    """Rounds in which the policies learn from a tuned ORCA, before they learn by trial (``training.yaml``)."""
     evaluation_floors: int = 8
     evaluation_trips: int = 4
     layout: str = "standard"
@@ -36,7 +38,7 @@ class DemoSettings(msgspec.Struct, frozen=True):
 
 
 SHORT = DemoSettings(
-    steps_v1=150_000, steps_v2=30_000, evaluation_floors=1, evaluation_trips=2, phase_s=4.0,
+    steps_v1=150_000, steps_v2=30_000, lessons=1, evaluation_floors=1, evaluation_trips=2, phase_s=4.0,
     # So little training makes policies that a robot is right to send back; here they show how they come and go.
     forgiven=10_000,
 )  # fmt: skip

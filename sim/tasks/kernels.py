@@ -31,7 +31,7 @@ from sim.tasks.delivery import (
     ARRIVE_SPEED_MPS,
     CONTACT_SPEED_MPS,
 )
-from sim.twin.guard import admit_one
+from sim.twin.guard import admit_one, roll_out_one
 from sim.twin.motion import drive, touches
 from sim.twin.movers import advance_one, forget_one, share_one, take_one
 from sim.world.floors import route_ahead
@@ -127,6 +127,20 @@ def admit_beside_movers(a, e, r, command, age_s):  # type: ignore[no-untyped-def
     command[0] *= share
     if share > 0.0:
         command[1] *= share
+    roll_out_one(
+        a.guard,
+        a.ranges[e, r],
+        a.cosines,
+        a.sines,
+        a.movers,
+        e,
+        r,
+        n,
+        a.discs,
+        command,
+        a.disturb.measured[e, r],
+        age_s,
+    )
     take_one(a.movers, e, r, n, a.ranges[e, r], a.cosines, a.sines)
 
 

@@ -10,6 +10,8 @@ from contracts.robot import RobotModel
 from safety.admission import MOVING_MPS
 from safety.config import MonitorConfig
 from safety.geometry import ESCAPE_COSINE, STILL_MPS, STRAIGHT_RADPM
+from safety.monitor import ROLLING_MPS
+from sim.twin.movers import share_one
 
 BAND_SLACK = 1e-9
 
@@ -148,3 +150,31 @@ def admit_one(settings, ranges, cosines, sines, command, velocity, scan_age_s): 
         command[0] = speed * share
         command[1] = turn_rate * share
     return least
+
+
+@numba.njit(cache=True)
+def roll_out_one(  # type: ignore[no-untyped-def]
+    settings, ranges, cosines, sines, movers, e, r, numbers, offsets, command, velocity, scan_age_s
+):
+    """``SafetyMonitor``'s ruling over a turn of a base that still rolls: reduces ``command`` float64[2] in place.
+
+    ``movers``, ``e``, ``r``, ``numbers``, ``offsets`` as ``sim.twin.movers.share_one`` takes them.
+    """
+    rolls, wanted = velocity[0], command[1]
+    if command[0] != 0.0 or wanted == 0.0 or abs(rolls) <= ROLLING_MPS:
+        return
+    reaction = settings[2] + scan_age_s
+    present = 0.0
+    if wanted * velocity[1] > 0.0:
+        present = math.copysign(min(abs(wanted), abs(velocity[1])), wanted)
+    most = -1.0
+    for turn_rate in (wanted, present, 0.0):
+        room = share_one(movers, e, r, numbers, offsets, rolls, turn_rate, scan_age_s)
+        for k in range(7, settings.shape[0]):
+            _, pace, cap = disc_cap(settings, ranges, cosines, sines, settings[k], rolls, turn_rate, reaction)
+            if pace > 0.0:
+                room = min(room, cap / pace)
+        if room >= most:
+            command[1], most = turn_rate, room
+        if most >= 1.0:
+            return

@@ -184,7 +184,7 @@ def test_it_stops_for_a_wall_and_when_the_driver_dies(rig: Rig, tmp_path: Path, 
     assert rig.client.stop("test", emergency=True).success
     wait_for(lambda: base.commands[-1][1:] == (0.0, 0.0), "the emergency stop")
     assert not rig.client.arm("test").success
-    assert rig.client.reset("test").success
+    wait_for(lambda: rig.client.reset("test").success, "the reset")
     running.send_signal(signal.SIGTERM)
     assert running.wait(WAIT_MAX_S) == 0
     assert base.commands[-1][1:] == (0.0, 0.0)

@@ -181,10 +181,10 @@ def test_modes_are_switched_where_it_is_safe_approved_by_a_person_and_survive_a_
     loaded = live.client().load(str(path))
     assert loaded.accepted, loaded.message
     live.arm()
-    refused = live.client().set_mode(Mode.ASSIST, "test")
+    refused = live.settled(lambda: live.client().set_mode(Mode.ASSIST, "test"))
     assert not refused.success
     assert "stop or disarm it first" in refused.message
-    refused = live.client().arm("test")
+    refused = live.settled(lambda: live.client().arm("test"))
     assert not refused.success
     assert "moves" in refused.message
     assert "mode is controller" in live.client().approve(5.0, "test").message
@@ -193,7 +193,7 @@ def test_modes_are_switched_where_it_is_safe_approved_by_a_person_and_survive_a_
 
     live.client().arm("test", arm=False)
     wait_for(lambda: not live.status()["safety"].armed, "disarming")
-    switched = outrider_agent("mode", live.robot, "assist")
+    switched = live.settled(lambda: outrider_agent("mode", live.robot, "assist"))
     assert switched.returncode == 0, switched.stderr
     assert "not armed" in live.client().approve(5.0, "test").message
     live.child("control").kill()

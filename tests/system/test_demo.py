@@ -26,13 +26,13 @@ pytest.importorskip("outrider_msgs", reason="ros_ws is not built: run 'make setu
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = [sys.executable, "-m", "outrider.cli", "demo", "--short"]
-DEMO_MAX_S = 300.0
+DEMO_MAX_S = 600.0
 INTERRUPT_MAX_S = 60.0
 GAP_MAX_MS = 1000.0
 """Of 20 Hz ticks at twice real time, on a machine that does other things, too: no stop, not a latency figure."""
 INTERRUPTED = "outrider: interrupted; every process it started has ended"
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(700)]
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from contracts.bundle import verify_bundle
 from contracts.keyring import TRUSTED_FILE
+from contracts.manifest import ONNX_ENTROPY_NOTE
 from contracts.observation import OBSERVATION_SIZE, ROUTING_LAYOUT
 from contracts.provenance import TrustedKeys
 from contracts.robot import AMR_SMALL
@@ -158,6 +159,17 @@ def test_the_critic_is_left_out(packed):
     assert "Where" not in {node.op_type for node in inside.graph.node}
     assert [item.name for item in inside.graph.output] == ["command"]
     assert not [tensor.name for tensor in inside.graph.initializer if "critic" in tensor.name]
+
+
+def test_a_noted_entropy_goes_into_the_manifest(packed):
+    model = onnx.load_from_string(exported(network(2)))
+    assert packed(model.SerializeToString(), spec_of({"kind": "unit"})).manifest.action_entropy_nats is None
+    onnx.helper.set_model_props(model, {ONNX_ENTROPY_NOTE: "-2.5625"})
+    checked = packed(model.SerializeToString(), spec_of({"kind": "unit"}))
+    assert checked.manifest.action_entropy_nats == -2.5625
+    onnx.helper.set_model_props(model, {ONNX_ENTROPY_NOTE: "much"})
+    with pytest.raises(CustomPackError, match="expected nats, came 'much'"):
+        packed(model.SerializeToString(), spec_of({"kind": "unit"}))
 
 
 class Steps(torch.nn.Module):

@@ -12,10 +12,11 @@ import onnx
 import pytest
 import torch
 
-from contracts.manifest import PARITY_LIMIT
+from contracts.manifest import ONNX_ENTROPY_NOTE, PARITY_LIMIT
 from contracts.observation import OBSERVATION_SIZE
 from contracts.onnx_scan import scan_network
 from contracts.robot import AMR_SMALL
+from edge_agent.errors import PolicyRejectedError
 from edge_agent.infer.policy import Policy
 from navigation.action import decode_action
 from outrider.verbs.keys import init
@@ -130,9 +131,25 @@ def test_the_robot_knows_the_entropy_of_its_policy(model):
         robots.run(row)
         assert robots.entropy_nats == pytest.approx(nats, abs=1e-3)
     assert len(set(expected.tolist())) > 1 or not policy.varies
-    without = Policy(export_onnx(policy), "ab" * 32, "1.0.0", 1)
-    without.run(seen[0])
-    assert math.isnan(without.entropy_nats) is not policy.varies
+    bare = Policy(export_onnx(policy), "ab" * 32, "1.0.0", 1)
+    bare.run(seen[0])
+    assert bare.entropy_nats == pytest.approx(expected[0], abs=1e-3), "the file bears it, without a manifest"
+
+
+def noting(network, text):
+    model = onnx.load_from_string(network)
+    onnx.helper.set_model_props(model, {} if text is None else {ONNX_ENTROPY_NOTE: text})
+    return model.SerializeToString()
+
+
+def test_a_network_of_before_notes_no_entropy_and_one_that_lies_is_refused():
+    plain = (Path(__file__).resolve().parents[1] / "support" / "policy.onnx").read_bytes()
+    assert math.isnan(Policy(noting(plain, None), "ab" * 32, "1.0.0", 1).entropy_nats)
+    assert Policy(noting(plain, "-2.5"), "ab" * 32, "1.0.0", 1).entropy_nats == -2.5
+    assert Policy(noting(plain, "-2.5"), "ab" * 32, "1.0.0", 1, entropy_nats=1.0).entropy_nats == 1.0
+    for text in ("", "high", "nan", "inf", "1e300"):
+        with pytest.raises(PolicyRejectedError, match="expected nats, came"):
+            Policy(noting(plain, text), "ab" * 32, "1.0.0", 1)
 
 
 def test_without_history_the_beams_before_do_not_matter(trained, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 
 from contracts.robot import AMR_SMALL, TUGGER
 from safety.config import MonitorConfig
+from safety.monitor import SafetyMonitor
 from safety.movers import (
     ALIVE,
     COLUMNS,
@@ -28,6 +29,7 @@ from safety.movers import (
 from sim.sensors.lidar import ray_table
 from sim.simulation import Simulation, SimulationConfig
 from sim.tasks.randomise import Randomisation
+from sim.twin.guard import guard_settings, roll_out_one
 from sim.twin.movers import advance_one, mover_arrays, share_one, take_one
 from sim.world.generate import generate_mixed
 
@@ -74,6 +76,46 @@ def test_the_compiled_movers_are_the_monitors(model, hz):
     simulation.close()
     assert followed > 50
     assert 0.002 < np.mean(np.array(shares) < 1.0) < 0.9, "the cases are worth something"
+
+
+@pytest.mark.parametrize("model", [AMR_SMALL, TUGGER], ids=lambda model: model.name)
+def test_the_compiled_ruling_over_a_turn_of_a_rolling_base_is_the_monitors(model):
+    """The same command to 1e-9, over some hundred steps of robots among people; each of the three answers is given."""
+    settings = SimulationConfig(
+        worlds=4, robots=1, people=30, control_hz=20, guarded=False, randomise=Randomisation()
+    )
+    simulation = Simulation(generate_mixed(4, 78), settings, seed=4, model=model)
+    cosines, sines = ray_table(model.lidar)
+    numbers, guard = mover_numbers(CONFIG, model), guard_settings(CONFIG, model)
+    discs, compiled = np.array(model.footprint_offsets_m), mover_arrays((4, 1), model.lidar.rays)
+    monitors = [SafetyMonitor(model, CONFIG) for _ in range(4)]
+    rng, answers = np.random.default_rng(6), {"as asked": 0, "less": 0, "none": 0}
+    for step in range(300):
+        for world, monitor in enumerate(monitors):
+            velocity, ranges = simulation.disturbance.measured[world, 0], simulation.ranges[world, 0]
+            if simulation.outcome[world, 0] > 1:
+                continue
+            monitor._movers.advance(simulation.step_s, tuple(velocity.tolist()))
+            monitor._admission.see(ranges)
+            advance_one(compiled, world, 0, simulation.step_s, velocity)
+            asked = (0.0, float(rng.choice([0.0, rng.uniform(-1.8, 1.8)])))
+            written = monitor._rolled_out(asked, tuple(velocity.tolist()), 0.05)
+            command = np.array(asked)
+            roll_out_one(
+                guard, ranges, cosines, sines, compiled, world, 0, numbers, discs, command, velocity, 0.05
+            )
+            assert np.abs(command - written).max() < 1e-9, step
+            if asked[1] != 0.0:
+                kind = "as asked" if written[1] == asked[1] else "less" if written[1] != 0.0 else "none"
+                answers[kind] += 1
+            monitor._movers.take(ranges)
+            monitor._movers.settle()
+            compiled_after(compiled, world, numbers, ranges, cosines, sines)
+        simulation.step(
+            np.zeros((4, 1, 2), dtype=np.float32), rng.uniform([-0.2, -1.0], [1.2, 1.0], (4, 1, 2))
+        )
+    simulation.close()
+    assert min(answers.values()) > 2, answers
 
 
 def compiled_after(compiled, world, numbers, ranges, cosines, sines):
@@ -217,6 +259,30 @@ def test_a_walker_is_followed_at_its_velocity():
     (track,) = movers.tracks
     assert track[SPEED_X] == pytest.approx(-1.2, abs=0.2)
     assert track[SPEED_Y] == pytest.approx(0.0, abs=0.2)
+
+
+@pytest.mark.parametrize("way_m", [1.0, 1.3, 1.6, 2.0])
+def test_a_walkers_disc_lies_where_the_walker_is(way_m):
+    """Only the near side is seen: a disc about the middle of that would bulge towards the robot by 0.2 m."""
+    movers = watched(lambda t: (way_m, 2.0 - 1.2 * t))
+    (track,) = movers.tracks
+    true_y_m = 2.0 - 1.2 * 0.95  # at the last scan
+    assert math.hypot(track[X] - way_m, track[Y] - true_y_m) < 0.08, (
+        "as well as rays 2 degrees apart can tell"
+    )
+    assert track[RADIUS] == pytest.approx(0.25, abs=0.05)
+    nearest_m = math.hypot(track[X], track[Y]) - track[RADIUS]
+    assert nearest_m == pytest.approx(math.hypot(way_m, true_y_m) - 0.25, abs=0.03), "it ends where they do"
+
+
+@pytest.mark.parametrize("beside_m", [0.70, 0.75])
+def test_who_walks_past_close_by_takes_no_speed(beside_m):
+    """The footprints pass 0.15 m and 0.2 m apart."""
+    assert watched(lambda t: (2.6 - 1.4 * t, beside_m)).share((1.2, 0.0), 0.05) == 1.0
+
+
+def test_who_walks_past_too_close_does():
+    assert watched(lambda t: (2.6 - 1.4 * t, 0.6)).share((1.2, 0.0), 0.05) < 0.6
 
 
 def test_what_stands_is_not_followed():

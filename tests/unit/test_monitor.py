@@ -442,3 +442,36 @@ def test_turned_over_the_way_between_no_longer_counts(monitor):
         ruling = monitor.step(good(START_NS + tick * TICK_NS, velocity=(0.5, turn), command=(0.5, -1.7)))
     ruling = monitor.step(good(START_NS + 9 * TICK_NS, velocity=(0.5, -1.7), command=(0.5, -1.7), **post))
     assert ruling.command == pytest.approx((0.5, -1.7))
+
+
+def someone(bearing_rad, gap_m):
+    """A scan of somebody 0.25 m wide, ``gap_m`` from the footprint."""
+    lidar = AMR_SMALL.lidar
+    angles = lidar.angle_min_rad + np.arange(RAYS) * lidar.angle_step_rad
+    far_m = gap_m + AMR_SMALL.footprint_radius_m + 0.25
+    across = far_m * np.sin(np.angle(np.exp(1j * (angles - bearing_rad))))
+    along = far_m * np.cos(angles - bearing_rad)
+    seen = (np.abs(across) < 0.25) & (along > 0.0)
+    ranges = clear()
+    ranges[seen] = (along - np.sqrt(np.maximum(0.25**2 - across**2, 0.0)))[seen]
+    return ranges
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0], ids=["left", "right"])
+@pytest.mark.parametrize(
+    ("measured", "turns"), [(0.8, False), (0.1, True)], ids=["rolling", "as good as still"]
+)
+def test_a_base_that_is_to_stand_does_not_turn_towards_somebody_while_it_rolls(
+    monitor, side, measured, turns
+):
+    """Found by a policy that turned at 0.9 m/s: braked, but on an arc that led to who stood beside it."""
+    near = {"ranges_m": someone(0.75 * side, 0.12), "velocity": (measured, 0.0), "command": (1.2, 1.8 * side)}
+    ruling = monitor.step(good(**near))
+    assert (ruling.command[0], ruling.reason) == (0.0, Reason.OBSTACLE_AHEAD)
+    assert (ruling.command[1] * side > 0.0) is turns
+    assert ruling.command[1] * -side <= 0.0
+
+
+def test_a_base_that_is_to_stand_turns_away_from_somebody_while_it_rolls(monitor):
+    away = {"ranges_m": someone(0.3, 0.25), "velocity": (0.3, 0.0), "command": (0.0, -1.8)}
+    assert monitor.step(good(**away)).command[1] < 0.0

@@ -6,11 +6,12 @@ import warnings
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnxruntime
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from contracts.manifest import ONNX_ENTROPY, ONNX_INPUT, ONNX_OUTPUT, PARITY_LIMIT
+from contracts.manifest import ONNX_ENTROPY, ONNX_ENTROPY_NOTE, ONNX_INPUT, ONNX_OUTPUT, PARITY_LIMIT
 from contracts.observation import OBSERVATION_SIZE
 from contracts.robot import RobotModel
 from trainer.errors import ExportError
@@ -138,7 +139,7 @@ class _Both(torch.nn.Module):
 
 
 def export_onnx(policy: DeployedPolicy) -> bytes:
-    """The network as ONNX bytes. Same weights, same bytes."""
+    """The network as ONNX bytes, its entropy noted in the file where that is one number. Same weights, same bytes."""
     stream = io.BytesIO()
     outputs = [ONNX_OUTPUT, ONNX_ENTROPY] if policy.varies else [ONNX_OUTPUT]
     whole: torch.nn.Module = _Both(policy) if policy.varies else policy
@@ -156,7 +157,16 @@ def export_onnx(policy: DeployedPolicy) -> bytes:
             output_names=outputs,
             dynamic_axes={name: {0: "batch"} for name in [ONNX_INPUT, *outputs]},
         )
-    return stream.getvalue()
+    network = stream.getvalue()
+    return network if policy.entropy_nats is None else _noted(network, policy.entropy_nats)
+
+
+def _noted(network: bytes, entropy_nats: float) -> bytes:
+    """The same network with its entropy in the file's metadata, for who has no manifest beside it."""
+    model = onnx.load_model_from_string(network)
+    onnx.helper.set_model_props(model, {ONNX_ENTROPY_NOTE: repr(entropy_nats)})
+    whole: bytes = model.SerializeToString(deterministic=True)
+    return whole
 
 
 def check_parity(policy: DeployedPolicy, network: bytes, observations: Floats) -> tuple[Floats, float]:

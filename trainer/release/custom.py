@@ -74,6 +74,7 @@ def pack_custom(
         training_run_digest=digest_hex((digest_hex(data) + hash_of(spec)).encode()),
         created=settings.created,
         parity_max_abs=parity,
+        action_entropy_nats=network.entropy_nats,
     )
     return pack(manifest, wrapped, observations, commands, signers)
 

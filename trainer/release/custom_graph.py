@@ -6,7 +6,8 @@ import onnx.inliner
 from onnx import TensorProto, compose, helper, numpy_helper, version_converter
 from onnx.external_data_helper import uses_external_data
 
-from contracts.manifest import ONNX_INPUT, ONNX_OUTPUT
+from contracts.errors import BundleManifestInvalidError
+from contracts.manifest import ONNX_INPUT, ONNX_OUTPUT, noted_entropy_nats
 from contracts.observation import COMMAND_SIZE, OBSERVATION_SIZE
 from contracts.onnx_scan import ALLOWED_OPERATORS
 from contracts.robot import RobotModel
@@ -32,6 +33,10 @@ class ForeignNetwork:
 
     def __init__(self, data: bytes, spec: CustomSpec) -> None:
         model = _parsed(data)
+        try:
+            self.entropy_nats = noted_entropy_nats({note.key: note.value for note in model.metadata_props})
+        except BundleManifestInvalidError as error:
+            raise CustomPackError(str(error)) from None
         _check_weights(model.graph)
         self.input_dtype = _check_input(model.graph, spec)
         self.output_dtype = _check_output(model.graph, spec)
