@@ -19,8 +19,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from benchmarks._report import quick_asked, report
 from contracts.robot import AMR_SMALL
 from sim.gym_env import WarehouseEnv
+from trainer.evaluation.config import EvaluationConfig, unseen_floors
 from trainer.evaluation.drive import onnx
-from trainer.evaluation.evaluate import EvaluationConfig, evaluate, unseen_floors
+from trainer.evaluation.evaluate import evaluate
 from trainer.export.onnx import DeployedPolicy, export_onnx
 from trainer.learning.config import TrainConfig
 from trainer.learning.run import RunFolder

@@ -1,5 +1,7 @@
 """``outrider evaluate``: policies against rule-based controllers on unseen floors, with statistics; and fidelity."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -93,11 +95,7 @@ def evaluate(
 
     import msgspec
 
-    from contracts.errors import ContractError
-    from navigation.errors import NavigationError
     from outrider.progress import progress_bar
-    from sim.errors import SimError
-    from trainer.errors import TrainerError
     from trainer.evaluation.config import EvaluationConfig, load_floors, parse_families, unseen_floors
     from trainer.evaluation.drive import drive_all
     from trainer.evaluation.evaluate import check_reference, summarise
@@ -120,7 +118,7 @@ def evaluate(
         "control_hz": control_hz,
         "seed": seed,
     }
-    try:
+    with _failing_in_one_line(out):
         settings["families"] = parse_families(families)
         config = msgspec.convert(settings, EvaluationConfig).check()
         gates = parse_gates(require) if require else []
@@ -141,6 +139,22 @@ def evaluate(
         result = summarise(drives, config, reference, margin, layouts is not None, loaded.notes)
         if out is not None:
             _write(out, result, drives, heat)
+    typer.echo(msgspec.json.encode(result).decode() if as_json else table(result))
+    _hold(result, gates, missed(result, gates) if gates else [])
+
+
+@contextmanager
+def _failing_in_one_line(out: Path | None) -> Iterator[None]:
+    """What may go wrong, Ctrl-C too, as one line and an exit code."""
+    import msgspec
+
+    from contracts.errors import ContractError
+    from navigation.errors import NavigationError
+    from sim.errors import SimError
+    from trainer.errors import TrainerError
+
+    try:
+        yield
     except msgspec.ValidationError as error:
         raise fail(f"{error}; see 'outrider evaluate --help'", 2) from None
     except KeyboardInterrupt:
@@ -149,8 +163,6 @@ def evaluate(
         raise fail(str(error)) from None
     except OSError as error:
         raise fail(f"{error.filename or out}: {error.strerror or error}") from None
-    typer.echo(msgspec.json.encode(result).decode() if as_json else table(result))
-    _hold(result, gates, missed(result, gates) if gates else [])
 
 
 def _baselines(text: str) -> list["Contender"]:

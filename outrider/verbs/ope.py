@@ -105,7 +105,7 @@ def collect(
     from sim.errors import SimError
     from sim.simulation import Simulation, SimulationConfig
     from trainer.errors import TrainerError
-    from trainer.evaluation.evaluate import unseen_floors
+    from trainer.evaluation.config import unseen_floors
     from trainer.offpolicy.collect import collect_episodes
 
     with clear_errors():

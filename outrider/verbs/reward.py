@@ -43,7 +43,7 @@ def audit(
     from trainer.audit.audit import AuditConfig, audit_reward
     from trainer.audit.export import write_audit
     from trainer.errors import TrainerError
-    from trainer.evaluation.evaluate import unseen_floors
+    from trainer.evaluation.config import unseen_floors
 
     if run is not None and bundle is not None:
         raise fail("give either --run or --bundle, not both", USAGE_ERROR)

@@ -17,10 +17,11 @@ TRIES_MAX = 40
 def leave_pallets(warehouse: Warehouse, wanted: int, rng: np.random.Generator) -> tuple[Shelf, ...]:
     """Up to ``wanted`` pallets, each beside a shelf or wall, fewer where there is no room to pass them."""
     boxes = warehouse.mapped_boxes()
+    known = len(boxes)  # pallets stand beside what the map knows, not beside each other
     pallets: list[Shelf] = []
     for _ in range(wanted):
         for _ in range(TRIES_MAX):
-            pallet, box, around = _beside(boxes[rng.integers(len(warehouse.mapped_boxes()))], rng)
+            pallet, box, around = _beside(boxes[rng.integers(known)], rng)
             inside = bool((box >= 0.0).all() and (box[2:] <= (warehouse.width_m, warehouse.height_m)).all())
             station_m = min(box_clearance(box[None], s.x_m, s.y_m) for s in warehouse.stations)
             if inside and station_m >= STATION_GAP_M and not _overlaps(boxes, around):

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from outrider.verbs.ope import app
 from sim.simulation import Simulation, SimulationConfig
 from trainer.episodes.vec_env import BatchedVecEnv
-from trainer.evaluation.evaluate import unseen_floors
+from trainer.evaluation.config import unseen_floors
 from trainer.learning.train import load_policy
 from trainer.offpolicy.collect import collect_episodes
 from trainer.offpolicy.episodes import EpisodesError, LoggedEpisodes

@@ -16,8 +16,8 @@ from sim.tasks.delivery import Outcome, RewardConfig
 from trainer.audit.audit import AuditConfig, Trip, audit_reward, correlate, suspicious_trips, warnings_of
 from trainer.audit.export import write_audit
 from trainer.audit.terms import MISMATCH_MAX, TERMS, AuditError, TermMeter
+from trainer.evaluation.config import unseen_floors
 from trainer.evaluation.controllers import RuleBased
-from trainer.evaluation.evaluate import unseen_floors
 
 FLOORS = unseen_floors(2)
 SMALL = AuditConfig(robots=2, people=3, trips=2, top=3)

@@ -59,6 +59,10 @@ class Drives(NamedTuple):
     trips: Trips
     heat: dict[tuple[int, int], Heat]
 
+    def tables(self) -> list[Trips]:
+        """The trips of each contender."""
+        return [self.trips[self.trips["controller"] == k] for k in range(len(self.contenders))]
+
 
 class _Job(NamedTuple):
     controller: int

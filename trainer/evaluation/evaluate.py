@@ -1,6 +1,7 @@
 """Controllers compared on floors nobody trained on: same floors, trips, people and disturbances, same monitor."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -10,7 +11,7 @@ from navigation.warehouse import Warehouse
 from sim.tasks.delivery import Outcome
 from sim.world.state import Contact
 from trainer.errors import TrainConfigError
-from trainer.evaluation.config import EvaluationConfig, unseen_floors
+from trainer.evaluation.config import EvaluationConfig
 from trainer.evaluation.drive import Contender, Drives, Progress, Trips, drive_all
 from trainer.evaluation.metrics import FREE_M, TRIP
 from trainer.evaluation.statistics import (
@@ -24,7 +25,6 @@ from trainer.evaluation.statistics import (
     mean_interval,
 )
 
-__all__ = ["Evaluation", "EvaluationConfig", "evaluate", "summarise", "unseen_floors"]
 BEST = "best"
 CONTACT_MARGIN = 0.005
 
@@ -149,37 +149,24 @@ def summarise(
         TrainConfigError: there is no such reference.
     """
     check_reference(drives.contenders, reference)
-    tables = [drives.trips[drives.trips["controller"] == k] for k in range(len(drives.contenders))]
+    tables = drives.tables()
     unit = "episode" if floors_given else "floor"
     clusters = len(drives.warehouses) * (config.episodes if floors_given else 1)
     means = [table["time_s"].reshape(clusters, -1).mean(axis=1) for table in tables]
     contacts = [(table["outcome"] == Outcome.CONTACT).reshape(clusters, -1).mean(axis=1) for table in tables]
+    arrivals = [int((table["outcome"] == Outcome.ARRIVED).sum()) for table in tables]
     common = np.all([table["outcome"] == Outcome.ARRIVED for table in tables], axis=0)
     results = [
         _result(contender, table, mean, common, config.trips)
         for contender, table, mean in zip(drives.contenders, tables, means, strict=True)
     ]
     base = _reference(results, reference)
-    comparisons = []
-    for group in dict.fromkeys(result.group for result in results):
-        rows = [k for k, result in enumerate(results) if result.group == group and k != base]
-        if rows:
-            over = excess(contacts[base], np.array([contacts[k] for k in rows]), results[base].trips, margin)
-            arrived = sum(int((tables[k]["outcome"] == Outcome.ARRIVED).sum()) for k in rows)
-            comparisons.append(
-                Comparison(
-                    name=group,
-                    seeds=len(rows),
-                    trips=sum(results[k].trips for k in rows),
-                    gain=gain(means[base], np.array([means[k] for k in rows])),
-                    gain_of_seed={results[k].name: gain(means[base], means[k][None]) for k in rows},
-                    success=exact_interval(Counts(arrived, sum(results[k].trips for k in rows))),
-                    success_lowest=min(results[k].success for k in rows),
-                    trip_s=float(np.mean([results[k].trip_s for k in rows])),
-                    contact_excess=over,
-                    verdict=over.verdict,
-                )
-            )
+    figures = _Figures(results, arrivals, means, contacts)
+    groups = {
+        group: [k for k, result in enumerate(results) if result.group == group and k != base]
+        for group in dict.fromkeys(result.group for result in results)
+    }
+    comparisons = [_compare(group, rows, base, figures, margin) for group, rows in groups.items() if rows]
     if clusters < CLUSTERS_FEW:
         notes = [
             *notes,
@@ -194,6 +181,34 @@ def _reference(results: list[ControllerResult], wanted: str) -> int:
         return [result.name for result in results].index(wanted)
     baselines = [k for k, result in enumerate(results) if not result.policy] or list(range(len(results)))
     return min(baselines, key=lambda k: results[k].trip_s)
+
+
+class _Figures(NamedTuple):
+    """Of each contender: its result, how many trips arrived, and per cluster float64[n] the mean time and contacts."""
+
+    results: list[ControllerResult]
+    arrivals: list[int]
+    means: list[npt.NDArray[np.float64]]
+    contacts: list[npt.NDArray[np.float64]]
+
+
+def _compare(group: str, rows: list[int], base: int, figures: _Figures, margin: float) -> Comparison:
+    """The contenders ``rows``, seeds of one policy, against ``base``."""
+    results, arrivals, means, contacts = figures
+    trips = sum(results[k].trips for k in rows)
+    over = excess(contacts[base], np.array([contacts[k] for k in rows]), results[base].trips, margin)
+    return Comparison(
+        name=group,
+        seeds=len(rows),
+        trips=trips,
+        gain=gain(means[base], np.array([means[k] for k in rows])),
+        gain_of_seed={results[k].name: gain(means[base], means[k][None]) for k in rows},
+        success=exact_interval(Counts(sum(arrivals[k] for k in rows), trips)),
+        success_lowest=min(results[k].success for k in rows),
+        trip_s=float(np.mean([results[k].trip_s for k in rows])),
+        contact_excess=over,
+        verdict=over.verdict,
+    )
 
 
 def _result(

@@ -16,9 +16,9 @@ from sim.physics.pybullet_physics import Kind, PyBulletPhysics, ray_test
 from sim.simulation import Simulation, SimulationConfig
 from sim.world.generate import Family, generate_mixed
 from trainer.errors import TrainConfigError
-from trainer.evaluation.config import UNSEEN_FLOOR_SEED, EvaluationConfig, Physics
+from trainer.evaluation.config import UNSEEN_FLOOR_SEED, EvaluationConfig, Physics, unseen_floors
 from trainer.evaluation.drive import Contender, Progress, baseline
-from trainer.evaluation.evaluate import evaluate, unseen_floors
+from trainer.evaluation.evaluate import evaluate
 from trainer.evaluation.policies import load_policies
 
 PHYSICS: tuple[Physics, ...] = ("twin", "planar", "wheeled")

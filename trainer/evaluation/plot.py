@@ -29,7 +29,7 @@ def _figure(width: float, height: float) -> Any:
 
 def plot_evaluation(result: Evaluation, drives: Drives, path: Path) -> None:
     """Write a PNG: distribution of capped trip times, share of each outcome, gain with its 95 % interval."""
-    tables = [drives.trips[drives.trips["controller"] == k] for k in range(len(result.results))]
+    tables = drives.tables()
     names = [row.name for row in result.results]
     figure = _figure(13, max(3.6, 1.6 + 0.3 * len(names)))
     spread, ends, gains = figure.subplots(1, 3, width_ratios=(3, 2, 2))
