@@ -57,8 +57,7 @@ class MonitorConfig(Settings, frozen=True, forbid_unknown_fields=True):
     """Tick, link, actuator and drive beside what moves; the scan's age is added to it."""
     mover_braking_share: float = 0.875
     """Share of the model's braking that is counted on."""
-    mover_margin_m: float = 0.08
-    """Kept from the edge of what moves: a disc may end 0.17 of its radius before the thing, and who walks sways."""
+    mover_margin_m: float = 0.03
     mover_spread_mps: float = 0.1
     """How fast what is known of a mover's place and way becomes unsure."""
     mover_unknown_mps: float = 0.6

@@ -4,9 +4,9 @@ A place that an earlier scan saw to be free and that is now taken belongs to som
 scan is followed from scan to scan, which gives its velocity. A command passes at the highest share at which the robot,
 braking after its reaction time, does not come near anything followed, if that goes on as it does.
 
-``follow``, ``set_back``, ``reckon`` and ``expected`` are compiled as they stand for the twin (``sim.twin.movers``); the
-rest has a compiled copy there, and a test holds both to the same numbers. Own frame: where the robot was when it began,
-dead reckoned.
+``follow``, ``reckon`` and ``expected`` are compiled as they stand for the twin (``sim.twin.movers``); the rest has a
+compiled copy there, and a test holds both to the same numbers. Own frame: where the robot was when it began, dead
+reckoned.
 """
 
 import math
@@ -115,7 +115,7 @@ def follow(
         tracks: float64[TRACKS, COLUMNS]; past: float64[TRACKS, PAST, 3] time, x, y of each.
         taken: bool[TRACKS], tracks that have got theirs of this scan.
         now_s: own clock; gate_m: farthest it may be from where a track was expected.
-        x, y: its centre, own frame, m (``set_back``); radius_m: its size; moved: whether it stands where it was free.
+        x, y: its centre, own frame, m; radius_m: its size; moved: whether it stands where it was free.
     """
     best, nearest = -1, gate_m
     for index in range(tracks.shape[0]):
@@ -158,21 +158,6 @@ def follow(
     place = int(tracks[best, COUNT]) % past.shape[1]
     past[best, place, 0], past[best, place, 1], past[best, place, 2] = now_s, x, y
     tracks[best, COUNT] += 1.0
-
-
-def set_back(middle_m: float, nearest_m: float, radius_m: float) -> float:
-    """How far behind the middle of what is seen of a thing its disc's centre belongs, along the line of sight, m.
-
-    A lidar sees the near side only. A disc about the middle of that bulges towards the robot by most of its radius;
-    set back so far, it ends where the thing does. What is wide and flat is set back only as far as a disc of
-    ``RADIUS_MAX_M`` still covers both of its edges.
-
-    Args:
-        middle_m: how far away the middle of its points is; nearest_m: the nearest of them.
-        radius_m: how far its points lie from their middle at most.
-    """
-    room_m2 = RADIUS_MAX_M * RADIUS_MAX_M - radius_m * radius_m
-    return min(max(nearest_m + radius_m - middle_m, 0.0), math.sqrt(max(room_m2, 0.0)))
 
 
 def reckon(
@@ -367,11 +352,7 @@ class Movers:
                 return
             x, y = x[moved], y[moved]
         middle_x, middle_y = float(x.sum()) / x.size, float(y.sum()) / x.size
-        middle_m, nearest_m = math.hypot(middle_x, middle_y), math.sqrt(float((x * x + y * y).min()))
-        back_m = set_back(middle_m, nearest_m, _radius_m(x, y, middle_x, middle_y))
-        farther = 1.0 + back_m / max(middle_m, CLOSER_M)
-        middle_x, middle_y = middle_x * farther, middle_y * farther
-        radius_m = _radius_m(x, y, middle_x, middle_y)
+        radius_m = math.sqrt(float(((x - middle_x) ** 2 + (y - middle_y) ** 2).max()))
         cosine, sine = math.cos(pose[2]), math.sin(pose[2])
         follow(
             self._tracks, self._past, self._taken, now_s, n.gate_m,
@@ -384,13 +365,8 @@ class Movers:
         n, near, here = self._numbers, np.zeros(x.size, dtype=bool), self._poses[slot].tolist()
         for track in self.tracks:
             at_x, at_y, *_ = expected(track, here[0], here[1], here[2], self._times[slot], 0.0, 0.0)
-            near = near | (np.hypot(x - at_x, y - at_y) < n.gate_m + n.width_m + SLOWED_M + RADIUS_MAX_M)
+            near = near | (np.hypot(x - at_x, y - at_y) < n.gate_m + n.width_m + SLOWED_M)
         return near
-
-
-def _radius_m(x: Floats, y: Floats, middle_x: float, middle_y: float) -> float:
-    """How far points float64[n] m lie from a middle at most, m."""
-    return math.sqrt(float(((x - middle_x) ** 2 + (y - middle_y) ** 2).max()))
 
 
 def _met(

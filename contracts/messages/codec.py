@@ -101,16 +101,6 @@ def encode(message: FromClient | FromHub) -> bytes:
     return _PREFIX + body
 
 
-def encode_into(message: FromRobot, buffer: bytearray) -> None:
-    """The same bytes in the place of what ``buffer`` held.
-
-    Its memory is used again: a batch of records in fresh memory costs the kernel's clearing of every page of it, and
-    one copy more for the prefix, ten times of what is left then.
-    """
-    buffer[: len(_PREFIX)] = _PREFIX
-    _encoder.encode_into(message, buffer, len(_PREFIX))
-
-
 def _unpacked(data: memoryview) -> bytes | memoryview:
     """What was deflated, never more than a message may have; raises MessageError."""
     if data[:1] != _PACKED_MARK:

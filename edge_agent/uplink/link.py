@@ -18,7 +18,7 @@ from contracts.messages import (
     Refused,
     Welcome,
     decode_from_hub,
-    encode_into,
+    encode,
 )
 
 HEARTBEAT_INTERVAL_S = 2.0
@@ -64,7 +64,6 @@ class HubLink:
         self._random = random.Random(seed)
         self._own_context = context is None
         self._context: zmq.Context[zmq.Socket[bytes]] = context or zmq.Context()
-        self._encoded = bytearray()
         self._socket = self._open()
         self.online = False
         self.last_refusal = ""
@@ -104,8 +103,7 @@ class HubLink:
 
     def _put(self, message: FromRobot) -> bool:
         try:
-            encode_into(message, self._encoded)
-            self._socket.send(self._encoded, zmq.NOBLOCK)
+            self._socket.send(encode(message), zmq.NOBLOCK)
         except zmq.ZMQError:
             return False
         return True

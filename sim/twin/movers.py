@@ -36,7 +36,6 @@ from safety.movers import (
 )
 
 follow = numba.njit(cache=True)(movers.follow)
-set_back = numba.njit(cache=True)(movers.set_back)
 reckon = numba.njit(cache=True)(movers.reckon)
 expected = numba.njit(cache=True)(movers.expected)
 
@@ -314,37 +313,24 @@ def _piece_one(  # type: ignore[no-untyped-def]
     wide = math.hypot(wide_x, wide_y) > n.width_m
     if wide and flagged < FLAGS_MIN:
         return
-    middle_x, middle_y, nearest_m, count = 0.0, 0.0, math.inf, 0
+    middle_x, middle_y, count = 0.0, 0.0, 0
     for each in range(begin, begin + length):
         ray = _wrapped(each, rays)
         if moved[ray] or not wide:
             middle_x += ranges[ray] * cosines[ray]
             middle_y += ranges[ray] * sines[ray]
-            nearest_m = min(nearest_m, ranges[ray])
             count += 1
     middle_x /= count
     middle_y /= count
-    seen = (ranges, cosines, sines, moved, begin, length, wide)
-    middle_m = math.hypot(middle_x, middle_y)
-    back_m = set_back(middle_m, nearest_m, _radius_one(*seen, middle_x, middle_y))
-    farther = 1.0 + back_m / max(middle_m, CLOSER_M)
-    middle_x *= farther
-    middle_y *= farther
+    squared = 0.0
+    for each in range(begin, begin + length):
+        ray = _wrapped(each, rays)
+        if moved[ray] or not wide:
+            x, y = ranges[ray] * cosines[ray] - middle_x, ranges[ray] * sines[ray] - middle_y
+            squared = max(squared, x * x + y * y)
     cosine, sine = math.cos(pose[2]), math.sin(pose[2])
     follow(
         tracks, past, taken, now_s, n.gate_m,
         pose[0] + cosine * middle_x - sine * middle_y, pose[1] + sine * middle_x + cosine * middle_y,
-        min(_radius_one(*seen, middle_x, middle_y), RADIUS_MAX_M), flagged >= FLAGS_MIN,
+        min(math.sqrt(squared), RADIUS_MAX_M), flagged >= FLAGS_MIN,
     )  # fmt: skip
-
-
-@numba.njit(cache=True)
-def _radius_one(ranges, cosines, sines, moved, begin, length, wide, middle_x, middle_y):  # type: ignore[no-untyped-def]
-    """How far a piece's points lie from a middle at most, m; of a wide piece those that moved."""
-    squared = 0.0
-    for each in range(begin, begin + length):
-        ray = _wrapped(each, ranges.shape[0])
-        if moved[ray] or not wide:
-            x, y = ranges[ray] * cosines[ray] - middle_x, ranges[ray] * sines[ray] - middle_y
-            squared = max(squared, x * x + y * y)
-    return math.sqrt(squared)

@@ -261,30 +261,6 @@ def test_a_walker_is_followed_at_its_velocity():
     assert track[SPEED_Y] == pytest.approx(0.0, abs=0.2)
 
 
-@pytest.mark.parametrize("way_m", [1.0, 1.3, 1.6, 2.0])
-def test_a_walkers_disc_lies_where_the_walker_is(way_m):
-    """Only the near side is seen: a disc about the middle of that would bulge towards the robot by 0.2 m."""
-    movers = watched(lambda t: (way_m, 2.0 - 1.2 * t))
-    (track,) = movers.tracks
-    true_y_m = 2.0 - 1.2 * 0.95  # at the last scan
-    assert math.hypot(track[X] - way_m, track[Y] - true_y_m) < 0.08, (
-        "as well as rays 2 degrees apart can tell"
-    )
-    assert track[RADIUS] == pytest.approx(0.25, abs=0.05)
-    nearest_m = math.hypot(track[X], track[Y]) - track[RADIUS]
-    assert nearest_m == pytest.approx(math.hypot(way_m, true_y_m) - 0.25, abs=0.03), "it ends where they do"
-
-
-@pytest.mark.parametrize("beside_m", [0.70, 0.75])
-def test_who_walks_past_close_by_takes_no_speed(beside_m):
-    """The footprints pass 0.15 m and 0.2 m apart."""
-    assert watched(lambda t: (2.6 - 1.4 * t, beside_m)).share((1.2, 0.0), 0.05) == 1.0
-
-
-def test_who_walks_past_too_close_does():
-    assert watched(lambda t: (2.6 - 1.4 * t, 0.6)).share((1.2, 0.0), 0.05) < 0.6
-
-
 def test_what_stands_is_not_followed():
     movers = watched(lambda _: (0.9, 0.0))
     assert not movers.tracks.size

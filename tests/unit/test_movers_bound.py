@@ -14,14 +14,12 @@ from safety.movers import (
     LOOK_SLACK_S,
     PAST,
     RADIUS,
-    RADIUS_MAX_M,
     SEEN_S,
     TRACKS,
     Movers,
     X,
     follow,
     may_meet,
-    set_back,
 )
 
 
@@ -111,37 +109,6 @@ def test_of_tracks_unseen_for_equally_long_the_first_makes_room():
     tracks[:, ALIVE], tracks[:, X], tracks[:, SEEN_S] = 1.0, 50.0, 3.0
     follow(tracks, past, taken, 3.05, 0.6, 1.0, 0.5, 0.2, True)
     assert (tracks[:, X] == 1.0).nonzero()[0].tolist() == [0]
-
-
-@pytest.mark.parametrize("radius_m", [0.1, 0.25, 0.3])
-@pytest.mark.parametrize("far_m", [0.6, 1.5, 3.0])
-@pytest.mark.parametrize("rays", [7, 101])
-def test_a_round_things_disc_ends_where_it_does_and_lies_about_its_middle(radius_m, far_m, rays):
-    """However finely it is seen, from the nearest point to the last ray that just hits it."""
-    bearings = math.asin(radius_m / far_m) * np.linspace(-1.0, 1.0, rays) * (1.0 - 1.0 / rays)
-    cosine, sine = np.cos(bearings), np.sin(bearings)
-    ranges = far_m * cosine - np.sqrt(radius_m**2 - (far_m * sine) ** 2)
-    x, y = ranges * cosine, ranges * sine
-    middle_m, seen_m = float(x.mean()), float(np.hypot(x - x.mean(), y).max())
-    centre_m = middle_m + set_back(middle_m, float(ranges.min()), seen_m)
-    disc_m = float(np.hypot(x - centre_m, y).max())
-    assert abs(centre_m - far_m) < 0.45 * radius_m
-    assert -1e-9 < (far_m - radius_m) - (centre_m - disc_m) < 0.2 * radius_m, "never less than there is"
-    assert (far_m - radius_m) - (middle_m - seen_m) > 0.5 * radius_m, "as it is seen it would bulge"
-
-
-@pytest.mark.parametrize("half_m", [0.05, 0.2, 0.3, 0.39, 0.4, 0.6])
-def test_the_disc_of_a_flat_face_still_covers_its_edges_where_it_did(half_m):
-    back_m = set_back(2.0, 2.0, half_m)
-    assert 0.0 <= back_m <= half_m + 1e-9
-    if half_m <= RADIUS_MAX_M:
-        assert math.hypot(back_m, half_m) <= RADIUS_MAX_M + 1e-9
-    else:
-        assert back_m == 0.0
-
-
-def test_what_lies_along_the_line_of_sight_is_not_set_back():
-    assert set_back(2.0, 1.8, 0.2) == pytest.approx(0.0, abs=1e-12)
 
 
 @pytest.mark.parametrize(("apart_s", "looks"), [(0.14, False), (0.15, True), (0.25, True)])
