@@ -53,6 +53,8 @@ TARGETS: dict[str, float] = {
     "intake.records_per_s": 100_000.0,
     "intake.vs_bare_pushpull": 1.0,
     "intake.reconnect_4000_s": 15.0,
+    "intake.hub_rss_mb": 400.0,
+    "intake.reconnect_rss_mb": 400.0,
     "serial.command_p99_us": 200.0,
     "serial.call_p99_us": 200.0,
     "serial.stop_ms_max": 100.0,

@@ -259,6 +259,13 @@ def check_stored(data: Path, batches: list[Records], turns: int) -> None:
             assert stored == sent, f"{folder}: what is stored is not what was sent"
 
 
+def most_memory_mb(process: int) -> float:
+    """The largest resident memory that a process has had."""
+    lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
+    (size_kib,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
+    return int(size_kib) * 1024 / 1e6
+
+
 def measure_intake(work: Path, keys: Path, port: int, quick: bool) -> None:
     """Bare, hub, bare, hub ..."""
     batches = make_batches(work / "robot", RECORDS_QUICK if quick else RECORDS)
@@ -274,6 +281,7 @@ def measure_intake(work: Path, keys: Path, port: int, quick: bool) -> None:
             sender.start()
             full.append(results.get(timeout=WAIT_MAX_S))
             sender.join()
+        rss_mb = most_memory_mb(hub.pid)
         check_stored(work / "data", batches, turns)
     finally:
         hub.kill()
@@ -286,6 +294,8 @@ def measure_intake(work: Path, keys: Path, port: int, quick: bool) -> None:
     ratios = [mine / other for mine, other in zip(full, bare, strict=True)]
     about = f"times bare PUSH/PULL of single records, turn by turn: {', '.join(f'{r:.2f}' for r in ratios)}"
     report("intake.vs_bare_pushpull", statistics.median(ratios), "times", "higher", None, about)
+    about = f"the hub's largest resident memory over {turns} turns of {len(frames):,} records"
+    report("intake.hub_rss_mb", rss_mb, "MB", "lower", None, about)
 
 
 def fleet_comes_back(
@@ -348,6 +358,7 @@ def measure_reconnect(work: Path, keys: Path, port: int, batch: Records) -> None
         began_s = time.monotonic()
         hub = start_hub(work / "data", keys, port)
         took_s = results.get(timeout=WAIT_MAX_S) - began_s
+        rss_mb = most_memory_mb(hub.pid)
     finally:
         hub.kill()
         hub.wait()
@@ -358,6 +369,8 @@ def measure_reconnect(work: Path, keys: Path, port: int, batch: Records) -> None
         f"the last Welcome; the very first time {first_s:.1f} s"
     )
     report("intake.reconnect_4000_s", took_s, "s", "lower", None, about)
+    about = f"the new hub's largest resident memory, {FLEET} robots connected"
+    report("intake.reconnect_rss_mb", rss_mb, "MB", "lower", None, about)
 
 
 def main() -> None:

@@ -48,6 +48,8 @@ PAYLOAD_MAX_BYTES = RECORD_MAX_BYTES
 FRAME_HEADER = struct.Struct("<IIBQ")
 FRAME_OVERHEAD = FRAME_HEADER.size
 RUN_MAX = 1024
+SEQ_MAX = 2**62
+"""No robot gets there; a number beyond it is a lie, and would not fit where numbers are reckoned with."""
 _PREFIX = struct.Struct("<8sII")
 _BODY = struct.Struct("<BQ")
 _HEADS = np.dtype([("length", "<u4"), ("checksum", "<u4"), ("kind", "u1"), ("seq", "<u8")])
@@ -198,6 +200,15 @@ def decode_segment_header(data: bytes, name: str = "segment") -> tuple[SegmentHe
     return header, _PREFIX.size + length
 
 
+def has_whole_header(data: bytes) -> bool:
+    """Whether it bears a format's number and the checksum that it names, though it may not be understood here."""
+    if len(data) < _PREFIX.size or not data.startswith(_MAGIC_FAMILY) or not data[7:8].isdigit():
+        return False
+    _, length, checksum = _PREFIX.unpack_from(data)
+    body = data[_PREFIX.size : _PREFIX.size + length]
+    return bool(0 < length == len(body) <= SEGMENT_HEADER_MAX_BYTES and crc32(body) == checksum)
+
+
 class Run(NamedTuple):
     """Whole frames of one kind and size that follow each other without a gap."""
 
@@ -231,7 +242,7 @@ def walk_runs(
         stride = 8 + length
         if not 9 <= length <= PAYLOAD_MAX_BYTES + 9 or at + stride > size or not 1 <= kind <= len(Kind):
             return
-        if seq < 1 or (next_seq and seq != next_seq) or lengths.get(kind, length) != length:
+        if not 1 <= seq <= SEQ_MAX or (next_seq and seq != next_seq) or lengths.get(kind, length) != length:
             return
         count = min((size - at) // stride, RUN_MAX) if kind in lengths else 1
         if count > 1 and data[at + stride : at + stride + 4] != data[at : at + 4]:

@@ -23,6 +23,15 @@ from contracts.framelog import (
 from contracts.record_schema import DECISION_FIELDS
 
 
+def present_header(
+    robot: str, boot_id: str, log_id: str, first_seq: int, wall_ns: int, mono_ns: int = 0
+) -> SegmentHeader:
+    """A segment's header in today's record schema."""
+    return SegmentHeader(
+        DECISION_SCHEMA_HASH, robot, boot_id, log_id, first_seq, wall_ns, DECISION_FIELDS, mono_ns
+    )
+
+
 class LogTail:
     """Where an existing log ends: its id, its last sequence number, and its last decision's bytes."""
 
@@ -166,14 +175,7 @@ class LogWriter:
     def _begin_segment(self, wall_ns: int) -> None:
         self.close()
         header = encode_segment_header(
-            SegmentHeader(
-                DECISION_SCHEMA_HASH,
-                *self._identity,
-                self.next_seq,
-                wall_ns,
-                DECISION_FIELDS,
-                time.monotonic_ns(),
-            )
+            present_header(*self._identity, self.next_seq, wall_ns, time.monotonic_ns())
         )
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{self._index:08d}{SEGMENT_SUFFIX}"

@@ -17,7 +17,8 @@ class Message(NamedTuple):
     routing_id: bytes
     user: str
     """As the ZAP handler let it in: role, name and key."""
-    data: bytes
+    data: memoryview
+    """In the socket's own memory."""
 
 
 def drain(socket: Any) -> Iterator[Message]:
@@ -29,7 +30,7 @@ def drain(socket: Any) -> Iterator[Message]:
         except zmq.Again:
             return
         if len(frames) == 2:
-            data = frames[1].bytes
+            data = frames[1].buffer
             yield Message(frames[0].bytes, str(frames[1].get("User-Id")), data)
             came_bytes += len(data)
             if came_bytes >= limits.DRAIN_MAX_BYTES:

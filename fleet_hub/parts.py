@@ -60,7 +60,7 @@ class Stores:
         self.audit = AuditLog(database, wall_ns)
         self.catalogue = Catalogue(database, folder, own.trusted, wall_ns)
         closing.callback(self.catalogue.close)
-        self.intake = Intake(folder.telemetry)
+        self.intake = Intake(folder.telemetry, lambda event: self.audit.append("hub", event))
         closing.callback(self.intake.close)
         self.trips = TripStore(database, folder.telemetry)
         people = People(own.folder, own.trusted)

@@ -201,7 +201,7 @@ class Hub:
         session.heard_ns = self._mono_ns()
         return session
 
-    def _handle(self, session: Session, data: bytes) -> None:
+    def _handle(self, session: Session, data: memoryview) -> None:
         try:
             message = decode_from_client(data)
             if isinstance(message, FromRobot):

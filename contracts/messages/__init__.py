@@ -15,6 +15,7 @@ from contracts.messages.codec import (
     decode_from_client,
     decode_from_hub,
     encode,
+    encode_into,
 )
 from contracts.messages.fields import (
     CHUNK_MAX_BYTES,
@@ -204,5 +205,6 @@ __all__ = [
     "decode_from_client",
     "decode_from_hub",
     "encode",
+    "encode_into",
     "short",
 ]

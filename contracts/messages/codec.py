@@ -101,6 +101,16 @@ def encode(message: FromClient | FromHub) -> bytes:
     return _PREFIX + body
 
 
+def encode_into(message: FromRobot, buffer: bytearray) -> None:
+    """The same bytes in the place of what ``buffer`` held.
+
+    Its memory is used again: a batch of records in fresh memory costs the kernel's clearing of every page of it, and
+    one copy more for the prefix, ten times of what is left then.
+    """
+    buffer[: len(_PREFIX)] = _PREFIX
+    _encoder.encode_into(message, buffer, len(_PREFIX))
+
+
 def _unpacked(data: memoryview) -> bytes | memoryview:
     """What was deflated, never more than a message may have; raises MessageError."""
     if data[:1] != _PACKED_MARK:
@@ -115,18 +125,18 @@ def _unpacked(data: memoryview) -> bytes | memoryview:
     return body
 
 
-def _body(data: bytes) -> bytes | memoryview:
+def _body(data: bytes | memoryview) -> bytes | memoryview:
     if len(data) > MESSAGE_MAX_BYTES:
         raise MessageError(f"a message may have {MESSAGE_MAX_BYTES} bytes, came {len(data)}")
     if data[: len(_PREFIX)] != _PREFIX:
         raise MessageError(
-            f"this side speaks protocol {PROTOCOL_HASH[:16]}, the other {data[:8].hex() or 'nothing'}; "
+            f"this side speaks protocol {PROTOCOL_HASH[:16]}, the other {bytes(data[:8]).hex() or 'nothing'}; "
             "install the same outrider version on both"
         )
     return _unpacked(memoryview(data)[len(_PREFIX) :])
 
 
-def decode_from_client(data: bytes) -> FromClient:
+def decode_from_client(data: bytes | memoryview) -> FromClient:
     """Read a message of a robot or an operator; raises MessageError."""
     try:
         return _client_decoder.decode(_body(data))

@@ -18,7 +18,7 @@ from contracts.messages import (
     Refused,
     Welcome,
     decode_from_hub,
-    encode,
+    encode_into,
 )
 
 HEARTBEAT_INTERVAL_S = 2.0
@@ -64,6 +64,7 @@ class HubLink:
         self._random = random.Random(seed)
         self._own_context = context is None
         self._context: zmq.Context[zmq.Socket[bytes]] = context or zmq.Context()
+        self._encoded = bytearray()
         self._socket = self._open()
         self.online = False
         self.last_refusal = ""
@@ -103,7 +104,8 @@ class HubLink:
 
     def _put(self, message: FromRobot) -> bool:
         try:
-            self._socket.send(encode(message), zmq.NOBLOCK)
+            encode_into(message, self._encoded)
+            self._socket.send(self._encoded, zmq.NOBLOCK)
         except zmq.ZMQError:
             return False
         return True

@@ -5,8 +5,11 @@ The high-water mark is read from the files themselves at the start, so it can ne
 """
 
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from contracts.errors import LogFormatError
 from contracts.framelog import (
@@ -22,6 +25,8 @@ from contracts.framelog_writer import LogTail, LogWriter
 from contracts.messages import Records
 from fleet_hub.errors import IntakeError
 from fleet_hub.intake.group_sync import FolderSync
+from fleet_hub.intake.mending import mend
+from fleet_hub.rollout.events import LogMended
 
 HEADER_READ_BYTES = SEGMENT_HEADER_MAX_BYTES + 64
 GROUP_MIN = 4
@@ -39,6 +44,10 @@ def _begins_with(path: Path) -> int:
     return head[0].first_seq if head else 2**63
 
 
+def _nobody(_event: LogMended) -> None:
+    """For who keeps no audit log."""
+
+
 @dataclass
 class _Log:
     writer: LogWriter
@@ -48,9 +57,9 @@ class _Log:
 class Intake:
     """The telemetry store of one hub: TELEMETRY/ROBOT/LOG_ID/*.olog."""
 
-    def __init__(self, folder: Path) -> None:
-        """Use ``folder``; logs are opened when their robot is heard of."""
-        self._folder = folder
+    def __init__(self, folder: Path, tell: Callable[[LogMended], object] = _nobody) -> None:
+        """Use ``folder``; logs are opened when their robot is heard of. ``tell`` hears of damage in them."""
+        self._folder, self._tell = folder, tell
         self._logs: dict[tuple[str, str], _Log] = {}
         self._touched: set[tuple[str, str]] = set()
         self._group: dict[tuple[str, str], tuple[int, Path | None]] = {}
@@ -251,6 +260,8 @@ class Intake:
         if key not in self._logs:
             folder = self._folder / robot / log_id
             try:
+                for found in mend(folder, robot, log_id):
+                    self._tell(LogMended(robot, log_id, *msgspec.structs.astuple(found)))
                 tail = LogTail(folder)
             except (LogFormatError, OSError) as error:
                 raise IntakeError(

@@ -119,7 +119,7 @@ class Mirror:
         self.dropped += not allowed
         return allowed
 
-    def _handle(self, peer: bytes, name: str, data: bytes) -> None:
+    def _handle(self, peer: bytes, name: str, data: memoryview) -> None:
         try:
             message = decode_from_client(data)
         except MessageError as error:

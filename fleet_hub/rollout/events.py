@@ -202,6 +202,18 @@ class StrangersRefused(_Event, frozen=True):
     count: int
 
 
+class LogMended(_Event, frozen=True):
+    """A stored log had a segment whose header was damaged (``fleet_hub.intake.mending``)."""
+
+    robot: str
+    log_id: str
+    file: str
+    why: str
+    kept: int
+    missing_first: int
+    missing_last: int
+
+
 class ErasureBegan(_Event, frozen=True):
     """What a robot recorded in some time is to go: no ingest takes it in again (``fleet_hub.store.erasure``)."""
 
@@ -262,6 +274,7 @@ Entry = (
     | OperatorAllowed
     | MemberRevoked
     | StrangersRefused
+    | LogMended
     | ErasureBegan
     | Erased
     | ErasureOrdered

@@ -27,6 +27,7 @@ from contracts.framelog import (
     list_segments,
 )
 from contracts.replay import stored_files
+from fleet_hub.intake.mending import DAMAGED_SUFFIX
 from fleet_hub.rollout.events import Erased, ErasureBegan
 from fleet_hub.rollout.trip_store import TripStore
 from fleet_hub.store.audit import AuditLog
@@ -126,6 +127,8 @@ def _within(table: pa.Table, kind: str, what: Tombstone) -> Any:
 def _erase_log(folder: Path, what: Tombstone, end_index: int | None) -> int:
     """Put LOST records into the place of those that go, in all segments before ``end_index``; how many went."""
     why, total = bytes([LostClass.ERASED]), 0
+    for aside in folder.glob(f"*{DAMAGED_SUFFIX}"):
+        aside.unlink()  # nobody can say what is in it
     for segment in list_segments(folder):
         if segment.header is None or (end_index is not None and int(segment.path.stem) >= end_index):
             continue
