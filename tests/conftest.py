@@ -15,6 +15,8 @@ ALONE = (
     "agent/test_live.py",
     "agent/test_rivals.py",
     "firmware/test_agent_serial.py",
+    "firmware/test_fleet.py",
+    "firmware/test_serial_sink.py",
     "firmware/test_stops.py",
     "recorder/test_telemetry.py",
     "system/test_bad_lines.py",
