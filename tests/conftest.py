@@ -10,7 +10,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ALONE = (
     "agent/test_beside_nav2.py",
-    "agent/test_crash.py",
     "agent/test_filter_live.py",
     "agent/test_live.py",
     "agent/test_rivals.py",
@@ -18,8 +17,6 @@ ALONE = (
     "firmware/test_fleet.py",
     "firmware/test_serial_sink.py",
     "firmware/test_stops.py",
-    "recorder/test_telemetry.py",
-    "system/test_bad_lines.py",
     "system/test_kill.py",
 )
 """Watch real processes against the wall clock: what else keeps both cores busy would be measured with them."""
