@@ -1,8 +1,9 @@
 """A new policy's way to the last word: shadow beside the one that drives, flip, probation. No thread, no clock.
 
 Shadow: it is asked after the command has gone out; it must answer, be finite and in time. Probation: it drives;
-an answer that is no command sends it back at once, and so do more slow answers, late ticks or interventions
-than there may be.
+an answer that is no command sends it back at once, and so do more slow answers or late ticks than there may be.
+Interventions come in bursts: somebody stands in the way. So more of them than there may be prolong the probation, and
+send it back when there is no end to them.
 """
 
 import enum
@@ -17,6 +18,8 @@ Ticks = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 SLOW = "too slow"
 SIGMAS = 3.0
 """How far above what is usual here a count may lie by chance, in standard deviations of a Poisson count."""
+PROLONGED_MAX = 3
+"""What is forgiven in so many ``probation_ticks``, and more, ends it at once; by then it is over either way."""
 NS = 1_000_000_000
 
 
@@ -32,7 +35,7 @@ class TrialConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     late_extra: Ticks = 10
     """So many late ticks are forgiven beyond what is usual here and what chance adds to it."""
     interventions_extra: Ticks = 30
-    """The same for ticks in which the monitor took most of the command away."""
+    """The same for ticks in which the monitor took most of the command away, in each ``probation_ticks``."""
     advice_max: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 0
     """So often the monitor may advise against it on probation; the rules drive meanwhile, whatever this is."""
     drives: bool = True
@@ -123,15 +126,34 @@ class Trial:
         self._asked += 1
         self._late += late
         self._intervened += intervened
-        for what, count, share, extra in (
-            ("late ticks", self._late, self._late_share, self._config.late_extra),
-            ("interventions", self._intervened, self._intervened_share, self._config.interventions_extra),
+        late_max = self._usual(self._late_share) + self._config.late_extra
+        if self._late > late_max:
+            self._refuse_for("late ticks", self._late, self._late_share)
+        forgiven = self._config.interventions_extra
+        if self._intervened > self._usual(self._intervened_share) + PROLONGED_MAX * forgiven:
+            self._refuse_for("interventions", self._intervened, self._intervened_share)
+        if (
+            self.stage is Stage.PROBATION
+            and self._asked >= self._config.probation_ticks
+            and not self._troubled
         ):
-            usual = share * self._asked
-            if count > usual + SIGMAS * math.sqrt(usual) + extra:
-                self.refuse(f"{count} {what} in {self._asked} ticks, {usual:.1f} were usual before")
-        if self.stage is Stage.PROBATION and self._asked >= self._config.probation_ticks:
             self.stage = Stage.PASSED
+
+    @property
+    def _troubled(self) -> bool:
+        """Whether the monitor has intervened more often so far than is forgiven in as many ticks."""
+        periods = max(1.0, self._asked / self._config.probation_ticks)
+        allowed = self._usual(self._intervened_share) + periods * self._config.interventions_extra
+        return self._intervened > allowed
+
+    def _usual(self, share: float) -> float:
+        """How many of the ticks so far are usual here, and what chance adds to it."""
+        usual = share * self._asked
+        return usual + SIGMAS * math.sqrt(usual)
+
+    def _refuse_for(self, what: str, count: int, share: float) -> None:
+        usual = share * self._asked
+        self.refuse(f"{count} {what} in {self._asked} ticks, {usual:.1f} were usual before")
 
     def advised(self, against: str) -> None:
         """The monitor advises against it on probation."""
@@ -140,11 +162,13 @@ class Trial:
             self.refuse(f"the monitor finds it {against}")
 
     def expire(self, now_ns: int) -> None:
-        """End a stage that has lasted too long: nobody asked, so nothing was wrong."""
+        """End a stage that has lasted too long: nobody asked, so nothing was wrong, if nothing was until then."""
         if now_ns < self._end_ns:
             return
         if self.stage is Stage.SHADOW:
             self._end_shadow()
+        elif self.stage is Stage.PROBATION and self._troubled:
+            self._refuse_for("interventions", self._intervened, self._intervened_share)
         elif self.stage is Stage.PROBATION:
             self._timed_out, self.stage = True, Stage.PASSED
 

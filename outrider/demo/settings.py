@@ -33,8 +33,8 @@ class DemoSettings(msgspec.Struct, frozen=True):
     seed: int = 7
     serial: bool = True
     """The robots' wheels are turned by emulated motor controllers, over the serial protocol; otherwise by cmd_vel."""
-    forgiven: int | None = None
-    """See ``outrider agent run --forgiven``."""
+    forgiven: int | None = 60
+    """See ``outrider agent run --forgiven``; on so full a floor a good policy waits for seconds now and then."""
 
 
 SHORT = DemoSettings(

@@ -14,7 +14,7 @@ from edge_agent.actuate.blend import Blend, towards
 from edge_agent.infer.dropped import DROPPED_FILE, KEPT_MAX, DroppedStore
 from edge_agent.infer.ladder import FAILURES_MAX
 from edge_agent.infer.loader import PolicyLoader
-from edge_agent.infer.trial import Stage, TrialConfig
+from edge_agent.infer.trial import Habits, Stage, Trial, TrialConfig
 from edge_agent.update.mailbox import CommsMailbox, new_candidate
 from edge_agent.update.slots import BundleFacts, SlotStore
 from safety.config import MonitorConfig
@@ -141,6 +141,40 @@ def test_interventions_count_against_what_was_usual_before(usual: bool, passes: 
     if not passes:
         assert "interventions" in trial.why
         assert tuple(record["raw_command"]) == pytest.approx(within)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "asked", "stage"),
+    [
+        ("!" * 9, 9, Stage.PROBATION),
+        ("!" * 10, 10, Stage.REFUSED),  # at once: three periods' worth
+        ("!!!.......", 10, Stage.PASSED),
+        ("!!!!......", 10, Stage.PROBATION),  # somebody stood in the way: it goes on
+        ("!!!!......" + "....", 14, Stage.PASSED),
+        ("!!!!......" + "!...!.....", 20, Stage.PASSED),
+        ("!!!!......" * 2 + "!.!", 23, Stage.REFUSED),
+        ("!!!!......" * 2 + "!.........", 30, Stage.PASSED),
+    ],
+)
+def test_a_burst_of_interventions_prolongs_a_probation(pattern: str, asked: int, stage: Stage) -> None:
+    trial = Trial(FakePolicy(), CONFIG)
+    trial.flipped(Habits(100), 0)
+    ticks = 0
+    for mark in pattern:
+        if not trial.over:
+            trial.drove(late=False, intervened=mark == "!")
+            ticks += 1
+    assert (trial.stage, ticks) == (stage, asked), trial.why
+
+
+def test_a_probation_that_time_ends_is_passed_only_without_too_many_interventions() -> None:
+    for count, stage in ((3, Stage.PASSED), (4, Stage.REFUSED)):
+        trial = Trial(FakePolicy(), CONFIG)
+        trial.flipped(Habits(100), 0)
+        for _ in range(count):
+            trial.drove(late=False, intervened=True)
+        trial.expire(int(CONFIG.stage_max_s * 1e9))
+        assert trial.stage is stage
 
 
 @pytest.mark.parametrize(("forgiven", "stage"), [(0, Stage.REFUSED), (1, Stage.PROBATION)])
