@@ -128,19 +128,9 @@ def admit_beside_movers(a, e, r, command, age_s):  # type: ignore[no-untyped-def
     if share > 0.0:
         command[1] *= share
     roll_out_one(
-        a.guard,
-        a.ranges[e, r],
-        a.cosines,
-        a.sines,
-        a.movers,
-        e,
-        r,
-        n,
-        a.discs,
-        command,
-        a.disturb.measured[e, r],
-        age_s,
-    )
+        a.guard, a.ranges[e, r], a.cosines, a.sines, a.movers, e, r, n, a.discs, command,
+        a.disturb.measured[e, r], age_s,
+    )  # fmt: skip
     take_one(a.movers, e, r, n, a.ranges[e, r], a.cosines, a.sines)
 
 
