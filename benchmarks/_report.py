@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 from typing import Literal
 
 Better = Literal["higher", "lower"]
@@ -38,3 +39,11 @@ def quick_asked(about: str) -> bool:
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--quick", action="store_true", help="end within 45 s, with wider error")
     return bool(parser.parse_args().quick)
+
+
+def peak_kib(process: int) -> int:
+    """The largest resident memory that a process has had, as the kernel says it."""
+    for line in Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1])
+    raise AssertionError("no VmHWM")

@@ -31,7 +31,7 @@ from typing import Any
 import msgspec
 import zmq
 
-from benchmarks._report import quick_asked, report
+from benchmarks._report import peak_kib, quick_asked, report
 from benchmarks.store_queries import rows_of
 from contracts.framelog import FRAME_OVERHEAD, list_segments
 from contracts.keyring import (
@@ -259,13 +259,6 @@ def check_stored(data: Path, batches: list[Records], turns: int) -> None:
             assert stored == sent, f"{folder}: what is stored is not what was sent"
 
 
-def most_memory_mb(process: int) -> float:
-    """The largest resident memory that a process has had."""
-    lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
-    (size_kib,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
-    return int(size_kib) * 1024 / 1e6
-
-
 def measure_intake(work: Path, keys: Path, port: int, quick: bool) -> None:
     """Bare, hub, bare, hub ..."""
     batches = make_batches(work / "robot", RECORDS_QUICK if quick else RECORDS)
@@ -281,7 +274,7 @@ def measure_intake(work: Path, keys: Path, port: int, quick: bool) -> None:
             sender.start()
             full.append(results.get(timeout=WAIT_MAX_S))
             sender.join()
-        rss_mb = most_memory_mb(hub.pid)
+        rss_mb = peak_kib(hub.pid) * 1024 / 1e6
         check_stored(work / "data", batches, turns)
     finally:
         hub.kill()
@@ -358,7 +351,7 @@ def measure_reconnect(work: Path, keys: Path, port: int, batch: Records) -> None
         began_s = time.monotonic()
         hub = start_hub(work / "data", keys, port)
         took_s = results.get(timeout=WAIT_MAX_S) - began_s
-        rss_mb = most_memory_mb(hub.pid)
+        rss_mb = peak_kib(hub.pid) * 1024 / 1e6
     finally:
         hub.kill()
         hub.wait()

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks._report import quick_asked, report
+from benchmarks._report import peak_kib, quick_asked, report
 from benchmarks._update_agents import ANSWER_MAX_S, SPAWN, WAIT_MAX_S, WORKERS, bare_s, open_files, work
 from contracts.bundle import Floats
 from contracts.keyring import CARDS_FOLDER
@@ -205,14 +205,6 @@ def measure_polls(endpoint: str, keys: Path, state: Path) -> None:
     report("update.poll_bytes", statistics.median(sizes), "bytes", "lower", None, about)
 
 
-def peak_mb(process: "subprocess.Popen[str]") -> float:
-    """What the kernel has seen this process use at most."""
-    for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    raise AssertionError("no VmHWM")
-
-
 class Workers:
     """The processes with the agents."""
 
@@ -361,7 +353,7 @@ def measure(folder: Path, agents: int) -> None:
         workers.end()
         measure_polls(endpoint, keys, folder / "spare")
         about = f"{agents} robots, resident, through both rollouts"
-        report("update.hub_peak_mb", peak_mb(hub), "MB", "lower", None, about)
+        report("update.hub_peak_mb", peak_kib(hub.pid) / 1024, "MB", "lower", None, about)
     finally:
         workers.end()
         hub.terminate()

@@ -44,6 +44,10 @@ _MAGIC_FAMILY = b"OUTRLOG"
 SEGMENT_SUFFIX = ".olog"
 SEGMENT_MAX_BYTES = 8 * 1024 * 1024
 SEGMENT_HEADER_MAX_BYTES = 8 * 1024
+HEADER_READ_BYTES = SEGMENT_HEADER_MAX_BYTES + 64
+"""So much of a file holds its header whole, and what stands before that."""
+DAMAGED_SUFFIX = ".damaged"
+"""Of what lies aside, at a robot and at the hub."""
 PAYLOAD_MAX_BYTES = RECORD_MAX_BYTES
 FRAME_HEADER = struct.Struct("<IIBQ")
 FRAME_OVERHEAD = FRAME_HEADER.size

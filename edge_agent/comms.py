@@ -85,9 +85,8 @@ class Comms:
         seed = zlib.crc32(config.robot_id.encode())
         try:
             self.link, self.mirror = self._open_links(keys, seed)
-        except (
-            KeyFileError
-        ) as error:  # the supervisor starts it again and again: once more in the robot's own log
+        except KeyFileError as error:
+            # The supervisor starts it again and again, and says where to look; the robot's own log says it, too.
             self.recorder.event("keys_unusable", why=str(error))
             self.recorder.close()
             raise

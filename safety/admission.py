@@ -96,13 +96,8 @@ class Admission:
             Speed and turn rate, nowhere larger than ``command``.
         """
         speed, wanted = command
-        reaction_s, share = self._config.reaction_s + scan_age_s, 1.0
-        self._known.clear()
-        for offset_m in self._offsets_m:
-            for part in BETWEEN:
-                arc = Arc(speed, turn_rate + part * (wanted - turn_rate), offset_m)
-                if (pace := arc.pace) > 0.0:
-                    share = min(share, self._cap(arc, self._free(arc), reaction_s) / pace)
+        turns = [turn_rate + part * (wanted - turn_rate) for part in BETWEEN]
+        share = min(self.room((speed, turn), scan_age_s) for turn in turns)
         if share < self._config.turn_on_the_spot_below:
             return 0.0, wanted
         return speed * share, wanted * share

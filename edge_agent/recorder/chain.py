@@ -12,11 +12,10 @@ from typing import Literal
 import msgspec
 
 from contracts.errors import LogFormatError
-from contracts.framelog import LostClass, list_segments, scan_frames
+from contracts.framelog import DAMAGED_SUFFIX, LostClass, list_segments, scan_frames
 from edge_agent.recorder.key import signature_fits
 from edge_agent.recorder.receipts import read_receipts, signed_by
 from edge_agent.recorder.sealed import NO_DIGEST, SealedSegment, list_sealed, open_sealed
-from edge_agent.recorder.sealing import DAMAGED_SUFFIX
 
 State = Literal["good", "note", "broken"]
 

@@ -19,14 +19,14 @@ import msgspec
 from contracts.atomic import write_atomically
 from contracts.erasure import ErasedBlock, Receipt, SignedReceipt, Text, receipt_digest
 from contracts.errors import LogFormatError
-from contracts.framelog import Kind, LostClass
+from contracts.framelog import DAMAGED_SUFFIX, Kind, LostClass
 from contracts.scan import decode_scan
 from edge_agent.errors import LogFolderError
 from edge_agent.recorder.key import KEY_FILE, load_or_make_key
 from edge_agent.recorder.receipts import RECEIPT_GLOB, covered
 from edge_agent.recorder.recorder import Recorder
 from edge_agent.recorder.sealed import PartKind, SealedSegment, list_sealed, open_sealed
-from edge_agent.recorder.sealing import DAMAGED_SUFFIX, thin
+from edge_agent.recorder.sealing import thin
 
 ERASED_BEGAN, ERASED_DONE = "erasure_began", "records_erased"
 ALWAYS = (PartKind.SAMPLES, PartKind.DEBUG, PartKind.SCANS)

@@ -18,6 +18,7 @@ import numpy as np
 from contracts.decision import DECISION_DTYPE
 from contracts.errors import ContractError, LogFormatError
 from contracts.framelog import (
+    DAMAGED_SUFFIX,
     SEGMENT_SUFFIX,
     Kind,
     LostClass,
@@ -34,7 +35,7 @@ from edge_agent.recorder.key import load_or_make_key
 from edge_agent.recorder.metrics import COUNTED_EVENTS, Samples, TickFigures, write_metrics
 from edge_agent.recorder.scans import ScanMemory
 from edge_agent.recorder.sealed import SEALED_SUFFIX, SealedSegment, list_sealed, open_sealed
-from edge_agent.recorder.sealing import DAMAGED_SUFFIX, Sealer
+from edge_agent.recorder.sealing import Sealer
 
 SYNC_INTERVAL_MS = 200
 SEAL_DELAY_S = 10

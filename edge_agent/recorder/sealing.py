@@ -19,6 +19,7 @@ from contracts.atomic import sync_folder
 from contracts.decision import count_policies
 from contracts.errors import LogFormatError
 from contracts.framelog import (
+    DAMAGED_SUFFIX,
     SEGMENT_SUFFIX,
     Event,
     Frame,
@@ -50,7 +51,6 @@ from edge_agent.recorder.sealed import (
     pack_payloads,
 )
 
-DAMAGED_SUFFIX = ".damaged"
 BLOCK_RECORDS = 2048
 """100 s at 20 Hz: what an incident keeps is a whole number of blocks."""
 _KEPT_AS_THEY_ARE = (

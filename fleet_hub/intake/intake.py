@@ -13,7 +13,7 @@ import msgspec
 
 from contracts.errors import LogFormatError
 from contracts.framelog import (
-    SEGMENT_HEADER_MAX_BYTES,
+    HEADER_READ_BYTES,
     SEGMENT_SUFFIX,
     decode_segment_header,
     list_segments,
@@ -28,7 +28,6 @@ from fleet_hub.intake.group_sync import FolderSync
 from fleet_hub.intake.mending import mend
 from fleet_hub.rollout.events import LogMended
 
-HEADER_READ_BYTES = SEGMENT_HEADER_MAX_BYTES + 64
 GROUP_MIN = 4
 """From so many logs on, one sync of the file system costs less than one of each: 64 logs 25 ms against 250."""
 OVERRUN_BYTES = 1024 * 1024

@@ -15,10 +15,11 @@ import msgspec
 from contracts.atomic import sync_folder, write_atomically
 from contracts.errors import LogFormatError
 from contracts.framelog import (
+    DAMAGED_SUFFIX,
     FRAME_HEADER,
     FRAME_OVERHEAD,
+    HEADER_READ_BYTES,
     PAYLOAD_MAX_BYTES,
-    SEGMENT_HEADER_MAX_BYTES,
     Kind,
     Scan,
     Segment,
@@ -30,12 +31,8 @@ from contracts.framelog import (
 )
 from contracts.framelog_writer import present_header
 
-DAMAGED_SUFFIX = ".damaged"
-"""As on the robot."""
 FIRST_STEM = "00000000"
 """Of a log's first segment, which begins with record 1."""
-FRAMES_BEGIN_MAX = SEGMENT_HEADER_MAX_BYTES + 64
-"""So far into the file the first frame is looked for."""
 
 
 class Mended(msgspec.Struct, frozen=True):
@@ -110,7 +107,7 @@ def _first_frame(data: bytes, first_seq: int, next_seq: int) -> int:
 
     At a log's end only the one with the number that comes next: its robot is asked for all behind what is kept.
     """
-    for at in range(1, min(len(data) - FRAME_OVERHEAD, FRAMES_BEGIN_MAX) + 1):
+    for at in range(1, min(len(data) - FRAME_OVERHEAD, HEADER_READ_BYTES) + 1):
         length, checksum, kind, seq = FRAME_HEADER.unpack_from(data, at)
         if not 9 <= length <= PAYLOAD_MAX_BYTES + 9 or not 1 <= kind <= len(Kind) or seq < max(first_seq, 1):
             continue

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from contracts.atomic import write_atomically
 from contracts.canonical import digest_hex
 from contracts.framelog import (
+    DAMAGED_SUFFIX,
     FRAME_OVERHEAD,
     Kind,
     LostClass,
@@ -27,7 +28,6 @@ from contracts.framelog import (
     list_segments,
 )
 from contracts.replay import stored_files
-from fleet_hub.intake.mending import DAMAGED_SUFFIX
 from fleet_hub.rollout.events import Erased, ErasureBegan
 from fleet_hub.rollout.trip_store import TripStore
 from fleet_hub.store.audit import AuditLog

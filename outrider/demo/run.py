@@ -152,8 +152,8 @@ class Demo:
                 pack_images(children, self.firmware, self.keys)
         for version, steps in zip(VERSIONS, (settings.steps_v1, settings.steps_v2), strict=True):
             with self._stage(f"train {version} on the twin ({steps:,} robot-steps)"):
-                new = ("--config", str(self._training_config()), "--out")
-                where = new if version == VERSIONS[0] else ("--resume",)
+                new = version == VERSIONS[0]
+                where = ("--config", str(self._training_config()), "--out") if new else ("--resume",)
                 arguments = ("train", *where, str(self.run_folder), "--steps", str(steps))
                 self.console.print(
                     "      " + children.run(*arguments, quiet=False).strip(), highlight=False, soft_wrap=True
