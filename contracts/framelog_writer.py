@@ -6,6 +6,7 @@ failed write is undone, so that the file always ends with a whole frame as far a
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from contracts.atomic import sync_folder
@@ -32,11 +33,22 @@ def present_header(
     )
 
 
+def _no_matter(_path: Path, _data: bytes, _end: int, _last_seq: int) -> None:
+    """For who cuts off without a look."""
+
+
 class LogTail:
     """Where an existing log ends: its id, its last sequence number, and its last decision's bytes."""
 
-    def __init__(self, folder: Path) -> None:
-        """Cut off a torn tail, remove empty segments at the end; raises LogFormatError for foreign files."""
+    def __init__(
+        self, folder: Path, before_cut: Callable[[Path, bytes, int, int], object] = _no_matter
+    ) -> None:
+        """Cut off a torn tail, remove empty segments at the end; raises LogFormatError for foreign files.
+
+        ``before_cut`` is shown each segment of which something goes: its path, its bytes, how many of them are whole,
+        and the last record in those, 0 for none.
+        """
+        self._before_cut = before_cut
         self.log_id = ""
         self.last_seq = 0
         self.last_decision = b""
@@ -57,6 +69,7 @@ class LogTail:
                 self.last_decision = data[end - segment.record_bytes : end]
         if end < len(data):
             self.cut_bytes += len(data) - end
+            self._before_cut(segment.path, data, end, last_seq)
         if segment.header is None or not last_seq:
             segment.path.unlink()
             return False

@@ -25,7 +25,7 @@ from contracts.framelog_writer import LogTail, LogWriter
 from contracts.messages import Records
 from fleet_hub.errors import IntakeError
 from fleet_hub.intake.group_sync import FolderSync
-from fleet_hub.intake.mending import mend
+from fleet_hub.intake.mending import Mended, mend, mend_tail
 from fleet_hub.rollout.events import LogMended
 
 GROUP_MIN = 4
@@ -260,8 +260,8 @@ class Intake:
             folder = self._folder / robot / log_id
             try:
                 for found in mend(folder, robot, log_id):
-                    self._tell(LogMended(robot, log_id, *msgspec.structs.astuple(found)))
-                tail = LogTail(folder)
+                    self._say(robot, log_id, found)
+                tail = LogTail(folder, lambda *cut: self._say(robot, log_id, mend_tail(*cut)))
             except (LogFormatError, OSError) as error:
                 raise IntakeError(
                     f"the hub cannot read its own log {folder}: {error}; look at that folder"
@@ -271,3 +271,7 @@ class Intake:
             )
             self._logs[key] = _Log(writer, tail.last_seq)
         return self._logs[key]
+
+    def _say(self, robot: str, log_id: str, found: Mended | None) -> None:
+        if found is not None:
+            self._tell(LogMended(robot, log_id, *msgspec.structs.astuple(found)))

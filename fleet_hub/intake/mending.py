@@ -1,12 +1,17 @@
-"""A stored log with a segment whose header cannot be read: what is whole of it goes on, and what is missing is said.
+"""A stored log with damage in it: what is whole goes on, and what is missing is said.
 
 The hub acknowledged what lies behind that header, and its robot may not have it any more. The frames bear their own
 numbers and checksums, so they are found without the header; they get a new one. What was not whole is kept aside under
 its number with another ending. Where it was the log's end, the high-water mark goes back with it, and the robot sends
 again what it still has.
+
+A tail that a power cut tore had not been acknowledged, and is cut off without a word. Where whole records follow behind
+what cannot be read, it was no power cut.
 """
 
+import itertools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from zlib import crc32
 
@@ -24,6 +29,7 @@ from contracts.framelog import (
     Scan,
     Segment,
     SegmentHeader,
+    decode_segment_header,
     encode_segment_header,
     has_whole_header,
     list_segments,
@@ -33,6 +39,9 @@ from contracts.framelog_writer import present_header
 
 FIRST_STEM = "00000000"
 """Of a log's first segment, which begins with record 1."""
+FRAME_SEQ_AT = FRAME_HEADER.size - 8
+LOOK_AHEAD = 256
+"""Of so many records after the last whole one any may be the next that is whole: the damage of some pages."""
 
 
 class Mended(msgspec.Struct, frozen=True):
@@ -71,6 +80,40 @@ def mend(folder: Path, robot: str, log_id: str) -> list[Mended]:
             good[path] = Segment(path, header, len(encode_segment_header(header)))
         done.append(Mended(path.name, unreadable[path], kept.frames, *_missing(kept, first_seq, next_seq)))
     return done
+
+
+def mend_tail(path: Path, data: bytes, end: int, last_seq: int) -> Mended | None:
+    """Keep a copy of a last segment that is about to be cut off at ``end`` behind ``last_seq``, if it is damaged.
+
+    Returns:
+        What is said of it; None for a torn tail.
+
+    Raises:
+        OSError: the disk refused; then it is not to be cut.
+    """
+    head = decode_segment_header(data, path.name)
+    if head is None:
+        return None
+    first_seq = head[0].first_seq
+    next_seq = last_seq + 1 if last_seq else first_seq
+    if not any(_holds(data, end, seq) for seq in range(next_seq + 1, next_seq + LOOK_AHEAD)):
+        return None
+    _copy_aside(path, data)
+    why = f"record {next_seq} is damaged, and whole ones follow"
+    return Mended(path.name, why, next_seq - first_seq, next_seq, 0)
+
+
+def _holds(data: bytes, start: int, seq: int) -> bool:
+    """Whether record ``seq`` lies whole somewhere behind ``start``."""
+    wanted, at = seq.to_bytes(8, "little"), start
+    while (at := data.find(wanted, at + 1)) >= 0:
+        begin = at - FRAME_SEQ_AT
+        if begin >= start:
+            length, checksum, kind, _ = FRAME_HEADER.unpack_from(data, begin)
+            whole = 9 <= length <= PAYLOAD_MAX_BYTES + 9 and 1 <= kind <= len(Kind)
+            if whole and crc32(data[begin + 8 : begin + 8 + length]) == checksum:
+                return True
+    return False
 
 
 def _missing(kept: Scan, first_seq: int, next_seq: int) -> tuple[int, int]:
@@ -125,16 +168,29 @@ def _headers(robot: str, log_id: str, good: dict[Path, Segment]) -> list[Segment
 
 def _keep_aside(path: Path) -> None:
     """Another name for what is there, before anything takes its place."""
-    number = 0
-    while True:
-        ending = DAMAGED_SUFFIX if not number else f".{number}{DAMAGED_SUFFIX}"
+    for name in _names_aside(path):
         try:
-            os.link(path, path.with_suffix(ending))
+            os.link(path, name)
             return
         except FileExistsError:
-            if path.samefile(path.with_suffix(ending)):
+            if path.samefile(name):
                 return  # a power cut came between
-            number += 1
+
+
+def _copy_aside(path: Path, data: bytes) -> None:
+    """A copy of what is there, before a part of it goes."""
+    for name in _names_aside(path):
+        if not name.exists():
+            write_atomically(name, data)
+            return
+        if name.read_bytes() == data:
+            return  # a power cut came between
+
+
+def _names_aside(path: Path) -> Iterator[Path]:
+    yield path.with_suffix(DAMAGED_SUFFIX)
+    for number in itertools.count(1):
+        yield path.with_suffix(f".{number}{DAMAGED_SUFFIX}")
 
 
 def _last_seq(segment: Segment) -> int:

@@ -133,6 +133,59 @@ def test_where_frames_are_damaged_too_what_is_whole_before_them_stays(log: Path)
     intake.close()
 
 
+@pytest.mark.parametrize(("place", "records"), [(0, 1), (10, 1), (10, 12), (EACH - 2, 1)])
+def test_damage_before_whole_records_is_named_and_a_copy_stays(log: Path, place: int, records: int) -> None:
+    path = sorted(log.glob("*.olog"))[-1]
+    at, stride = list_segments(log)[-1].data_start + place * len(frame(1)), len(frame(1))
+    spoil(path, at + 20, b"\xaa" * ((records - 1) * stride + 30))
+    damaged = path.read_bytes()
+    intake, told = reopened(log)
+    kept = (SEGMENTS - 1) * EACH + place
+    assert intake.durable_seq(ROBOT, LOG) == kept
+    assert [(e.file, e.kept, e.missing_first, e.missing_last) for e in told] == [
+        (path.name, place, kept + 1, 0)
+    ]
+    (aside,) = log.glob("*.damaged")
+    assert aside.read_bytes() == damaged
+    intake.append(ROBOT, batch(kept + 1, EACH - place), 0)
+    intake.commit()
+    assert stored(log) == list(range(1, SEGMENTS * EACH + 1))
+    intake.close()
+
+
+def test_a_disk_without_room_for_the_copy_leaves_the_damaged_end_as_it_is(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = sorted(log.glob("*.olog"))[-1]
+    spoil(path, list_segments(log)[-1].data_start + 5 * len(frame(1)) + 40)
+    damaged = path.read_bytes()
+
+    def refuse(*_args: object, **_named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", refuse)
+        intake, told = reopened(log)
+        with pytest.raises(IntakeError, match="look at that folder"):
+            intake.durable_seq(ROBOT, LOG)
+    assert (path.read_bytes(), told) == (damaged, [])
+    assert intake.durable_seq(ROBOT, LOG) == (SEGMENTS - 1) * EACH + 5
+    intake.close()
+
+
+@pytest.mark.parametrize("tail", ["half", "zeros", "garbage"])
+def test_a_torn_tail_is_cut_off_without_a_word(log: Path, tail: str) -> None:
+    path, after = sorted(log.glob("*.olog"))[-1], frame(SEGMENTS * EACH + 1)
+    whole = path.read_bytes()
+    path.write_bytes(whole + {"half": after[:-20], "zeros": b"\0" * 4096, "garbage": b"\x5a" * 9000}[tail])
+    intake, told = reopened(log)
+    assert intake.durable_seq(ROBOT, LOG) == SEGMENTS * EACH
+    assert told == []
+    assert not list(log.glob("*.damaged"))
+    assert path.read_bytes() == whole
+    intake.close()
+
+
 def test_what_is_missing_in_the_middle_is_named_and_the_rest_stays(log: Path) -> None:
     path = sorted(log.glob("*.olog"))[1]
     path.write_bytes(b"\xff" * 30_000)
