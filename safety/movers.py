@@ -33,6 +33,9 @@ SCAN_GAP_S = 0.04
 """Scans that follow each other more closely are not all kept."""
 WINDOW_S, WINDOW_MIN_S = 0.45, 0.09
 """Velocity is the way over at most the first and at least the second."""
+RECENT_S, CHANGED_MPS = 0.17, 0.6
+"""What goes otherwise over this time than over the window, by more than this, has set off, halted or turned: what it did
+before is forgotten, and the window begins anew. The shorter time alone would be too noisy."""
 UNSEEN_MAX_S = 0.5
 SPEED_MAX_MPS = 1.8
 RADIUS_MAX_M = 0.4
@@ -145,15 +148,26 @@ def follow(
     tracks[best, RADIUS], tracks[best, SEEN_S] = radius_m, now_s
     if moved:
         tracks[best, MOVED_S] = now_s
-    oldest = -1
+    oldest, recent = -1, -1
     for index in range(past.shape[1]):
         since = past[best, index, 0]
         if since > now_s - WINDOW_S and (oldest < 0 or since < past[best, oldest, 0]):
             oldest = index
+        if since > now_s - RECENT_S and (recent < 0 or since < past[best, recent, 0]):
+            recent = index
     if oldest >= 0 and now_s - past[best, oldest, 0] >= WINDOW_MIN_S:
         elapsed_s = now_s - past[best, oldest, 0]
-        tracks[best, SPEED_X] = (x - past[best, oldest, 1]) / elapsed_s
-        tracks[best, SPEED_Y] = (y - past[best, oldest, 2]) / elapsed_s
+        speed_x, speed_y = (x - past[best, oldest, 1]) / elapsed_s, (y - past[best, oldest, 2]) / elapsed_s
+        if recent >= 0 and now_s - past[best, recent, 0] >= WINDOW_MIN_S:
+            elapsed_s = now_s - past[best, recent, 0]
+            other_x, other_y = (x - past[best, recent, 1]) / elapsed_s, (y - past[best, recent, 2]) / elapsed_s
+            change_x, change_y = other_x - speed_x, other_y - speed_y
+            if math.sqrt(change_x * change_x + change_y * change_y) > CHANGED_MPS:
+                speed_x, speed_y = other_x, other_y
+                for index in range(past.shape[1]):
+                    if past[best, index, 0] < past[best, recent, 0]:
+                        past[best, index, 0] = LONG_AGO
+        tracks[best, SPEED_X], tracks[best, SPEED_Y] = speed_x, speed_y
         tracks[best, KNOWN] = 1.0
     place = int(tracks[best, COUNT]) % past.shape[1]
     past[best, place, 0], past[best, place, 1], past[best, place, 2] = now_s, x, y

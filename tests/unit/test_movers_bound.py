@@ -9,13 +9,17 @@ from contracts.robot import AMR_SMALL, TUGGER
 from safety.config import MonitorConfig
 from safety.movers import (
     ALIVE,
+    CHANGED_MPS,
     COLUMNS,
     KNOWN,
     LOOK_SLACK_S,
     PAST,
     RADIUS,
     SEEN_S,
+    SPEED_X,
+    SPEED_Y,
     TRACKS,
+    Floats,
     Movers,
     X,
     follow,
@@ -123,3 +127,68 @@ def test_a_scan_is_looked_back_at_where_it_is_less_than_the_slack_off(apart_s, l
     movers.take(ranges)
     movers.settle()
     assert bool(movers.tracks.size) is looks
+
+
+def walked(places_m: list[float], step_s: float = 0.05) -> Floats:
+    """What is known of one that stood at ``places_m`` along x, a scan every ``step_s``: its track, float64[COLUMNS]."""
+    tracks, past = np.zeros((TRACKS, COLUMNS)), np.full((TRACKS, PAST, 3), -1e9)
+    for number, x in enumerate(places_m):
+        follow(tracks, past, np.zeros(TRACKS, dtype=bool), number * step_s, 0.6, x, 0.5, 0.2, True)
+    assert tracks[1:, ALIVE].sum() == 0.0, "one thing, one track"
+    return tracks[0]
+
+
+@pytest.mark.parametrize("mps", [1.6, 1.2, -1.0, -1.4])
+@pytest.mark.parametrize("step_s", [0.05, 0.1])
+def test_who_sets_off_and_who_halts_is_known_within_three_scans(mps, step_s):
+    """At least three quarters of the change from then on; over the window it would be a third of it."""
+    standing, way = [2.0] * 10, [2.0 + mps * step_s * n for n in range(1, 11)]
+    for before, after, was, will in (
+        (standing, way, 0.0, mps),
+        (standing + way, [way[-1]] * 10, mps, 0.0),
+        (standing + way, list(reversed(standing[-1:] + way))[1:], mps, -mps),
+    ):
+        known = [walked(before + after[:n], step_s)[SPEED_X] for n in range(3, 11)]
+        share = (np.array(known) - was) / (will - was)
+        assert share.min() >= 0.75 - 1e-9, (was, will, share)
+        assert share.max() <= 1.0 + 1e-9
+        assert share[-1] > 0.99
+
+
+def test_who_turns_is_known_by_the_new_way_in_both_directions():
+    tracks, past = np.zeros((TRACKS, COLUMNS)), np.full((TRACKS, PAST, 3), -1e9)
+    places = [(2.0, 0.1 * n) for n in range(10)] + [(2.0 - 0.06 * n, 0.9) for n in range(1, 11)]
+    for number, (x, y) in enumerate(places):
+        follow(tracks, past, np.zeros(TRACKS, dtype=bool), number * 0.05, 0.6, x, y, 0.2, True)
+        if number == 12:
+            assert tracks[0, SPEED_X : SPEED_Y + 1] == pytest.approx([-0.9, 0.5], abs=0.01)
+    assert tracks[0, SPEED_X : SPEED_Y + 1] == pytest.approx([-1.2, 0.0])
+
+
+def test_what_was_before_a_change_does_not_come_back():
+    """Three scans behind the change the shorter time alone is known; a window that reached back would forget it again."""
+    places = [2.0] * 10 + [2.0 + 0.05 * n for n in range(1, 10)]
+    assert [walked(places[:n])[SPEED_X] for n in (13, 14, 15, 19)] == pytest.approx([1.0] * 4)
+
+
+@pytest.mark.parametrize(("more", "changed"), [(0.98, False), (1.02, True)])
+def test_a_change_counts_from_its_limit_on(more, changed):
+    """Over 0.4 s of which it went only the last 0.15 s: five eighths of its speed apart from what it is now."""
+    mps = more * CHANGED_MPS / (1.0 - 0.15 / 0.4)
+    places = [2.0] * 10 + [2.0 + mps * 0.05 * n for n in (1, 2, 3)]
+    assert walked(places)[SPEED_X] == pytest.approx(mps if changed else mps * 0.15 / 0.4)
+
+
+def test_noise_of_a_lidar_is_no_change():
+    """Two hundred walkers whose middle is seen 2 cm off: nearly always the longer, steadier way counts."""
+    rng, off = np.random.default_rng(2), []
+    for _ in range(200):
+        places = [2.0 + 0.05 * n + rng.normal(0.0, 0.02) for n in range(12)]
+        off.append(abs(walked(places)[SPEED_X] - 1.0))
+    assert np.mean(np.array(off) < 0.25) > 0.95
+
+
+def test_with_scans_too_far_apart_for_the_shorter_time_the_longer_counts():
+    places = [2.0] * 10 + [2.0 + 1.2 * 0.2 * n for n in (1, 2)]
+    assert walked(places, 0.2)[SPEED_X] == pytest.approx(1.2)
+    assert walked(places[:-1], 0.2)[SPEED_X] == pytest.approx(0.6)
