@@ -353,7 +353,7 @@ def measure(folder: Path, agents: int) -> None:
         workers.end()
         measure_polls(endpoint, keys, folder / "spare")
         about = f"{agents} robots, resident, through both rollouts"
-        report("update.hub_peak_mb", peak_kib(hub.pid) / 1024, "MB", "lower", None, about)
+        report("update.hub_peak_mb", peak_kib(hub.pid) * 1024 / 1e6, "MB", "lower", None, about)
     finally:
         workers.end()
         hub.terminate()
