@@ -34,8 +34,8 @@ SCAN_GAP_S = 0.04
 WINDOW_S, WINDOW_MIN_S = 0.45, 0.09
 """Velocity is the way over at most the first and at least the second."""
 RECENT_S, CHANGED_MPS = 0.17, 0.6
-"""What goes otherwise over this time than over the window, by more than this, has set off, halted or turned: what it did
-before is forgotten, and the window begins anew. The shorter time alone would be too noisy."""
+"""What goes otherwise over this time than over the window, by more than this, has set off, halted or turned: what it
+did before is forgotten, and the window begins anew. The shorter time alone would be too noisy."""
 UNSEEN_MAX_S = 0.5
 SPEED_MAX_MPS = 1.8
 RADIUS_MAX_M = 0.4
@@ -160,7 +160,10 @@ def follow(
         speed_x, speed_y = (x - past[best, oldest, 1]) / elapsed_s, (y - past[best, oldest, 2]) / elapsed_s
         if recent >= 0 and now_s - past[best, recent, 0] >= WINDOW_MIN_S:
             elapsed_s = now_s - past[best, recent, 0]
-            other_x, other_y = (x - past[best, recent, 1]) / elapsed_s, (y - past[best, recent, 2]) / elapsed_s
+            other_x, other_y = (
+                (x - past[best, recent, 1]) / elapsed_s,
+                (y - past[best, recent, 2]) / elapsed_s,
+            )
             change_x, change_y = other_x - speed_x, other_y - speed_y
             if math.sqrt(change_x * change_x + change_y * change_y) > CHANGED_MPS:
                 speed_x, speed_y = other_x, other_y

@@ -166,7 +166,7 @@ def test_who_turns_is_known_by_the_new_way_in_both_directions():
 
 
 def test_what_was_before_a_change_does_not_come_back():
-    """Three scans behind the change the shorter time alone is known; a window that reached back would forget it again."""
+    """Three scans behind the change the shorter time alone is known; a window that reached back would forget it."""
     places = [2.0] * 10 + [2.0 + 0.05 * n for n in range(1, 10)]
     assert [walked(places[:n])[SPEED_X] for n in (13, 14, 15, 19)] == pytest.approx([1.0] * 4)
 
