@@ -29,6 +29,8 @@ ARRIVED_M = 0.6
 NEAR_M = 0.05
 SLOW_TICK_US = 20_000
 """Observation, inference and monitor together: beyond this a tick is a slow one."""
+POLICIES_MAX = 16
+"""Told apart in one trip; a robot changes its policy once or twice on its way, if at all."""
 _TAKES_AWAY = np.zeros(np.iinfo(DECISION_DTYPE["reason"]).max + 1, np.bool_)
 _TAKES_AWAY[sorted(INTERVENTIONS)] = True
 """By the reason's number, whatever number a robot names."""
@@ -81,7 +83,9 @@ class _UnderWay:
         self._slow += int((records["total_us"] > SLOW_TICK_US).sum())
         # What is no number is not near anything.
         self._clearance_m = min(self._clearance_m, float(np.fmin.reduce(records["clearance_m"])))
-        self._policies.update(count_policies(records["policy_digest"]))
+        for digest, ticks in count_policies(records["policy_digest"]).items():
+            if digest in self._policies or len(self._policies) < POLICIES_MAX:
+                self._policies[digest] += ticks
 
     def summary(self, arrived: bool) -> Trip:
         """The trip, which ended with what was added last."""
