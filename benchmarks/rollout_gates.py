@@ -32,9 +32,10 @@ from edge_agent.infer.loader import PolicyLoader
 from fleet_hub.rollout.gates import judge_gate
 from fleet_hub.store.audit import read_entries
 from navigation.controllers.dwa import DwaController
-from tests.support.fleet import Fleet, make_bundle, make_keys, wait_for
+from tests.support.fleet import Fleet, make_bundle, make_keys
 from tests.support.hub_room import NS, HubRoom
 from tests.support.trips import push_trips
+from tests.support.waiting import wait_for
 
 CAP_S = 60.0
 ROBOTS = 200

@@ -22,8 +22,8 @@ pytest.importorskip("rclpy", reason="no ROS 2: run 'make setup', or source a dis
 pytest.importorskip("outrider_msgs", reason="ros_ws is not built: run 'make setup'")
 
 from tests.agent.test_filter_live import Rig
-from tests.support.agent import WAIT_MAX_S, wait_for
 from tests.support.domain import domain_id
+from tests.support.waiting import WAIT_MAX_S, wait_for
 
 NAV2 = ("controller_server", "velocity_smoother", "collision_monitor")
 MANAGED = (*NAV2, "outrider_monitor")

@@ -21,7 +21,8 @@ from edge_agent.config import ControlConfig, decode_settings
 from edge_agent.errors import AgentRunningError, ConfigError
 from edge_agent.recorder.reading import load_log
 from edge_agent.supervisor import check_arguments, parse, take_lock, write_configs
-from tests.support.agent import LAYOUT, ROOT, wait_for
+from tests.support.agent import LAYOUT, ROOT
+from tests.support.waiting import wait_for
 
 GOOD = {"robot_id": "robot_1", "state_dir": "s", "keys_dir": "k", "layout_path": "f.yaml", "ring_name": "r"}
 

@@ -22,8 +22,9 @@ pytest.importorskip("outrider_msgs", reason="ros_ws is not built: run 'make setu
 from contracts.robot import AMR_SMALL
 from safety.fields import ProtectiveField
 from safety.settings import SafetySettings
-from tests.support.agent import ROOT, WAIT_MAX_S, wait_for
+from tests.support.agent import ROOT
 from tests.support.domain import domain_id
+from tests.support.waiting import WAIT_MAX_S, wait_for
 from trainer.release.keys import load_signer
 from trainer.release.safety import sign_safety
 

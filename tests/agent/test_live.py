@@ -24,8 +24,9 @@ from edge_agent.recorder.reading import find_folders, load_log, open_log
 from edge_agent.update.mailbox import CommsMailbox, new_candidate
 from edge_agent.update.slots import BundleFacts, SlotStore
 from safety.config import MonitorConfig
-from tests.support.agent import ROOT, LiveAgent, wait_for
+from tests.support.agent import ROOT, LiveAgent
 from tests.support.fleet import make_bundle
+from tests.support.waiting import wait_for
 
 SLACK_S = 0.25
 """For a busy machine: transport, and the fake robot's own 10 Hz."""

@@ -17,8 +17,9 @@ pytest.importorskip("outrider_msgs", reason="ros_ws is not built: run 'make setu
 
 from contracts.decision import Reason, Verdict
 from edge_agent.ros.rivals import OWN_FILE
-from tests.support.agent import ROOT, WAIT_MAX_S, LiveAgent, wait_for
+from tests.support.agent import ROOT, LiveAgent
 from tests.support.domain import domain_id
+from tests.support.waiting import WAIT_MAX_S, wait_for
 
 BOUND_S = 2.0
 """The table's 40 ticks."""

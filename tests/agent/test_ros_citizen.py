@@ -37,8 +37,9 @@ from edge_agent.ros.filter import FilterNode
 from edge_agent.ros.node import AgentNode
 from outrider.verbs.agent import app
 from safety.config import MonitorConfig
-from tests.support.agent import LAYOUT, ROOT, WAIT_MAX_S, Bench
+from tests.support.agent import LAYOUT, ROOT, Bench
 from tests.support.domain import domain_id
+from tests.support.waiting import WAIT_MAX_S
 
 BRINGUP = ROOT / "ros_ws" / "src" / "outrider_bringup"
 UNIT = BRINGUP / "systemd" / "outrider-agent@.service"

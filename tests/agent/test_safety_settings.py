@@ -32,8 +32,9 @@ from safety.errors import SafetyError
 from safety.fields import ProtectiveField
 from safety.settings import SAFETY_PAYLOAD_TYPE, SafetySettings
 from safety.zones import Zone, rectangle
-from tests.support.agent import LAYOUT, PERIOD_NS, ROOT, START, Clock, wait_for
+from tests.support.agent import LAYOUT, PERIOD_NS, ROOT, START, Clock
 from tests.support.fleet import make_bundle
+from tests.support.waiting import wait_for
 from trainer.release.keys import create_release_key, load_signer
 from trainer.release.pack import seal
 from trainer.release.safety import sign_safety

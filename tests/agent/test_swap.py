@@ -18,8 +18,9 @@ from edge_agent.infer.trial import Habits, Stage, Trial, TrialConfig
 from edge_agent.update.mailbox import CommsMailbox, new_candidate
 from edge_agent.update.slots import BundleFacts, SlotStore
 from safety.config import MonitorConfig
-from tests.support.agent import PERIOD_NS, RATE_HZ, Bench, FakePolicy, wait_for
+from tests.support.agent import PERIOD_NS, RATE_HZ, Bench, FakePolicy
 from tests.support.fleet import make_bundle
+from tests.support.waiting import wait_for
 
 CONFIG = TrialConfig(shadow_ticks=4, probation_ticks=10, slow_max=2, late_extra=3, interventions_extra=3)
 SLOW_NS = PERIOD_NS + 1

@@ -41,9 +41,9 @@ from tests.support.fleet import (
     make_bundle,
     make_order,
     make_plan,
-    wait_for,
 )
 from tests.support.trust import World
+from tests.support.waiting import wait_for
 
 MIB = 1024 * 1024
 TMPFS_BYTES = 9 * MIB

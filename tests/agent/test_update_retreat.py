@@ -23,8 +23,9 @@ from edge_agent.update.checker import CheckResult
 from edge_agent.update.mailbox import CommsMailbox, ControlMailbox, new_candidate
 from edge_agent.update.slots import BundleFacts, SlotStore
 from edge_agent.update.updater import State, Updater
-from tests.support.agent import Bench, FakePolicy, wait_for
+from tests.support.agent import Bench, FakePolicy
 from tests.support.fleet import make_bundle, make_order, make_plan
+from tests.support.waiting import wait_for
 
 NOTHING = lambda *_a, **_k: None  # noqa: E731
 

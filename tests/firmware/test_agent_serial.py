@@ -12,8 +12,9 @@ pytest.importorskip("outrider_msgs", reason="ros_ws is not built: run 'make setu
 
 from firmware_interface.emulator.process import Emulator
 from firmware_interface.protocol.frames import State
-from tests.support.agent import LiveAgent, wait_for
+from tests.support.agent import LiveAgent
 from tests.support.fleet import make_keys
+from tests.support.waiting import wait_for
 
 
 class SerialAgent(LiveAgent):

@@ -24,7 +24,7 @@ from sim.errors import SimConfigError
 from sim.physics.boards import Battery, BoardDrive, check_run
 from sim.world.library import find_layout
 from sim.world.run import STEP_S, FloorRun
-from tests.support.fleet import wait_for
+from tests.support.waiting import wait_for
 
 WAIT_STEPS = 1200
 TRIES_MAX = 10

@@ -37,7 +37,7 @@ from firmware_interface.transport.ports import memory_pair, open_port
 from firmware_interface.update.flash import Flashed, flash
 from firmware_interface.update.image import Image, check_image, make_image, read_image
 from tests.support.firmware import BOARD, KEY, OPEN_MAX_S, PUBLIC, TRUSTED
-from tests.support.fleet import wait_for
+from tests.support.waiting import wait_for
 
 TRIES_MAX = 20
 

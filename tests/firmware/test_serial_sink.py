@@ -9,7 +9,7 @@ from edge_agent.config import ControlConfig
 from edge_agent.errors import ConfigError
 from edge_agent.observe.slots import UNSTAMPED, Stamp
 from firmware_interface.emulator.process import Emulator
-from tests.support.fleet import wait_for
+from tests.support.waiting import wait_for
 
 TRIES_MAX = 20
 

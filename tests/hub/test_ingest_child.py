@@ -13,7 +13,8 @@ from fleet_hub.store import ingesting
 from fleet_hub.store.ingesting import IngestChild
 from fleet_hub.store.replay import Ingest
 from tests.hub.test_store import BEGIN_NS, ask, trip_rows, write_log
-from tests.support.fleet import Fleet, make_keys, wait_for
+from tests.support.fleet import Fleet, make_keys
+from tests.support.waiting import wait_for
 
 NS = 10**9
 

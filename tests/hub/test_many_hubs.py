@@ -21,8 +21,9 @@ from fleet_hub.store.database import Database, checked_url, known_url, open_data
 from fleet_hub.store.lease import FencedError
 from fleet_hub.store.schema import COLUMNS
 from tests.support.enrolment import issue
-from tests.support.fleet import Fleet, make_bundle, wait_for
+from tests.support.fleet import Fleet, make_bundle
 from tests.support.postgres import MISSING, Postgres
+from tests.support.waiting import wait_for
 
 NEEDS_POSTGRES = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 TAKEN_OVER_S = 90.0

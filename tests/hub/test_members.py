@@ -36,7 +36,8 @@ from outrider.verbs.agent import app as agent_app
 from outrider.verbs.fleet import app as fleet_app
 from outrider.verbs.keys import app as keys_app
 from tests.support.enrolment import Peer, fleet_act, issue
-from tests.support.fleet import Fleet, make_bundle, make_plan, wait_for
+from tests.support.fleet import Fleet, make_bundle, make_plan
+from tests.support.waiting import wait_for
 
 
 @pytest.fixture

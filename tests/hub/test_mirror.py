@@ -41,8 +41,9 @@ from edge_agent.uplink.routes import (
 )
 from fleet_hub.limits import DOWNLOAD_CHUNK_BYTES
 from outrider.verbs.hub import mirror_keys
-from tests.support.fleet import Fleet, free_port, make_bundle, make_keys, make_order, make_plan, wait_for
+from tests.support.fleet import Fleet, free_port, make_bundle, make_keys, make_order, make_plan
 from tests.support.network import CutLine, RawRobot
+from tests.support.waiting import wait_for
 
 NS = 1_000_000_000
 DIGEST = "a" * 64

@@ -33,7 +33,8 @@ from outrider.verbs import hub as hub_verb
 from tests.hub.test_store import LOG, trip_rows, write_log
 from tests.hub.test_store_metrics import scrape
 from tests.recorder.support import drive, stop_at
-from tests.support.fleet import Fleet, free_port, make_bundle, wait_for
+from tests.support.fleet import Fleet, free_port, make_bundle
+from tests.support.waiting import wait_for
 
 NAME = re.compile(r"\boutrider_[a-z_]+\b")
 NS = 10**9

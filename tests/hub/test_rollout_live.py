@@ -28,8 +28,9 @@ from fleet_hub.catalogue.catalogue import resolve
 from fleet_hub.store.audit import read_entries, verify_chain
 from outrider.verbs import audit, rollout
 from outrider.verbs._plans import example
-from tests.support.fleet import Fleet, make_bundle, make_keys, make_plan, wait_for
+from tests.support.fleet import Fleet, make_bundle, make_keys, make_plan
 from tests.support.trips import push_trips
+from tests.support.waiting import wait_for
 
 ROBOTS = ("robot_1", "robot_2", "robot_3", "robot_4")
 KILLS = int(os.environ.get("OUTRIDER_KILLS", "3"))

@@ -28,8 +28,9 @@ from fleet_hub.store.query import ReplayStore
 from fleet_hub.store.replay import Ingest
 from navigation.novelty import Novelty, drift_reference
 from outrider.verbs import episodes
-from tests.support.fleet import Fleet, make_bundle, wait_for
+from tests.support.fleet import Fleet, make_bundle
 from tests.support.trips import push_trips
+from tests.support.waiting import wait_for
 from trainer.episodes.store import EpisodeDataset, NoEpisodesError
 
 LOG = "ab" * 16

@@ -13,7 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fleet_hub.errors import AddressBusyError
 from fleet_hub.observe.metrics import POLICIES_MAX, HubFigures, MetricsServer, metrics_text
-from tests.support.fleet import Fleet, free_port, wait_for
+from tests.support.fleet import Fleet, free_port
+from tests.support.waiting import wait_for
 
 
 def scrape(port: int, path: str = "/metrics") -> dict[str, float]:

@@ -22,8 +22,9 @@ from fleet_hub.transfers import (
     TransferLimits,
     Transfers,
 )
-from tests.support.fleet import Fleet, large_policy, make_bundle, wait_for
+from tests.support.fleet import Fleet, large_policy, make_bundle
 from tests.support.network import CutLine, RawRobot
+from tests.support.waiting import wait_for
 
 DIGEST = "a" * 64
 

@@ -50,9 +50,10 @@ from fleet_hub.trust.repository import Repository, after, read, sign
 from fleet_hub.trust.stick import write_stick
 from fleet_hub.trust.versions import CEILING_FILE, STEP, Versions
 from outrider.verbs.keys import app as keys_app
-from tests.support.fleet import Fleet, facts_of, make_bundle, make_order, make_plan, wait_for
+from tests.support.fleet import Fleet, facts_of, make_bundle, make_order, make_plan
 from tests.support.network import RawRobot
 from tests.support.trust import ORDER, ROBOT, World, tree
+from tests.support.waiting import wait_for
 
 NOW = datetime.now(UTC)
 

@@ -22,7 +22,8 @@ from edge_agent.update.slots import SlotStore
 from edge_agent.update.updater import State, Updater
 from fleet_hub.errors import RefusedByHubError, UnknownReleaseError
 from fleet_hub.limits import DOWNLOAD_CHUNK_BYTES
-from tests.support.fleet import Fleet, facts_of, large_policy, make_bundle, make_order, make_plan, wait_for
+from tests.support.fleet import Fleet, facts_of, large_policy, make_bundle, make_order, make_plan
+from tests.support.waiting import wait_for
 from trainer.release.keys import create_release_key, load_signer
 
 

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from contracts.decision import DECISION_DTYPE, FLAG_ARMED, Mode, Reason, Source, Verdict
 from edge_agent.recorder.reading import find_folders, load_log
 from edge_agent.recorder.recorder import Recorder
-from tests.support.fleet import Fleet, wait_for
+from tests.support.fleet import Fleet
+from tests.support.waiting import wait_for
 
 WALL_NS = 1_790_000_000_000_000_000
 TICK_NS = 50_000_000

@@ -32,8 +32,9 @@ from fleet_hub.store.erasure_orders import ErasureOrders
 from fleet_hub.store.folder import DataFolder
 from outrider.verbs.keys import person as add_person
 from tests.recorder.support import WALL_NS, drive, run_logs, write_log
-from tests.support.fleet import Fleet, make_keys, wait_for
+from tests.support.fleet import Fleet, make_keys
 from tests.support.postgres import MISSING, Postgres
+from tests.support.waiting import wait_for
 from trainer.release.papers import person_signer, sign_erase_act
 
 SPAN = (WALL_NS + int(10e9), WALL_NS + int(15e9))

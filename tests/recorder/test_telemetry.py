@@ -17,7 +17,8 @@ from edge_agent.recorder.summary import summarize
 from edge_agent.uplink.audit import Audit, proof
 from edge_agent.uplink.uplink import AckedPosition, Uplink, read_acked
 from tests.recorder.support import ENDS_MAX, drive, end_with_all_at_the_hub, settled, write_log
-from tests.support.fleet import Fleet, wait_for
+from tests.support.fleet import Fleet
+from tests.support.waiting import wait_for
 
 NS = 10**9
 

@@ -11,7 +11,8 @@ import time
 
 from edge_agent.recorder.reading import find_folders, load_log
 from tests.recorder.support import end_with_all_at_the_hub
-from tests.support.fleet import Fleet, wait_for
+from tests.support.fleet import Fleet
+from tests.support.waiting import wait_for
 
 KILLS = int(os.environ.get("OUTRIDER_UPLINK_KILLS", "10"))
 SEED = int(os.environ.get("OUTRIDER_SEED", "6"))

@@ -35,6 +35,7 @@ from navigation.route import Route, cell_costs
 from navigation.warehouse import load_warehouse
 from safety.monitor import SafetyMonitor
 from tests.support.domain import domain_id
+from tests.support.waiting import WAIT_MAX_S, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYOUT = ROOT / "sim" / "world" / "library" / "small.yaml"
@@ -42,8 +43,6 @@ RATE_HZ = 20
 PERIOD_NS = 1_000_000_000 // RATE_HZ
 START = (1.5, 2.0, 0.0)
 GOAL = (8.0, 4.2)
-WAIT_MAX_S = 60.0
-"""Nobody waits longer than it takes: so much for a machine that stands still now and then."""
 NO_ODOMETRY = "no odometry that says it stands"
 
 
@@ -200,16 +199,6 @@ class Bench:
     def source(self) -> Source:
         """Who proposed the last command."""
         return Source(int(self.ring.records[-1]["source"]))
-
-
-def wait_for(condition: Callable[[], Any], what: str, max_s: float = WAIT_MAX_S) -> Any:
-    """Poll until ``condition`` is true; AssertionError when it never is."""
-    end_s = time.monotonic() + max_s
-    while True:
-        if value := condition():
-            return value
-        assert time.monotonic() < end_s, f"{what} did not happen within {max_s:g} s"
-        time.sleep(0.02)
 
 
 class LiveAgent:

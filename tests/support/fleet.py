@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,13 +35,12 @@ from fleet_hub.catalogue.catalogue import resolve
 from fleet_hub.client import HubClient
 from outrider.verbs._plans import quick_plan
 from outrider.verbs.keys import init, person
+from tests.support.waiting import WAIT_MAX_S, wait_for
 from trainer.release.keys import load_signer
 from trainer.release.pack import pack
 from trainer.release.papers import person_signer, sign_act, sign_approval
 
 POLICY_ONNX = (Path(__file__).parent / "policy.onnx").read_bytes()
-WAIT_MAX_S = 60.0
-"""Nobody waits longer than it takes: so much for a machine that stands still now and then."""
 ANSWER_MAX_S = 30.0
 PORT_MIN, PORT_SPREAD = 20_000, 16
 """Below those that the kernel gives to outgoing connections, which might take one between here and its use."""
@@ -151,16 +149,6 @@ def free_port() -> int:
 def _ephemeral_min() -> int:
     """The first of the kernel's own."""
     return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-
-
-def wait_for(condition: Callable[[], Any], what: str, max_s: float = WAIT_MAX_S) -> Any:
-    """Poll until ``condition`` is true; AssertionError when it never is."""
-    end_s = time.monotonic() + max_s
-    while True:
-        if value := condition():
-            return value
-        assert time.monotonic() < end_s, f"{what} did not happen within {max_s:g} s"
-        time.sleep(0.02)
 
 
 @dataclass

@@ -6,7 +6,8 @@ import zlib
 import numpy as np
 
 from contracts.decision import DECISION_DTYPE, FLAG_ARMED, Mode, Source
-from tests.support.fleet import WAIT_MAX_S, Fleet
+from tests.support.fleet import Fleet
+from tests.support.waiting import WAIT_MAX_S
 
 
 def push_trips(fleet: Fleet, robot: str, count: int, seconds: float, at_s: float, trip: int) -> None:

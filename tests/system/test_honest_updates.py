@@ -42,10 +42,10 @@ from tests.support.fleet import (
     make_keys,
     make_manifest,
     make_plan,
-    wait_for,
 )
 from tests.support.honest import Site, work
 from tests.support.tally import Tally
+from tests.support.waiting import wait_for
 from trainer.release.keys import load_signer
 from trainer.release.pack import pack
 

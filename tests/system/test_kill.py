@@ -17,8 +17,9 @@ pytest.importorskip("outrider_msgs", reason="ros_ws is not built: run 'make setu
 
 from contracts.framelog import SEGMENT_SUFFIX
 from edge_agent.recorder.reading import find_folders, load_log
-from tests.support.agent import LiveAgent, wait_for
+from tests.support.agent import LiveAgent
 from tests.support.fleet import make_keys
+from tests.support.waiting import wait_for
 
 KILLS = int(os.environ.get("OUTRIDER_KILLS", "3"))
 KILL_S = 30.0

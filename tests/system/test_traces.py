@@ -23,7 +23,8 @@ from edge_agent.update.tracing import UpdateTrace
 from fleet_hub.observe.traces import spans_of
 from fleet_hub.rollout import events as ev
 from fleet_hub.store.audit import FIRST
-from tests.support.fleet import Fleet, make_bundle, make_keys, wait_for
+from tests.support.fleet import Fleet, make_bundle, make_keys
+from tests.support.waiting import wait_for
 
 WAY = ["release", "order", "download", "check", "swap", "probation", "commit"]
 

@@ -37,9 +37,10 @@ from fleet_hub.errors import HubError
 from fleet_hub.limits import DOWNLOAD_CHUNK_BYTES
 from fleet_hub.store.audit import read_entries, verify_chain
 from safety.config import MonitorConfig
-from tests.support.fleet import Fleet, large_policy, make_bundle, make_keys, make_plan, wait_for
+from tests.support.fleet import Fleet, large_policy, make_bundle, make_keys, make_plan
 from tests.support.line import Line
 from tests.support.tally import Tally
+from tests.support.waiting import wait_for
 
 KILLS = int(os.environ.get("OUTRIDER_UPDATE_KILLS", "6"))
 TALLY = Tally("update_kills", KILLS)

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from contextlib import suppress
 from dataclasses import replace
@@ -20,6 +19,7 @@ import torch
 
 from outrider.verbs.train import app as train_app
 from tests.support.tiny_run import BATCH_STEPS, TINY
+from tests.support.waiting import wait_for
 from trainer.errors import FragmentError, RunError, ScaleOutError, TrainConfigError
 from trainer.learning.algorithms import algorithm_of
 from trainer.learning.checkpoint import read_checkpoint, weights_hash
@@ -221,13 +221,6 @@ def _break_checksums(collector):
     fragment.checksum = lambda *_: "0" * 64
 
 
-def wait_for(condition):
-    deadline = time.monotonic() + WAIT_MAX_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
 def test_a_lost_node_is_survived_and_no_wrong_sample_enters(cluster, tmp_path):
     run = RunFolder.create(tmp_path / "run", TINY)
     removed: list[str] = []
@@ -280,7 +273,9 @@ def test_ctrl_c_leaves_a_whole_checkpoint_and_no_process(tmp_path, tiny_yaml):
         env={**os.environ, "OMP_NUM_THREADS": "1", "OUTRIDER_TEST_MARK": mark},
         start_new_session=True,
     )
-    wait_for(lambda: len(RunFolder(out, TINY).curve()) >= 3 or process.poll() is not None)
+    wait_for(
+        lambda: len(RunFolder(out, TINY).curve()) >= 3 or process.poll() is not None, "training", WAIT_MAX_S
+    )
     assert len(processes_with(mark.encode())) > 2, "the cluster runs"
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=WAIT_MAX_S)
@@ -289,7 +284,7 @@ def test_ctrl_c_leaves_a_whole_checkpoint_and_no_process(tmp_path, tiny_yaml):
     assert "Traceback" not in err
     run = RunFolder.open(out)
     assert read_checkpoint(run).steps == run.curve()[-1].steps == BATCH_STEPS * len(read_ledger(run))
-    wait_for(lambda: not processes_with(mark.encode()))
+    wait_for(lambda: not processes_with(mark.encode()), "the end of its processes", WAIT_MAX_S)
 
 
 def refused(arguments, message, out, capsys, code=1):

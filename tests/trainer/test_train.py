@@ -17,6 +17,7 @@ import torch
 from contracts.observation import ROUTING_LAYOUT
 from sim.tasks.delivery import TRIP_MAX_S
 from tests.support.tiny_run import BATCH_STEPS, TINY
+from tests.support.waiting import wait_for
 from trainer.episodes.vec_env import BatchedVecEnv, require_numbers
 from trainer.errors import RunError, TrainConfigError
 from trainer.learning.checkpoint import load_policy, read_checkpoint, weights_hash
@@ -170,13 +171,6 @@ def test_torn_curve_is_still_read(copy):
     with (copy.path / "curve.jsonl").open("ab") as stream:
         stream.write(b'{"seconds": 1.0, "ste')
     assert copy.curve() == points
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + WAIT_MAX_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def test_ctrl_c_leaves_a_whole_checkpoint_and_says_so(tmp_path, tiny_yaml):
