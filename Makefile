@@ -25,6 +25,7 @@ lint: setup
 	.venv/bin/lint-imports
 
 test: lint
+	@python3 tools/setup.py --tests
 	$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"
 	$(PYTHON) -m pytest -m alone
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -22,7 +23,9 @@ def _use_fresh_compile_cache() -> None:
         base.mkdir(parents=True, exist_ok=True)
     except OSError:
         base = Path(tempfile.gettempdir()) / "outrider"
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(base / f"numba-{digest.hexdigest()[:16]}"))
+    folder = os.environ.setdefault("NUMBA_CACHE_DIR", str(base / f"numba-{digest.hexdigest()[:16]}"))
+    if "numba" in sys.modules:  # it reads the environment once, when it is imported
+        sys.modules["numba"].config.CACHE_DIR = folder
 
 
 _use_fresh_compile_cache()

@@ -33,9 +33,9 @@ from setup_ros import WHEELS_PYTHON, Distribution, RosSteps, find_distribution
 class Setup(Steps):
     """The steps, in order."""
 
-    def __init__(self, venv: Path, edge: bool, ros: bool, check: bool) -> None:
+    def __init__(self, venv: Path, edge: bool, ros: bool, check: bool, tests: bool = False) -> None:
         super().__init__(venv, check)
-        self.edge, self.ros = edge, ros
+        self.edge, self.ros, self.tests = edge, ros, tests
         self.python = venv / "bin" / "python"
         self.pip_install = [str(self.python), "-m", "pip", "install", "--progress-bar", "off"]
         self.use(None)
@@ -175,6 +175,22 @@ class Setup(Steps):
                 "no libsodium: emulated boards take no update ('apt-get install libsodium-dev pkg-config')",
             )
 
+    def find_test_tools(self) -> None:
+        """What some tests need besides: a software token for hardware keys; a linter and a cross compiler for C."""
+        wanted = {
+            "softhsm2": "softhsm2-util",
+            "cppcheck": "cppcheck",
+            "gcc-arm-none-eabi": "arm-none-eabi-gcc",
+        }
+        absent = [package for package, command in wanted.items() if not shutil.which(command)]
+        absent += ["libnewlib-arm-none-eabi"] if "gcc-arm-none-eabi" in absent else []
+        if absent and not self.check:
+            with contextlib.suppress(SetupError):
+                self.apt(absent, "tests of hardware keys and of the firmware")
+        without = [package for package, command in wanted.items() if not shutil.which(command)]
+        hint = f"their tests are skipped: 'apt-get install {' '.join(absent)}'"
+        self.log.step("tests", f"no {', '.join(without)}: {hint}" if without else "their tools are there")
+
     def find_postgres(self) -> None:
         """PostgreSQL for tests of several hubs; not installed unasked, since Debian starts a server with it."""
         found = any(Path("/usr/lib/postgresql").glob("15/bin/initdb"))
@@ -195,6 +211,8 @@ class Setup(Steps):
         if not self.edge:
             self.find_sodium()
             self.find_postgres()
+            if self.tests:
+                self.find_test_tools()
         if not self.ros:
             return
         ros = RosSteps(self, self.python, self.site, self.distribution)
@@ -227,12 +245,13 @@ def main() -> int:
     parser.add_argument("--edge", action="store_true", help="the edge extra alone, no ROS build")
     parser.add_argument("--ros", action="store_true", help="with --edge: ROS 2 and ros_ws, too")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if not set up")
+    parser.add_argument("--tests", action="store_true", help="and the Debian packages that some tests need")
     arguments = parser.parse_args()
     if sys.platform != "linux":
         fail(f"Outrider runs on Linux, this is {sys.platform}: use a container or a virtual machine")
     started_s = time.monotonic()
     ros = arguments.ros or not arguments.edge
-    setup = Setup(arguments.venv.absolute(), arguments.edge, ros, arguments.check)
+    setup = Setup(arguments.venv.absolute(), arguments.edge, ros, arguments.check, arguments.tests)
     try:
         with Path(__file__).open() as this_file:  # two at once would build into the same directories
             fcntl.flock(this_file, fcntl.LOCK_EX)

@@ -2,6 +2,9 @@
 
 import hashlib
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -292,3 +295,12 @@ def test_progress_is_paid_along_the_route():
         change = 1.0 if step == 0 else 0.0
         progress_m = before_m - float(simulation.left_m[0, 0])
         assert simulation.reward[0, 0] == pytest.approx(progress_m - 0.3 * 0.1 - 0.05 * change)
+
+
+def test_whoever_imports_numba_first_gets_the_cache_of_these_sources_too():
+    """A caller's compiled code holds what it inlined from another file: an old safety rule, from an older cache."""
+    code = "import numba, sim; from sim.twin import movers; print(movers.take_one._cache.cache_path)"
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, timeout=100)
+    assert "outrider/numba-" in found.stdout
