@@ -360,7 +360,9 @@ def main() -> int:
     only = tuple(arguments.only.split(","))
     every = [mutant for path in sources for mutant in mutants_of(path) if mutant.path.startswith(only)]
     if not every:
-        parser.error(f"--only {arguments.only} names nothing that can be changed; as safety/movers.py it would")
+        parser.error(
+            f"--only {arguments.only} names nothing that can be changed; as safety/movers.py it would"
+        )
     chosen = every
     if 0 < arguments.sample < len(every):
         chosen = sorted(random.Random(arguments.seed).sample(every, arguments.sample))
