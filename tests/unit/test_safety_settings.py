@@ -7,6 +7,7 @@ import pytest
 
 from safety.config import MonitorConfig, WatchConfig
 from safety.errors import MonitorConfigError, ZoneError
+from safety.fields import ProtectiveField
 from safety.settings import FORMAT_VERSION, STRICTEST, SafetySettings
 from safety.zones import Zone, rectangle
 
@@ -61,6 +62,9 @@ def test_zones_belong_to_a_floor_and_must_be_some() -> None:
             SafetySettings(ROBOT, zones=zones, floor_hash=floor).check()
     with pytest.raises(ZoneError):
         SafetySettings(ROBOT, zones=(Zone("keep_out", ()),), floor_hash=FLOOR).check()
+    SafetySettings(ROBOT, fields=(ProtectiveField(0.5, 1.0),)).check()
+    with pytest.raises(ZoneError, match="ahead_m of"):
+        SafetySettings(ROBOT, fields=(ProtectiveField(0.5, 0.0),)).check()
 
 
 def test_another_format_is_refused() -> None:
