@@ -129,6 +129,12 @@ def test_a_scan_is_looked_back_at_where_it_is_less_than_the_slack_off(apart_s, l
     assert bool(movers.tracks.size) is looks
 
 
+def test_who_passes_by_slowly_and_is_near_only_half_way_is_met():
+    """Far off at the beginning and at the end; at less than 1 m/s, so that no other bound stands in for zero."""
+    assert may_meet((1.0, 0.3, -0.9, 0.0, 0.0), 0.5, 0.0, 2.2)
+    assert not may_meet((1.0, 0.6, -0.9, 0.0, 0.0), 0.5, 0.0, 2.2)
+
+
 def walked(places_m: list[float], step_s: float = 0.05) -> Floats:
     """What is known of one that stood at ``places_m`` along x, a scan every ``step_s``: its track, float64[COLUMNS]."""
     tracks, past = np.zeros((TRACKS, COLUMNS)), np.full((TRACKS, PAST, 3), -1e9)
