@@ -41,9 +41,9 @@ def quick_asked(about: str) -> bool:
     return bool(parser.parse_args().quick)
 
 
-def peak_kib(process: int) -> int:
-    """The largest resident memory that a process has had, as the kernel says it."""
+def peak_mb(process: int) -> float:
+    """The largest resident memory that a process has had, in 10^6 bytes; the kernel says it in KiB."""
     for line in Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("VmHWM:"):
-            return int(line.split()[1])
+            return int(line.split()[1]) * 1024 / 1e6
     raise AssertionError("no VmHWM")

@@ -31,7 +31,7 @@ from typing import Any
 import msgspec
 import zmq
 
-from benchmarks._report import peak_kib, quick_asked, report
+from benchmarks._report import peak_mb, quick_asked, report
 from benchmarks.store_queries import rows_of
 from contracts.framelog import FRAME_OVERHEAD, list_segments
 from contracts.keyring import (
@@ -274,7 +274,7 @@ def measure_intake(work: Path, keys: Path, port: int, quick: bool) -> None:
             sender.start()
             full.append(results.get(timeout=WAIT_MAX_S))
             sender.join()
-        rss_mb = peak_kib(hub.pid) * 1024 / 1e6
+        rss_mb = peak_mb(hub.pid)
         check_stored(work / "data", batches, turns)
     finally:
         hub.kill()
@@ -351,7 +351,7 @@ def measure_reconnect(work: Path, keys: Path, port: int, batch: Records) -> None
         began_s = time.monotonic()
         hub = start_hub(work / "data", keys, port)
         took_s = results.get(timeout=WAIT_MAX_S) - began_s
-        rss_mb = peak_kib(hub.pid) * 1024 / 1e6
+        rss_mb = peak_mb(hub.pid)
     finally:
         hub.kill()
         hub.wait()

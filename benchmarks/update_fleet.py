@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks._report import peak_kib, quick_asked, report
+from benchmarks._report import peak_mb, quick_asked, report
 from benchmarks._update_agents import ANSWER_MAX_S, SPAWN, WAIT_MAX_S, WORKERS, bare_s, open_files, work
 from contracts.bundle import Floats
 from contracts.keyring import CARDS_FOLDER
@@ -353,7 +353,7 @@ def measure(folder: Path, agents: int) -> None:
         workers.end()
         measure_polls(endpoint, keys, folder / "spare")
         about = f"{agents} robots, resident, through both rollouts"
-        report("update.hub_peak_mb", peak_kib(hub.pid) * 1024 / 1e6, "MB", "lower", None, about)
+        report("update.hub_peak_mb", peak_mb(hub.pid), "MB", "lower", None, about)
     finally:
         workers.end()
         hub.terminate()

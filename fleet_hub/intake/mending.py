@@ -108,12 +108,16 @@ def _holds(data: bytes, start: int, seq: int) -> bool:
     wanted, at = seq.to_bytes(8, "little"), start
     while (at := data.find(wanted, at + 1)) >= 0:
         begin = at - FRAME_SEQ_AT
-        if begin >= start:
-            length, checksum, kind, _ = FRAME_HEADER.unpack_from(data, begin)
-            whole = 9 <= length <= PAYLOAD_MAX_BYTES + 9 and 1 <= kind <= len(Kind)
-            if whole and crc32(data[begin + 8 : begin + 8 + length]) == checksum:
-                return True
+        if begin >= start and _is_whole(data, begin):
+            return True
     return False
+
+
+def _is_whole(data: bytes, at: int) -> bool:
+    """Whether a frame that may be one begins there, with the checksum that it names."""
+    length, checksum, kind, _ = FRAME_HEADER.unpack_from(data, at)
+    plausible = 9 <= length <= PAYLOAD_MAX_BYTES + 9 and 1 <= kind <= len(Kind)
+    return plausible and crc32(data[at + 8 : at + 8 + length]) == int(checksum)
 
 
 def _missing(kept: Scan, first_seq: int, next_seq: int) -> tuple[int, int]:
@@ -151,11 +155,9 @@ def _first_frame(data: bytes, first_seq: int, next_seq: int) -> int:
     At a log's end only the one with the number that comes next: its robot is asked for all behind what is kept.
     """
     for at in range(1, min(len(data) - FRAME_OVERHEAD, HEADER_READ_BYTES) + 1):
-        length, checksum, kind, seq = FRAME_HEADER.unpack_from(data, at)
-        if not 9 <= length <= PAYLOAD_MAX_BYTES + 9 or not 1 <= kind <= len(Kind) or seq < max(first_seq, 1):
-            continue
+        seq = FRAME_HEADER.unpack_from(data, at)[3]
         fits = seq < next_seq if next_seq else not first_seq or seq == first_seq
-        if fits and crc32(data[at + 8 : at + 8 + length]) == checksum:
+        if seq >= max(first_seq, 1) and fits and _is_whole(data, at):
             return at
     return 0
 
