@@ -4,19 +4,22 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 
 from contracts.canonical import hash_of
+from contracts.observation import OBSERVATION_SIZE
 from navigation.action import encode_command
 from tests.support.tiny_run import TINY
 from trainer.baselines.catalogue import build, tuned_config
 from trainer.errors import TrainConfigError
 from trainer.learning.algorithms import algorithm_of
 from trainer.learning.checkpoint import load_policy, weights_hash
-from trainer.learning.config import ImitationConfig, NetworkConfig
+from trainer.learning.config import ImitationConfig, NetworkConfig, train_config
 from trainer.learning.imitation import imitate
 from trainer.learning.network import actor_parameters
 from trainer.learning.run import RunFolder
 from trainer.learning.scene import make_environment
+from trainer.learning.teachers import make_teacher, teacher_hash
 from trainer.learning.train import train
 
 LESSONS = ImitationConfig(
@@ -103,3 +106,56 @@ def test_weights_of_a_parent_and_of_a_teacher_are_one_too_many(tmp_path):
     with pytest.raises(TrainConfigError, match="leave imitation out"):
         RunFolder.create(tmp_path / "run", CONFIG, (parent,))
     assert not (tmp_path / "run").exists()
+
+
+def constant_policy(speed, turn):
+    """An exported network that answers one command (m/s, rad/s) to everything."""
+    values = {"w": np.zeros((OBSERVATION_SIZE, 2)), "b": np.array([speed, turn])}
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", ["observation", "w", "b"], ["command"])],
+        "policy",
+        [helper.make_tensor_value_info("observation", TensorProto.FLOAT, ["rows", OBSERVATION_SIZE])],
+        [helper.make_tensor_value_info("command", TensorProto.FLOAT, ["rows", 2])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in values.items()],
+    )
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9
+    ).SerializeToString()
+
+
+def networks(folder, values):
+    """A folder of networks, each of which answers the same command to everything."""
+    folder.mkdir()
+    for number, command in enumerate(values):
+        (folder / f"seed-{number}.onnx").write_bytes(constant_policy(*command))
+    return f"{folder}/"
+
+
+def test_several_policies_teach_by_their_median(tmp_path):
+    folder = networks(tmp_path / "three", [(0.2, 0.0), (0.9, -0.5), (0.4, 1.0)])
+    teacher = make_teacher(folder, CONFIG.robot, 0.1, 4)
+    told = teacher.commands(np.zeros((4, OBSERVATION_SIZE), dtype=np.float32))
+    assert told == pytest.approx(np.tile([0.4, 0.0], (4, 1)), abs=1e-6)
+
+
+def test_a_run_says_which_policies_taught_it(tmp_path):
+    folder = networks(tmp_path / "two", [(0.2, 0.0), (0.9, -0.5)])
+    config = msgspec.structs.replace(TINY, imitation=msgspec.structs.replace(LESSONS, teacher=folder))
+    run = RunFolder.create(tmp_path / "run", config)
+    assert run.facts()["teacher_hash"] == teacher_hash(folder)
+    before = teacher_hash(folder)
+    (tmp_path / "two" / "seed-1.onnx").write_bytes(constant_policy(0.9, -0.4))
+    assert teacher_hash(folder) != before
+
+
+def test_a_folder_that_cannot_teach_is_refused_by_name(tmp_path):
+    (tmp_path / "empty").mkdir()
+    broken = networks(tmp_path / "broken", [(0.2, 0.0)])
+    (tmp_path / "broken" / "seed-0.onnx").write_bytes(b"no network")
+    for folder, why in [
+        (f"{tmp_path}/nowhere", "cannot be read"),
+        (f"{tmp_path}/empty", "holds no .onnx"),
+        (broken, "broken"),
+    ]:
+        with pytest.raises(TrainConfigError, match=why):
+            train_config({"imitation": {"teacher": folder}})

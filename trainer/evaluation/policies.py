@@ -48,7 +48,7 @@ def load_policies(
         if path.is_dir():
             found, monitors = _from_folder(path, model)
         elif path.suffix == ".onnx":
-            found, monitors = [onnx(_read_network(path), path.stem)], []
+            found, monitors = [onnx(read_network(path), path.stem)], []
         elif path.is_file():
             found, monitors = _from_bundle(path, keys, model)
         else:
@@ -91,7 +91,7 @@ def _from_folder(path: Path, model: RobotModel) -> tuple[list[Contender], list[s
     for run in runs:
         run.require_checkpoint()
     members = [onnx(_export(run, model), f"{group}/{run.path.name}", group) for run in runs]
-    members += [onnx(_read_network(file), f"{group}/{file.stem}", group) for file in networks]
+    members += [onnx(read_network(file), f"{group}/{file.stem}", group) for file in networks]
     return members, [run.config.monitor.hash() for run in runs]
 
 
@@ -111,8 +111,13 @@ def _export(run: RunFolder, model: RobotModel) -> bytes:
     return export_onnx(DeployedPolicy(load_policy(run), model))
 
 
-def _read_network(path: Path) -> bytes:
-    """A bare network, looked through as a bundle's is."""
+def read_network(path: Path) -> bytes:
+    """A bare network, looked through as a bundle's is.
+
+    Raises:
+        RunError: not readable, or too large.
+        BundleError: a robot would refuse it.
+    """
     try:
         if path.stat().st_size > POLICY_MAX_BYTES:
             raise RunError(f"{path} is larger than {POLICY_MAX_BYTES} bytes, which a network may have")

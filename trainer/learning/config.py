@@ -127,10 +127,10 @@ class ConstraintsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
 
 class ImitationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What ppo learns from a rule-based controller before it learns by trial: see ``trainer.learning.imitation``."""
+    """What ppo learns from a teacher before it learns by trial: see ``trainer.learning.imitation``."""
 
     teacher: str = "orca"
-    """A baseline with tuned settings."""
+    """A baseline with tuned settings, or a folder of trained networks (``.onnx``), given with a slash: their median."""
     rounds: Count = 7
     steps_per_round: Count = 400
     """Control steps of all robots in each round,"""
@@ -248,7 +248,8 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
         Raises:
             TrainConfigError: a range the wrong way round, settings that its algorithm does not take, or
-                a teacher without tuned settings.
+                a teacher that is not there.
+            RunError: a network of the teacher's cannot be read.
         """
         if self.robot_model not in ROBOT_MODELS:
             raise TrainConfigError(
@@ -271,14 +272,14 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise TrainConfigError("dqn.speeds and dqn.turns need a value each")
 
     def _check_teacher(self, teacher: str) -> None:
-        from trainer.baselines.catalogue import tuned_config  # brings the compiler, which few configs need
+        from trainer.learning.teachers import teacher_hash  # brings the compiler, which few configs need
 
         if self.algorithm != "ppo" or self.environment != BUILT_IN_ENVIRONMENT:
             raise TrainConfigError(
                 f"imitation works with ppo in the environment {BUILT_IN_ENVIRONMENT}; here are"
                 f" {self.algorithm} and {self.environment}"
             )
-        tuned_config(teacher)
+        teacher_hash(teacher)
 
 
 def train_config(document: Any) -> TrainConfig:

@@ -51,9 +51,9 @@ def run_facts(config: TrainConfig, parents: tuple["RunFolder", ...] = ()) -> dic
         "command_line": sys.argv,
     }
     if config.imitation is not None:
-        from trainer.baselines.catalogue import tuned_config
+        from trainer.learning.teachers import teacher_hash
 
-        facts["teacher_hash"] = hash_of(tuned_config(config.imitation.teacher))
+        facts["teacher_hash"] = teacher_hash(config.imitation.teacher)
     return facts
 
 

@@ -1,14 +1,14 @@
-"""Learning from a rule-based controller first: data set aggregation (DAgger; Ross, Gordon, Bagnell 2011).
+"""Learning from a teacher first: data set aggregation (DAgger; Ross, Gordon, Bagnell 2011).
 
-The policy begins where a tuned baseline is instead of at nothing, and learns by trial what that one does not know. In
-the first round the teacher drives, disturbed now and then; afterwards the policy drives, so that it is taught what to
-do where its own mistakes lead it. In all rounds what counts is what the teacher would have done.
+The policy begins where a tuned baseline or several policies together (``trainer.learning.teachers``) are instead of at
+nothing, and learns by trial what those do not know. In the first round the teacher drives, disturbed now and then;
+afterwards the policy drives, so that it is taught what to do where its own mistakes lead it. In all rounds what counts
+is what the teacher would have done.
 """
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -16,15 +16,14 @@ from stable_baselines3 import PPO
 
 from contracts.observation import OBSERVATION_SIZE
 from navigation.action import encode_command
-from trainer.baselines.catalogue import Batch, build, tuned_config
 from trainer.episodes.vec_env import BatchedVecEnv
 from trainer.learning.network import actor_parameters, normalisers
 from trainer.learning.scene import make_environment
+from trainer.learning.teachers import make_teacher
 
 if TYPE_CHECKING:
     from trainer.learning.config import ImitationConfig, TrainConfig
 
-NEVER_S = 1e9
 SEED_SHIFT = 1_299_709
 """Between the seeds of these worlds and of those learned in afterwards."""
 
@@ -59,7 +58,7 @@ def imitate(model: PPO, config: "TrainConfig", report: Callable[[Lesson], None] 
         report: called after each round.
 
     Raises:
-        TrainConfigError: the teacher has no tuned settings.
+        TrainConfigError: there is no such teacher.
     """
     settings = config.imitation
     assert settings is not None
@@ -85,7 +84,10 @@ class _School:
     ) -> None:
         self._policy, self._environment, self._settings = model.policy, environment, settings
         self._robot = environment.simulation.model
-        self._teacher = _teacher(settings.teacher, environment)
+        simulation = environment.simulation
+        self._teacher = make_teacher(
+            settings.teacher, simulation.model, simulation.step_s, environment.num_envs
+        )
         self._random = np.random.default_rng(seed + SEED_SHIFT)
         self._order = torch.Generator().manual_seed(seed + SEED_SHIFT)
         environment.seed(seed + SEED_SHIFT)
@@ -148,12 +150,3 @@ class _School:
                 schedule.step()
                 total += loss.item()
         return total / batches
-
-
-def _teacher(name: str, environment: BatchedVecEnv) -> Batch:
-    """A tuned baseline without its recovery: that depends on how long it has stood, which no policy sees."""
-    simulation = environment.simulation
-    config = msgspec.structs.replace(tuned_config(name), stuck_after_s=NEVER_S)
-    teacher = build(name, config, simulation.model, simulation.step_s)
-    teacher.begin(environment.num_envs)
-    return teacher
