@@ -1,14 +1,15 @@
 # The door. Everything runs in .venv, which `setup` makes and keeps up to date.
 PYTHON := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench campaign policies clean
+.PHONY: help setup demo test lint bench campaign teachers policies clean
 
 help:
 	@echo "make demo      set up, then train, evaluate, release, drive, update, report (demo/report.html)"
 	@echo "make test      set up, then lint, types, import rules and the whole test suite"
 	@echo "make bench     all benchmarks against their targets (QUICK=1: within 45 s each)"
 	@echo "make campaign  the long ones: policies against all baselines over 1,000 trips, fidelity, adversaries, mutants, firmware, kills"
-	@echo "make policies  train the shipped policies anew, five seeds (build/policies; about an hour)"
+	@echo "make teachers  train the policies that teach them anew, five seeds (build/teachers; about an hour)"
+	@echo "make policies  train the shipped policies anew, five seeds (build/policies; a quarter of an hour)"
 	@echo "make lint      ruff, mypy, import rules"
 	@echo "make clean     remove everything that was made"
 
@@ -53,10 +54,15 @@ campaign: setup
 	$(PYTHON) -m tools.mutation_c
 	$(PYTHON) -m tools.mutation_c --equivalent
 
+teachers: setup
+	$(PYTHON) -m outrider.cli train --config trainer/policies/teachers/config.yaml --seeds 5 --parallel 2 \
+		--steps 22000000 --out build/teachers
+	$(PYTHON) tools/ship_policies.py build/teachers trainer/policies/teachers
+
 policies: setup
-	$(PYTHON) -m outrider.cli train --config trainer/policies/config.yaml --seeds 5 --parallel 2 --steps 22000000 \
+	$(PYTHON) -m outrider.cli train --config trainer/policies/config.yaml --seeds 5 --parallel 2 --steps 100000 \
 		--out build/policies
-	$(PYTHON) tools/ship_policies.py build/policies
+	$(PYTHON) tools/ship_policies.py build/policies trainer/policies
 
 clean:
 	rm -rf .venv build ros_ws/build ros_ws/install ros_ws/log demo benchmarks/results *.egg-info

@@ -62,7 +62,7 @@ class TrainingFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     floors_hash: Text = ""
     weights_hash: Text = ""
     parents: Annotated[tuple[Text, ...], msgspec.Meta(max_length=16)] = ()
-    """Weights hashes of the runs it was started from."""
+    """Weights hashes of the runs it was started from, or the hash of who taught it."""
     versions: Annotated[dict[Text, Text], msgspec.Meta(max_length=16)] = {}
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Take trained seeds into trainer/policies: each network as ONNX, its entropy noted, and what it was trained from.
+"""Take trained seeds into a folder of policies: each network as ONNX, its entropy noted, and what it was trained from.
 
-.venv/bin/python tools/ship_policies.py build/policies
+.venv/bin/python tools/ship_policies.py build/policies trainer/policies
 """
 
 import sys
@@ -17,22 +17,21 @@ from trainer.learning.checkpoint import load_policy
 from trainer.learning.facts import run_provenance
 from trainer.learning.run import RunFolder
 
-POLICIES = Path(__file__).resolve().parent.parent / "trainer" / "policies"
-
 
 def main() -> int:
-    """Export every ``seed-K`` of a folder of runs; returns the exit code."""
-    folders = sorted(Path(sys.argv[1]).glob("seed-*")) if len(sys.argv) == 2 else []
+    """Export every ``seed-K`` of a folder of runs into another folder; returns the exit code."""
+    folders = sorted(Path(sys.argv[1]).glob("seed-*")) if len(sys.argv) == 3 else []
     if not folders:
         print(__doc__, file=sys.stderr)
         return 2
+    policies = Path(sys.argv[2])
     torch.set_num_threads(1)
     record = {}
     for folder in folders:
         run = RunFolder.open(folder)
         policy = DeployedPolicy(load_policy(run), run.config.robot)
         network = export_onnx(policy)
-        write_atomically(POLICIES / f"{folder.name}.onnx", network)
+        write_atomically(policies / f"{folder.name}.onnx", network)
         last = run.curve()[-1]
         record[folder.name] = {
             "network": digest_hex(network),
@@ -45,7 +44,7 @@ def main() -> int:
             f"{folder.name}: {len(network)} bytes, {last.steps:,} steps, success {last.success:.1%} in training,"
             f" entropy {policy.entropy_nats} nats"
         )
-    write_atomically(POLICIES / "runs.json", msgspec.json.format(msgspec.json.encode(record)) + b"\n")
+    write_atomically(policies / "runs.json", msgspec.json.format(msgspec.json.encode(record)) + b"\n")
     return 0
 
 

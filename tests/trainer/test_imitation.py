@@ -15,6 +15,7 @@ from trainer.errors import TrainConfigError
 from trainer.learning.algorithms import algorithm_of
 from trainer.learning.checkpoint import load_policy, weights_hash
 from trainer.learning.config import ImitationConfig, NetworkConfig, train_config
+from trainer.learning.facts import run_provenance
 from trainer.learning.imitation import imitate
 from trainer.learning.network import actor_parameters
 from trainer.learning.run import RunFolder
@@ -140,10 +141,14 @@ def test_several_policies_teach_by_their_median(tmp_path):
 
 def test_a_run_says_which_policies_taught_it(tmp_path):
     folder = networks(tmp_path / "two", [(0.2, 0.0), (0.9, -0.5)])
-    config = msgspec.structs.replace(TINY, imitation=msgspec.structs.replace(LESSONS, teacher=folder))
+    config = msgspec.structs.replace(
+        TINY, imitation=msgspec.structs.replace(LESSONS, teacher=folder, steps_per_round=4)
+    )
     run = RunFolder.create(tmp_path / "run", config)
-    assert run.facts()["teacher_hash"] == teacher_hash(folder)
     before = teacher_hash(folder)
+    assert run.facts()["teacher_hash"] == before
+    train(run, 1)
+    assert run_provenance(run).parents == (before,)
     (tmp_path / "two" / "seed-1.onnx").write_bytes(constant_policy(0.9, -0.4))
     assert teacher_hash(folder) != before
 

@@ -103,7 +103,10 @@ def run_provenance(run: "RunFolder") -> TrainingFacts:
         reward_hash=facts["reward_hash"],
         floors_hash=hash_of(facts["floor_hashes"]),
         weights_hash=weights_hash(run),
-        parents=tuple(parent["weights_hash"] for parent in facts["parents"]),
+        parents=(
+            *(parent["weights_hash"] for parent in facts["parents"]),
+            *([facts["teacher_hash"]] if "teacher_hash" in facts else []),
+        ),
         versions={
             name: str(facts[name]) for name in ("python", "torch", "stable_baselines3", "numpy", "numba")
         },
