@@ -12,6 +12,8 @@ from navigation.action import encode_command
 from tests.support.tiny_run import TINY
 from trainer.baselines.catalogue import build, tuned_config
 from trainer.errors import TrainConfigError
+from trainer.evaluation.controllers import OnnxPolicy
+from trainer.evaluation.policies import export_run
 from trainer.learning.algorithms import algorithm_of
 from trainer.learning.checkpoint import load_policy, weights_hash
 from trainer.learning.config import ImitationConfig, NetworkConfig, train_config
@@ -149,6 +151,12 @@ def test_a_run_says_which_policies_taught_it(tmp_path):
     assert run.facts()["teacher_hash"] == before
     train(run, 1)
     assert run_provenance(run).parents == (before,)
+    own = teacher_hash(f"{tmp_path}/")
+    assert own != before, "a folder of runs teaches, too"
+    teacher = make_teacher(f"{tmp_path}/", CONFIG.robot, 0.1, 1)
+    seen = np.zeros((1, OBSERVATION_SIZE), dtype=np.float32)
+    policy = OnnxPolicy(export_run(run, CONFIG.robot), "run")
+    assert np.array_equal(teacher.commands(seen), policy.commands(seen))
     (tmp_path / "two" / "seed-1.onnx").write_bytes(constant_policy(0.9, -0.4))
     assert teacher_hash(folder) != before
 
@@ -159,7 +167,7 @@ def test_a_folder_that_cannot_teach_is_refused_by_name(tmp_path):
     (tmp_path / "broken" / "seed-0.onnx").write_bytes(b"no network")
     for folder, why in [
         (f"{tmp_path}/nowhere", "cannot be read"),
-        (f"{tmp_path}/empty", "holds no .onnx"),
+        (f"{tmp_path}/empty", "holds neither"),
         (broken, "broken"),
     ]:
         with pytest.raises(TrainConfigError, match=why):

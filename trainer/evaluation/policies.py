@@ -76,23 +76,34 @@ def _from_bundle(path: Path, keys: Path, model: RobotModel) -> tuple[list[Conten
 def _from_folder(path: Path, model: RobotModel) -> tuple[list[Contender], list[str]]:
     if (path / CONFIG_FILE).exists():
         run = RunFolder.open(path)
-        return [onnx(_export(run, model), path.resolve().name)], [run.config.monitor.hash()]
+        return [onnx(export_run(run, model), path.resolve().name)], [run.config.monitor.hash()]
+    runs, networks = members_of(path)
     group = path.resolve().name
-    runs = [RunFolder.open(child) for child in _sorted(path) if (child / CONFIG_FILE).exists()]
-    networks = [child for child in _sorted(path) if child.suffix == ".onnx"]
+    members = [onnx(export_run(run, model), f"{group}/{run.path.name}", group) for run in runs]
+    members += [onnx(read_network(file), f"{group}/{file.stem}", group) for file in networks]
+    return members, [run.config.monitor.hash() for run in runs]
+
+
+def members_of(folder: Path) -> tuple[list[RunFolder], list[Path]]:
+    """The runs in a folder, all of them trained, and its ``.onnx`` files; both in order of their names.
+
+    Raises:
+        TrainConfigError: there is neither, or more than ``SEEDS_MAX``.
+        RunError: a run without a checkpoint.
+    """
+    runs = [RunFolder.open(child) for child in _sorted(folder) if (child / CONFIG_FILE).exists()]
+    networks = [child for child in _sorted(folder) if child.suffix == ".onnx"]
     if not runs and not networks:
         raise TrainConfigError(
-            f"{path} holds neither a run ({CONFIG_FILE} is missing) nor runs or .onnx files; choose another"
+            f"{folder} holds neither a run ({CONFIG_FILE} is missing) nor runs or .onnx files; choose another"
         )
     if len(runs) + len(networks) > SEEDS_MAX:
         raise TrainConfigError(
-            f"{path} holds {len(runs) + len(networks)} policies; at most {SEEDS_MAX} are judged"
+            f"{folder} holds {len(runs) + len(networks)} policies; at most {SEEDS_MAX} are taken"
         )
     for run in runs:
         run.require_checkpoint()
-    members = [onnx(_export(run, model), f"{group}/{run.path.name}", group) for run in runs]
-    members += [onnx(read_network(file), f"{group}/{file.stem}", group) for file in networks]
-    return members, [run.config.monitor.hash() for run in runs]
+    return runs, networks
 
 
 def _sorted(folder: Path) -> list[Path]:
@@ -100,7 +111,8 @@ def _sorted(folder: Path) -> list[Path]:
     return sorted(folder.iterdir(), key=lambda child: (len(child.name), child.name))
 
 
-def _export(run: RunFolder, model: RobotModel) -> bytes:
+def export_run(run: RunFolder, model: RobotModel) -> bytes:
+    """A run's network as ONNX, for ``model``."""
     import torch
 
     from trainer.export.onnx import DeployedPolicy, export_onnx

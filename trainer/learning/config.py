@@ -130,7 +130,7 @@ class ImitationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What ppo learns from a teacher before it learns by trial: see ``trainer.learning.imitation``."""
 
     teacher: str = "orca"
-    """A baseline with tuned settings, or a folder of trained networks (``.onnx``), given with a slash: their median."""
+    """A baseline with tuned settings, or a folder of runs or ``.onnx`` files, given with a slash: their median."""
     rounds: Count = 7
     steps_per_round: Count = 400
     """Control steps of all robots in each round,"""

@@ -1,4 +1,4 @@
-"""Who teaches in ``trainer.learning.imitation``: a tuned baseline, or a folder of trained networks asked together."""
+"""Who teaches in ``trainer.learning.imitation``: a tuned baseline, or a folder of trained policies asked together."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,8 @@ from contracts.robot import RobotModel
 from trainer.baselines.catalogue import build, tuned_config
 from trainer.errors import TrainConfigError
 from trainer.evaluation.controllers import OnnxPolicy
-from trainer.evaluation.policies import read_network
+from trainer.evaluation.policies import export_run, members_of, read_network
+from trainer.learning.run import RunFolder
 
 NEVER_S = 1e9
 
@@ -44,18 +45,21 @@ class PolicyMedian:
 
 
 def is_folder(teacher: str) -> bool:
-    """Whether ``teacher`` of a config is a folder of networks; a baseline's name holds no slash."""
+    """Whether ``teacher`` of a config is a folder of policies; a baseline's name holds no slash."""
     return "/" in teacher
 
 
 def teacher_hash(teacher: str) -> str:
-    """What says which teacher it was: hash of a baseline's settings, or of the networks' digests in order.
+    """What says which teacher it was: hash of a baseline's settings, or of all the networks' digests and weights.
 
     Raises:
         TrainConfigError: as ``make_teacher``.
     """
     if is_folder(teacher):
-        return hash_of([digest_hex(network) for network in _networks(teacher)])
+        from trainer.learning.checkpoint import weights_hash
+
+        runs, files = _members(teacher)
+        return hash_of([*(weights_hash(run) for run in runs), *(digest_hex(_read(file)) for file in files)])
     return hash_of(tuned_config(teacher))
 
 
@@ -65,25 +69,28 @@ def make_teacher(teacher: str, model: RobotModel, tick_s: float, robots: int) ->
     A baseline comes without its recovery: that depends on how long it has stood, which no policy sees.
 
     Raises:
-        TrainConfigError: no baseline of that name or without tuned settings; no networks in that folder, or one
+        TrainConfigError: no baseline of that name or without tuned settings; nothing in that folder, or a network
             that a robot would refuse.
+        RunError: a run or network that cannot be read.
     """
     if is_folder(teacher):
-        return PolicyMedian(_networks(teacher))
+        runs, files = _members(teacher)
+        return PolicyMedian([*(export_run(run, model) for run in runs), *(_read(file) for file in files)])
     config = msgspec.structs.replace(tuned_config(teacher), stuck_after_s=NEVER_S)
     baseline = build(teacher, config, model, tick_s)
     baseline.begin(robots)
     return baseline
 
 
-def _networks(folder: str) -> list[bytes]:
+def _members(folder: str) -> tuple[list[RunFolder], list[Path]]:
     try:
-        files = sorted(path for path in Path(folder).iterdir() if path.suffix == ".onnx")
+        return members_of(Path(folder))
     except OSError as error:
         raise TrainConfigError(f"teacher {folder} cannot be read: {reason_of(error)}") from None
-    if not files:
-        raise TrainConfigError(f"teacher {folder} holds no .onnx file; give a folder of trained networks")
+
+
+def _read(file: Path) -> bytes:
     try:
-        return [read_network(file) for file in files]
+        return read_network(file)
     except BundleError as error:
-        raise TrainConfigError(f"teacher {folder}: {error}") from None
+        raise TrainConfigError(f"teacher {file}: {error}") from None
