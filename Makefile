@@ -9,7 +9,7 @@ help:
 	@echo "make bench     all benchmarks against their targets (QUICK=1: within 45 s each)"
 	@echo "make campaign  the long ones: policies against all baselines over 1,000 trips, fidelity, adversaries, mutants, firmware, kills"
 	@echo "make teachers  train the policies that teach them anew, five seeds (build/teachers; about an hour)"
-	@echo "make policies  train the shipped policies anew, five seeds (build/policies; a quarter of an hour)"
+	@echo "make policies  train the shipped policies anew, five seeds (build/policies; 25 minutes)"
 	@echo "make lint      ruff, mypy, import rules"
 	@echo "make clean     remove everything that was made"
 
