@@ -22,18 +22,21 @@ def make_folder(folder: Path) -> None:
         sync_folder(folder.parent)
 
 
-def write_atomically(path: Path, data: bytes, durable: bool = True, folder: bool = True) -> None:
+def write_atomically(
+    path: Path, data: bytes, durable: bool = True, folder: bool = True, private: bool = False
+) -> None:
     """Replace ``path`` by ``data``: temporary file, fsync, rename, fsync of the folder.
 
     ``durable=False`` leaves out both fsyncs: readers still never see half a file. ``folder=False`` leaves out the
     folder's alone, for who syncs it after several files: until then a power cut may bring the old file back, whole.
+    With ``private`` nobody but its owner can read or write the file, at no moment.
 
     Raises:
         OSError: the disk refused; it names ``path``, which is as it was.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with open(temporary, "wb", opener=_private if private else None) as file:
             file.write(data)
             file.flush()
             if durable:
@@ -47,3 +50,20 @@ def write_atomically(path: Path, data: bytes, durable: bool = True, folder: bool
         raise
     if durable and folder:
         sync_folder(path.parent)
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """A file of a key folder: whole or not there, synced, never readable by others; so is the folder where it is new.
+
+    Raises:
+        OSError: as ``write_atomically``.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_atomically(path, data, private=True)
+
+
+def _private(name: str, flags: int) -> int:
+    """Opens a file for its owner only. The umask would do, but it is the whole process's, and threads share it."""
+    descriptor = os.open(name, flags, 0o600)
+    os.fchmod(descriptor, 0o600)  # one that a killed process of the same number has left
+    return descriptor

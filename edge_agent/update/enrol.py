@@ -5,7 +5,6 @@ goes on with the same keys, and the hub takes the robot in once. The card is wri
 enrolled, without it it is not.
 """
 
-import os
 import time
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.signer import CryptoSigner
 from zmq.utils.monitor import recv_monitor_message
 
-from contracts.atomic import write_atomically
+from contracts.atomic import write_private
 from contracts.canonical import canonical_json
 from contracts.enrolment import EnrolCode, EnrolmentError, Token, TokenKeys, fleet_hash, token_keys
 from contracts.errors import KeyFileError, MessageError, OrderError
@@ -137,16 +136,6 @@ def _own_key(keys: Path) -> Ed25519PrivateKey:
     if not isinstance(private, Ed25519PrivateKey):
         raise KeyFileError(f"{path}: expected an Ed25519 key, came {type(private).__name__}; remove it")
     return private
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """A file of a key folder: whole or not there, synced, never readable by others."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    before = os.umask(0o077)
-    try:
-        write_atomically(path, data)
-    finally:
-        os.umask(before)
 
 
 def _sign_binding(token: Token, own: TokenKeys, pair: CurvePair, private: Ed25519PrivateKey) -> bytes:

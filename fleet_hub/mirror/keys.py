@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import zmq
 
+from contracts.atomic import write_private
 from contracts.canonical import canonical_json
 from contracts.errors import KeyFileError
 from contracts.keyring import (
@@ -21,7 +22,6 @@ from contracts.keyring import (
     read_key_file,
 )
 from contracts.trust import IMAGE
-from fleet_hub.trust.keys import write_owned
 
 
 def create_mirror_keys(keys: Path, name: str, behind: str, root: bytes, robots: tuple[str, ...]) -> Path:
@@ -44,14 +44,16 @@ def create_mirror_keys(keys: Path, name: str, behind: str, root: bytes, robots: 
     above = keys / MIRRORS_FOLDER / behind if behind else keys / "hub"
     server = read_key_file(above / CURVE_FILE, CurvePair, private=True).public
     public, secret = (key.decode() for key in zmq.curve_keypair())
-    write_owned(own / CURVE_FILE, canonical_json(CurvePair(public, secret)))
-    write_owned(own / HUB_PUBLIC_FILE, canonical_json(CurvePublic(server)))
-    write_owned(own / f"{IMAGE}.root.json", root)
-    write_owned(allowed, canonical_json(msgspec.structs.replace(listed, keys={**listed.keys, public: name})))
+    write_private(own / CURVE_FILE, canonical_json(CurvePair(public, secret)))
+    write_private(own / HUB_PUBLIC_FILE, canonical_json(CurvePublic(server)))
+    write_private(own / f"{IMAGE}.root.json", root)
+    write_private(
+        allowed, canonical_json(msgspec.structs.replace(listed, keys={**listed.keys, public: name}))
+    )
     for mirror in sorted((keys / MIRRORS_FOLDER).iterdir()):
         _copy_lists(keys, mirror)
     for robot in robots or known:
-        write_owned(keys / "robots" / robot / MIRROR_PUBLIC_FILE, canonical_json(CurvePublic(public)))
+        write_private(keys / "robots" / robot / MIRROR_PUBLIC_FILE, canonical_json(CurvePublic(public)))
     return own
 
 

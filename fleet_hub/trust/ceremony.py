@@ -10,6 +10,7 @@ import msgspec
 from securesystemslib.signer import Signer
 from tuf.api.metadata import Metadata, Role, Root, TargetFile, Targets
 
+from contracts.atomic import write_private
 from contracts.errors import KeyFileError
 from contracts.trust import (
     IMAGE,
@@ -25,7 +26,7 @@ from contracts.trust import (
     target_path,
 )
 from fleet_hub.trust.hardware import hardware_path, import_hardware
-from fleet_hub.trust.keys import create_key, key_path, load_key, write_owned
+from fleet_hub.trust.keys import create_key, key_path, load_key
 from fleet_hub.trust.repository import ROOT_DAYS, TARGETS_DAYS, after, read, sign, verify
 
 TARGETS_FILE = "targets.json"
@@ -77,7 +78,7 @@ class Ceremony:
     def equip(self, robot_folder: Path) -> None:
         """Give a robot the newest roots to start from."""
         for repository in REPOSITORIES:
-            write_owned(robot_folder / robot_root(repository), self.root_bytes(repository))
+            write_private(robot_folder / robot_root(repository), self.root_bytes(repository))
 
     def signers(self, role: str) -> list[Signer]:
         """Everybody of an offline role of the image repository; raises KeyFileError."""
@@ -98,7 +99,7 @@ class Ceremony:
     def keep_targets(self, data: bytes) -> None:
         """Note image targets as the newest, and put them where a hub that starts finds them."""
         for folder in (self._online, self._offline):
-            write_owned(folder / IMAGE / TARGETS_FILE, data)
+            write_private(folder / IMAGE / TARGETS_FILE, data)
 
     def sign_release(
         self, current: bytes, digest: str, length: int, facts: ImageFacts, now: datetime
@@ -185,7 +186,7 @@ class Ceremony:
         data = sign(root, signers)
         verify(root.signed, "root", read(data, Root))
         for folder in (self._online / repository, self._offline / repository):
-            write_owned(folder / f"{root.signed.version}.root.json", data)
+            write_private(folder / f"{root.signed.version}.root.json", data)
 
 
 def names_of(repository: str) -> list[str]:

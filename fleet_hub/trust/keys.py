@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from securesystemslib.signer import CryptoSigner, Signer
 
-from contracts.atomic import write_atomically
+from contracts.atomic import write_private
 from contracts.errors import KeyFileError
 from fleet_hub.trust.hardware import hardware_path, load_hardware
 
@@ -40,23 +40,13 @@ def key_path(folder: Path, name: str, key_id: str) -> Path:
     return folder / f"{name}-{key_id[:12]}.pem"
 
 
-def write_owned(path: Path, data: bytes) -> None:
-    """Write a file of a key folder: whole, synced, never readable by others."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    before = os.umask(0o077)
-    try:
-        write_atomically(path, data)
-    finally:
-        os.umask(before)
-
-
 def create_key(folder: Path, name: str, secret: bytes | None = None) -> Signer:
     """Make an Ed25519 key and write it, whole and synced, into ``folder``."""
     private = Ed25519PrivateKey.generate()
     signer = CryptoSigner(private)
     path = key_path(folder, name, signer.public_key.keyid)
     how: KeySerializationEncryption = BestAvailableEncryption(secret) if secret else NoEncryption()
-    write_owned(path, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, how))
+    write_private(path, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, how))
     return signer
 
 
