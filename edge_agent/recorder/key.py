@@ -4,7 +4,6 @@ STATE/log_key.pem, private Ed25519, readable by its owner alone. The public half
 recorded in the log itself, so that the hub knows it from the first day on.
 """
 
-import os
 import stat
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from contracts.atomic import sync_folder
+from contracts.atomic import write_atomically
 from contracts.errors import KeyFileError
 
 KEY_FILE = "log_key.pem"
@@ -78,13 +77,5 @@ def _make(path: Path) -> LogKey:
     pem = private.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(descriptor, pem)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    temporary.rename(path)
-    sync_folder(path.parent)
+    write_atomically(path, pem, private=True)
     return LogKey(private)

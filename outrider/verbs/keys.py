@@ -214,10 +214,8 @@ def _sign_access(keys: Path, access: "AccessFile") -> None:
     from trainer.release.keys import load_signer
     from trainer.release.papers import sign_access
 
-    write_atomically(keys / "hub" / ACCESS_FILE, sign_access(access, load_signer(keys)))
-    write_atomically(keys / ACCESS_SOURCE, msgspec.yaml.encode(access))
-    for path in (keys / "hub" / ACCESS_FILE, keys / ACCESS_SOURCE):
-        path.chmod(0o600)
+    write_atomically(keys / "hub" / ACCESS_FILE, sign_access(access, load_signer(keys)), private=True)
+    write_atomically(keys / ACCESS_SOURCE, msgspec.yaml.encode(access), private=True)
 
 
 def _write_card(keys: Path, card: "RobotCard", signer: "Signer") -> None:
@@ -231,8 +229,7 @@ def _write_card(keys: Path, card: "RobotCard", signer: "Signer") -> None:
         keys / "robots" / card.robot / CARD_FILE,
         keys / "hub" / CARDS_FOLDER / f"{card.robot}.dsse.json",
     ):
-        write_atomically(path, data)
-        path.chmod(0o600)
+        write_atomically(path, data, private=True)
 
 
 def _make_parties(folder: Path, robots: list[str], trusted: object) -> None:

@@ -84,9 +84,8 @@ class _School:
     ) -> None:
         self._policy, self._environment, self._settings = model.policy, environment, settings
         self._robot = environment.simulation.model
-        simulation = environment.simulation
         self._teacher = make_teacher(
-            settings.teacher, simulation.model, simulation.step_s, environment.num_envs
+            settings.teacher, self._robot, environment.simulation.step_s, environment.num_envs
         )
         self._random = np.random.default_rng(seed + SEED_SHIFT)
         self._order = torch.Generator().manual_seed(seed + SEED_SHIFT)
